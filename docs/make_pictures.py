@@ -1,0 +1,88 @@
+"""Draws the pictures of the README and the site: python docs/make_pictures.py [--only fit|gallery].
+
+They are made by the commands that users run, and are kept in docs/images.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
+IMAGES = DOCS / "images"
+
+HEADER = (
+    "# Gallery\n\n"
+    "Published claims, measured again by `rootflow reproduce --all`. A claim that did not come "
+    "out is reported as it came out. The [guide](guides/reproduce.md) says how to run them and "
+    "how to write one.\n"
+)
+
+
+def rootflow(*arguments: str) -> None:
+    program = "from rootflow.cli.main import main; main()"
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True)
+
+
+def fit(scratch: Path) -> None:
+    rootflow("fit", "--example", "hare-lynx", "--out", str(scratch / "fit"))
+    shutil.copyfile(scratch / "fit" / "fit.png", IMAGES / "hare_lynx.png")
+
+
+def gallery(scratch: Path) -> None:
+    out = scratch / "gallery"
+    rootflow("reproduce", "--all", "--out", str(out))
+    sections = [HEADER]
+    for path in sorted(out.glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        picture = f"{path.stem.replace('-', '_')}.png"
+        shutil.copyfile(path.with_suffix(".png"), IMAGES / picture)
+        sections.append(section(record, picture))
+    (DOCS / "gallery.md").write_text("\n".join(sections), encoding="utf-8")
+
+
+def section(record: dict, picture: str) -> str:
+    paper = record["paper"]
+    title = f"[{paper['title']}]({paper['link']})" if paper["link"] else paper["title"]
+    claims = [
+        f"- {claim['text']} Published: {show(claim['published'])}; measured: "
+        f"{show(claim['measured'])}: **{claim['verdict']}**."
+        for claim in record["claims"]
+    ]
+    return "\n".join(
+        [
+            f"## {record['title']}",
+            "",
+            f"{paper['authors']} ({paper['year']}), {title}. `rootflow reproduce {record['name']}`",
+            "",
+            *claims,
+            "",
+            f"![{record['title']}](images/{picture}){{ width=560 }}",
+            "",
+            record["caption"],
+            "",
+        ]
+    )
+
+
+def show(value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=["fit", "gallery"], help="draw only these")
+    only = parser.parse_args().only
+    IMAGES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        if only != "gallery":
+            fit(Path(scratch))
+        if only != "fit":
+            gallery(Path(scratch))
+
+
+if __name__ == "__main__":
+    main()

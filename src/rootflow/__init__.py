@@ -1,0 +1,86 @@
+"""rootflow: solve equations and differentiate through their solutions.
+
+The names below are imported when they are first used, so that `import rootflow` costs nothing by
+itself and the command line answers at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from .errors import (
+        CertificateWarning,
+        ConvergenceWarning,
+        DerivativeError,
+        InputError,
+        RootflowError,
+        SolveError,
+    )
+    from .fitting.fit import fit
+    from .fitting.model import Dose, Model, Noise, Parameter
+    from .fitting.result import Estimate, FitResult
+    from .flows.adjoints import DiscreteAdjoint, ForwardAdjoint
+    from .flows.methods import Tsit5
+    from .flows.ode import solve_ode
+    from .flows.solution import Result, Solution
+    from .roots.implicit import implicit
+    from .roots.root import root
+
+__all__ = [
+    "CertificateWarning",
+    "ConvergenceWarning",
+    "DerivativeError",
+    "DiscreteAdjoint",
+    "Dose",
+    "Estimate",
+    "FitResult",
+    "ForwardAdjoint",
+    "InputError",
+    "Model",
+    "Noise",
+    "Parameter",
+    "Result",
+    "RootflowError",
+    "Solution",
+    "SolveError",
+    "Tsit5",
+    "fit",
+    "implicit",
+    "root",
+    "solve_ode",
+]
+
+_ROOMS = {
+    "errors": (
+        "CertificateWarning",
+        "ConvergenceWarning",
+        "DerivativeError",
+        "InputError",
+        "RootflowError",
+        "SolveError",
+    ),
+    "fitting.fit": ("fit",),
+    "fitting.model": ("Dose", "Model", "Noise", "Parameter"),
+    "fitting.result": ("Estimate", "FitResult"),
+    "flows.adjoints": ("DiscreteAdjoint", "ForwardAdjoint"),
+    "flows.methods": ("Tsit5",),
+    "flows.ode": ("solve_ode",),
+    "flows.solution": ("Result", "Solution"),
+    "roots.implicit": ("implicit",),
+    "roots.root": ("root",),
+}
+_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'rootflow' has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

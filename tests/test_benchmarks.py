@@ -1,0 +1,146 @@
+import importlib
+import json
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import benchmarks
+from benchmarks import flows
+from benchmarks.__main__ import main
+from benchmarks.harness import runner, table, timing
+from benchmarks.harness.comparison import Comparison
+
+FAKE = """
+import jax.numpy as jnp
+from benchmarks.harness.comparison import Comparison, Row
+
+def build(repeats):
+    def make():
+        def call():
+            x = 0.0
+            for i in range(repeats):
+                x += i
+            return jnp.array(x)
+        return call
+    return make
+
+def missing():
+    import PEER
+    return build(1)()
+
+def failing():
+    raise ValueError("no such problem\\nsecond line")
+
+def rows(quick):
+    return [
+        Row("faster", build(100), build(100_000), bar=0.5, error=lambda r: abs(float(r) - 4950)),
+        Row("slower", build(100_000), build(100), bar=2.0),
+        Row("no bar", build(100), build(100), kind="first call"),
+        Row("fails", failing, build(1), bar=1.0),
+    ]
+
+COMPARISON = Comparison("counting", "PEER", rows)
+"""
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package of comparisons: `installed`, whose peer is there, and `absent`, whose is not."""
+    folder = tmp_path / "fake_benchmarks"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "_helper.py").write_text("")
+    (folder / "installed.py").write_text(FAKE.replace("PEER", "numpy"))
+    absent = FAKE.replace("PEER", "there_is_no_such_peer").replace("build(100_000),", "missing,")
+    (folder / "absent.py").write_text(absent)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("fake_benchmarks")
+    for name in [name for name in sys.modules if name.startswith("fake_benchmarks")]:
+        del sys.modules[name]
+
+
+def test_rows_are_judged_by_their_bar(package):
+    told = []
+    lines = runner.run("fake_benchmarks", ["installed"], quick=True, tell=told.append)
+    assert told == lines
+    faster, slower, no_bar, fails = lines
+    assert faster["meets"] is True and faster["ratio"] < 0.5
+    assert slower["meets"] is False and slower["ratio"] > 2.0
+    assert no_bar["meets"] is None and no_bar["ratio"] > 0
+    assert faster["error_ours"] == 0.0 and faster["error_peer"] == sum(range(100_000)) - 4950
+    assert faster["peer_version"] == np.__version__
+    assert fails["failure"] == "failed: ValueError" and fails["meets"] is None
+    assert "no such problem" in fails["traceback"]
+
+
+def test_a_peer_that_is_not_installed_gives_a_row_that_says_so(package):
+    lines = runner.run("fake_benchmarks", ["absent"], quick=True)
+    faster = lines[0]
+    assert faster["installed"] is False and faster["failure"] is None
+    assert faster["ours"] > 0 and faster["peer"] is faster["ratio"] is faster["meets"] is None
+    assert "| not installed |" in table.as_markdown(lines, {"cores": 2}).replace("  ", "")
+
+
+def test_first_calls_build_anew_each_time():
+    built = []
+
+    def build():
+        built.append(None)
+        return lambda: np.ones(1)
+
+    timing.first_call(build, None, 3)
+    assert len(built) == 4  # one more, for what the first of all pays
+    built.clear()
+    timing.warm(build, None, 3)
+    assert len(built) == 1
+
+
+def test_both_tables_are_written_with_the_machine(package, tmp_path):
+    lines = runner.run("fake_benchmarks", ["installed", "absent"], quick=True)
+    paths = table.write(tmp_path / "out", lines, {"processor": "P100", "cores": 2})
+    markdown, record = (path.read_text() for path in paths)
+    content = json.loads(record)
+    assert content["machine"]["cores"] == 2 and len(content["rows"]) == 8
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 8 and len({row.count("|") for row in rows}) == 1
+    assert "processor P100" in markdown and "failed: ValueError" in markdown
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "benchmarks.json",
+        "benchmarks.md",
+    ]
+
+
+def test_the_command_refuses_what_it_does_not_know(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["no_such_comparison"])
+    assert stopped.value.code == 2 and "flows" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as stopped:
+        main(["flows", "--out", str(tmp_path / "file")])
+    assert stopped.value.code == 2
+
+
+def test_every_comparison_that_ships_is_declared_and_imports_no_peer():
+    names = runner.names(benchmarks.__path__)
+    assert "flows" in names
+    for name in names:
+        comparison = importlib.import_module(f"benchmarks.{name}").COMPARISON
+        assert isinstance(comparison, Comparison) and comparison.title
+        inside = vars(sys.modules[f"benchmarks.{name}"]).values()
+        imported = {thing.__name__ for thing in inside if isinstance(thing, ModuleType)}
+        assert not imported & {"diffrax", "jaxopt", "torchdiffeq"}
+
+
+def test_the_reference_of_the_flows_comparison_agrees_with_its_own_differences(monkeypatch):
+    parameters, step = flows.PARAMETERS, 1e-6
+    _, slopes = flows.reference(flows.START[None], 0.5)
+
+    def final(p):
+        monkeypatch.setattr(flows, "PARAMETERS", p)
+        return flows.reference(flows.START[None], 0.5)[0][0]
+
+    for k, shift in enumerate(step * np.eye(3)):
+        difference = (final(parameters + shift) - final(parameters - shift)) / (2 * step)
+        np.testing.assert_allclose(slopes[0][:, k], difference, rtol=1e-6)

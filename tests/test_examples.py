@@ -1,0 +1,85 @@
+"""Every numbered example and every page's Python code runs; what examples compute is checked."""
+
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+from scipy.optimize import brentq
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+WITH_CODE = [page for page in PAGES if PYTHON.search(page.read_text(encoding="utf-8"))]
+
+
+def solve_and_differentiate(found):
+    def final(p):
+        def field(t, y):
+            return [p[0] * y[0] - p[1] * y[0] * y[1], p[2] * y[0] * y[1] - p[3] * y[1]]
+
+        options = {"method": "DOP853", "rtol": 1e-12, "atol": 1e-12}
+        return solve_ivp(field, (0.0, 20.0), found["start"], **options).y[:, -1]
+
+    rates = np.asarray(found["rates"])
+    np.testing.assert_allclose(found["sol"].ys[-1], final(rates), rtol=1e-4)
+    steps = 1e-6 * rates * np.eye(4)
+    slopes = [(final(rates + h) - final(rates - h))[0] / (2 * h.sum()) for h in steps]
+    np.testing.assert_allclose(found["gradient"], slopes, rtol=1e-3)
+
+
+def root_and_implicit(found):
+    anomaly = brentq(lambda x: x - 0.3 * np.sin(x) - 1.0, 0.0, 2.0, xtol=1e-14)
+    slope = np.sin(anomaly) / (1 - 0.3 * np.cos(anomaly))
+    np.testing.assert_allclose(found["anomaly"], anomaly, rtol=1e-9)
+    np.testing.assert_allclose(found["slope"], slope, rtol=1e-9)
+    np.testing.assert_allclose(found["slope_by_scipy"], slope, rtol=1e-9)
+
+
+def fit_hare_lynx(found):
+    expected = {
+        "alpha": (0.5402, 0.059), "beta": (0.02717, 0.0038), "gamma": (0.7964, 0.084),
+        "delta": (0.02369, 0.0033), "hare": (34.60, 2.93), "lynx": (5.845, 0.479),
+    }  # fmt: skip
+    for e in found["result"].estimates:
+        if e.kind != "scale":
+            np.testing.assert_allclose((e.value, e.se), expected[e.name], rtol=0.02)
+
+
+CHECKS = {
+    "01_solve_and_differentiate": solve_and_differentiate,
+    "02_root_and_implicit": root_and_implicit,
+    "03_fit_hare_lynx": fit_hare_lynx,
+}
+
+
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
+def test_example(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    found = runpy.run_path(str(script), run_name="__main__")
+    assert capsys.readouterr().out.strip(), "an example prints what it found"
+    assert script.stem in CHECKS, "say in CHECKS what is right about it"
+    CHECKS[script.stem](found)
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_code_in_a_page(page, tmp_path, monkeypatch):
+    """The blocks of a page run one after the other, in one namespace."""
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "page.py"
+    text = page.read_text(encoding="utf-8")
+    script.write_text("\n".join(PYTHON.findall(text)), encoding="utf-8")
+    runpy.run_path(str(script), run_name="__main__")
+
+
+def test_the_readme_shows_the_first_example():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    example = EXAMPLES[0].read_text(encoding="utf-8")
+    shown = PYTHON.search(readme)
+    assert shown is not None
+    lines = [line.partition("  #")[0] for line in shown.group(1).splitlines()]
+    missing = [line for line in lines if line not in example]
+    assert not missing, "the README's first code is the first example, without its comments"

@@ -1,0 +1,107 @@
+"""What holds for the package as a whole."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import rootflow
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run_python(program):
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+
+def test_import_leaves_the_configuration_of_jax_alone_and_brings_no_front():
+    result = run_python(
+        """
+import jax, sys
+before = dict(jax.config.values)
+import rootflow
+changed = {key for key, value in jax.config.values.items() if before.get(key, value) != value}
+assert not changed, changed
+front = {"matplotlib", "typer", "rich", "jinja2"} & set(sys.modules)
+assert not front, front
+"""
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_import_works_in_float32_and_float64():
+    result = run_python(
+        """
+import jax, numpy as np, rootflow as rf
+decay = lambda t, y, args: -y
+for double in (False, True):
+    jax.config.update("jax_enable_x64", double)
+    sol = rf.solve_ode(decay, 1.0, (0.0, 1.0))
+    assert sol.ys.dtype == ("float64" if double else "float32"), sol.ys.dtype
+    np.testing.assert_allclose(sol.ys, np.exp(-1.0), rtol=1e-5 if double else 1e-3)
+"""
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_command_line_imports_nothing_that_computes_until_a_command_runs():
+    # A bare package stands in for `rootflow`, whose own import brings JAX.
+    result = run_python(
+        f"""
+import sys, types
+package = types.ModuleType("rootflow")
+package.__path__ = [{str(Path(rootflow.__file__).parent)!r}]
+sys.modules["rootflow"] = package
+import rootflow.cli.main
+heavy = {{"jax", "equinox", "numpy", "scipy", "matplotlib", "jinja2"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_every_public_name_is_documented():
+    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "api").glob("*.md")]
+    shown = set(re.findall(r"^::: ([\w.]+)", "\n".join(pages), re.MULTILINE))
+    missing = [
+        name
+        for name in rootflow.__all__
+        if f"rootflow.{name}" not in shown
+        and getattr(getattr(rootflow, name), "__module__", None) not in shown
+    ]
+    assert not missing, f"add ::: rootflow.NAME to a page of docs/api for {missing}"
+
+
+@pytest.mark.parametrize("name", rootflow.__all__)
+def test_every_public_name_has_a_docstring(name):
+    assert (getattr(rootflow, name).__doc__ or "").strip()
+
+
+def test_every_public_name_is_listed_once_and_in_order():
+    assert list(rootflow.__all__) == sorted(set(rootflow.__all__))
+
+
+def test_the_version_is_the_one_in_the_changelog():
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## \[(.+?)\]", changelog, re.MULTILINE)
+    assert newest is not None and newest.group(1) == rootflow.__version__
+
+
+def test_every_dependency_is_pinned_for_continuous_integration():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    pinned = set(re.findall(r"^([\w.-]+)==", pins, re.MULTILINE))
+    asked = [project["dependencies"], *project["optional-dependencies"].values()]
+    names = {re.split(r"[^\w.-]", line)[0].lower() for lines in asked for line in lines}
+    assert names - {"rootflow"} <= pinned
+
+
+def test_version_option():
+    result = run_python(
+        "import sys; sys.argv = ['rootflow', '--version']\n"
+        "from rootflow.cli.main import main; main()"
+    )
+    assert result.stdout.strip() == f"rootflow {rootflow.__version__}"
