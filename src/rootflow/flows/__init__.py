@@ -1,0 +1,1 @@
+"""Flows: integrate dy = f dt + g dw and differentiate the solution."""

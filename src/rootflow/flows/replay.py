@@ -1,0 +1,569 @@
+"""The one loop and its derivative.
+
+`march` runs a loop whose length is known only at run time, without a derivative; `record` does the
+same and keeps what is needed to go through the kept iterations again. `replay` does that: a scan
+over blocks of iterations that is differentiable in forward and reverse mode to any order. Its
+reverse pass is itself a `replay`, over the blocks in the opposite order, each begun from its stored
+start: two-level checkpointing.
+
+Under `vmap` all members share one iteration counter, so that a row is written with one contiguous
+copy (never a scatter) and the loop ends when the last member has finished.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import custom_vmap
+from jax.custom_derivatives import SymbolicZero
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from .linear import linear
+
+#: Iterations in a block. Only the state at the start of each block is stored.
+BLOCK = 32
+#: The largest number of inputs (state, row and parameters) for which Jacobians are formed.
+_SMALL = 24
+
+
+class Rows(NamedTuple):
+    """Kept iterations, in blocks: each went from time `t` by `h`; `y`, if kept, is the state there.
+
+    A row may be idle: at the end of the last block, and under `vmap` also where a member rejected
+    an attempt or has finished. There `h` is zero, so that doing it again changes nothing.
+    """
+
+    t: Float[Array, "blocks block"]
+    h: Float[Array, "blocks block"]
+    y: Float[Array, "blocks block n"] | None
+
+
+class Record(NamedTuple):
+    """What `record` returns.
+
+    Attributes:
+        carry: the final carry.
+        count: the number of blocks in use.
+        last: index of the last row that is not idle (-1: none), counted through all blocks.
+        starts: the state at the start of each block.
+        rows: the rows.
+    """
+
+    carry: Any
+    count: Int[Array, ""]
+    last: Int[Array, ""]
+    starts: Float[Array, "blocks n"]
+    rows: Rows
+
+
+def _index(tree: Any, i: ArrayLike) -> Any:
+    return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, i, 0, keepdims=False), tree)
+
+
+def _write(buffers: Any, rows: Any, i: ArrayLike) -> Any:
+    return jax.tree.map(lambda b, r: lax.dynamic_update_index_in_dim(b, r, i, 0), buffers, rows)
+
+
+def _buffers(shapes: Any, *length: int) -> Any:
+    return jax.tree.map(lambda r: jnp.zeros((*length, *r.shape), r.dtype), shapes)
+
+
+def _select(condition: Array, new: Any, old: Any) -> Any:
+    """`new` where the condition holds, by member: its axes are the leading ones of every leaf."""
+
+    def pick(a, b):
+        return jnp.where(
+            condition.reshape(condition.shape + (1,) * (a.ndim - condition.ndim)), a, b
+        )
+
+    return jax.tree.map(pick, new, old)
+
+
+def _axes(batched: Any) -> Any:
+    return jax.tree.map(lambda b: 0 if b else None, batched)
+
+
+def _all_batched(tree: Any) -> Any:
+    return jax.tree.map(lambda _: True, tree)
+
+
+def _broadcast(tree: Any, batched: Any, size: int) -> Any:
+    return jax.tree.map(
+        lambda x, b: x if b else jnp.broadcast_to(x, (size, *jnp.shape(x))), tree, batched
+    )
+
+
+def _scan(step: Callable, carry: Any, rows: Any, reverse: bool) -> tuple[Any, Any]:
+    if jax.tree.leaves(rows)[0].shape[0] == 1:
+        carry, out = step(carry, jax.tree.map(lambda r: jnp.squeeze(r, 0), rows))
+        return carry, jax.tree.map(lambda o: jnp.expand_dims(o, 0), out)
+    return lax.scan(step, carry, rows, reverse=reverse)
+
+
+def march(running: Callable, body: Callable, carry: Any, consts: Any) -> Any:
+    """Repeats `carry = body(carry, consts)` while `running(carry, consts)`.
+
+    Not differentiable: the caller defines the derivative through `replay`.
+    """
+
+    @custom_vmap
+    def run(carry, consts):
+        return lax.while_loop(
+            lambda c: jnp.any(running(c, consts)), lambda c: body(c, consts), carry
+        )
+
+    @run.def_vmap
+    def _(size, batched, carry, consts):
+        carry_batched, consts_batched = batched
+        axes = (0, _axes(consts_batched))
+        carry = _broadcast(carry, carry_batched, size)
+
+        def one(carry, consts):
+            return _select(running(carry, consts), body(carry, consts), carry)
+
+        out = march(jax.vmap(running, axes), jax.vmap(one, axes), carry, consts)
+        return out, _all_batched(out)
+
+    return run(carry, consts)
+
+
+def record(
+    running: Callable, body: Callable, carry: Any, consts: Any, *, blocks: int, states: bool
+) -> Record:
+    """As `march`, with `body(carry, consts) -> (carry, (t, h, y), keep)`; keeps the rows.
+
+    Args:
+        running: whether to go on.
+        body: one iteration from time `t` and state `y` by `h`; `keep` says whether it counts (an
+            accepted step). The carry has the attribute `y`.
+        carry: the start.
+        consts: whatever else `running` and `body` read.
+        blocks: the most blocks that can be kept.
+        states: keep the state of every row, not only those at the starts of blocks.
+    """
+
+    @custom_vmap
+    def run(carry, consts):
+        def attempt(s):
+            i, last, carry, rows = s
+            carry, (t, h, y), keep = body(carry, consts)
+            row = Rows(t, jnp.where(keep, h, 0), y if states else None)
+            # A rejected attempt is overwritten by the next.
+            return i + keep, last + keep, carry, _write(rows, row, i)
+
+        return _blocks(
+            lambda carry: running(carry, consts), attempt, carry, jnp.asarray(-1), states, blocks
+        )
+
+    @run.def_vmap
+    def _(size, batched, carry, consts):
+        carry_batched, consts_batched = batched
+        carry = _broadcast(carry, carry_batched, size)
+        axes = (0, _axes(consts_batched))
+
+        def one(carry, consts):
+            run = running(carry, consts)
+            new, (t, h, y), keep = body(carry, consts)
+            keep = keep & run
+            return _select(run, new, carry), (t, jnp.where(keep, h, 0), y), keep
+
+        out = _record_members(
+            jax.vmap(running, axes), jax.vmap(one, axes), carry, consts, blocks, states
+        )
+        return _members_first(out), _all_batched(out)._replace(count=False)
+
+    return run(carry, consts)
+
+
+def _members_first(done: Record) -> Record:
+    return done._replace(
+        starts=jnp.moveaxis(done.starts, 1, 0),
+        rows=jax.tree.map(lambda r: jnp.moveaxis(r, 2, 0), done.rows),
+    )
+
+
+def _record_members(running, body, carry, consts, blocks: int, states: bool) -> Record:
+    """`record` for a batch: a shared counter, and idle rows where a member has nothing to keep."""
+
+    @custom_vmap
+    def run(carry, consts):
+        def attempt(s):
+            i, (slot, last), carry, rows = s
+            carry, (t, h, y), keep = body(carry, consts)
+            row = Rows(t, h, y if states else None)
+            return i + 1, (slot + 1, jnp.where(keep, slot, last)), carry, _write(rows, row, i)
+
+        members = jax.eval_shape(running, carry, consts).shape
+        done = _blocks(
+            lambda carry: jnp.any(running(carry, consts)), attempt, carry,
+            (jnp.asarray(0), jnp.full(members, -1)), states, blocks,
+        )  # fmt: skip
+        return done._replace(last=done.last[1])
+
+    @run.def_vmap
+    def _(size, batched, carry, consts):
+        carry_batched, consts_batched = batched
+        carry = _broadcast(carry, carry_batched, size)
+        axes = (0, _axes(consts_batched))
+        out = _record_members(
+            jax.vmap(running, axes), jax.vmap(body, axes), carry, consts, blocks, states
+        )
+        return _members_first(out), _all_batched(out)._replace(count=False)
+
+    return run(carry, consts)
+
+
+def _blocks(running, attempt, carry, last, states, blocks) -> Record:
+    """Fills block after block with `attempt` until it is no longer `running`."""
+    y = carry.y
+    t = carry.t
+    row = Rows(t, t, y if states else None)
+
+    def fill(s):
+        count, last, carry, starts, rows = s
+        _, last, new, block = lax.while_loop(
+            lambda s: (s[0] < BLOCK) & running(s[2]),
+            attempt,
+            (jnp.asarray(0), last, carry, _buffers(row, BLOCK)),
+        )
+        return (
+            count + 1, last, new, _write(starts, carry.y, count), _write(rows, block, count)
+        )  # fmt: skip
+
+    count, last, carry, starts, rows = lax.while_loop(
+        lambda s: running(s[2]) & (s[0] < blocks),
+        fill,
+        (jnp.asarray(0), last, carry, _buffers(y, blocks), _buffers(row, blocks, BLOCK)),
+    )
+    return Record(carry, count, last, starts, rows)
+
+
+class Replayed(NamedTuple):
+    """What `replay` returns.
+
+    Attributes:
+        carry: the final carry.
+        totals: the sums over all iterations of what each adds.
+        outs: the outputs of the iterations, stacked; zero beyond the last block used.
+        starts: the carry before each block.
+    """
+
+    carry: Any
+    totals: Any
+    outs: Any
+    starts: Any
+
+
+def replay(
+    step: Callable,
+    count: Int[Array, ""],
+    carry: Any,
+    rows: Any,
+    consts: Any,
+    *,
+    reverse: bool = False,
+    known: Replayed | None = None,
+) -> Replayed:
+    """Scans `carry, add, out = step(consts, carry, row)` over the rows of the first `count` blocks.
+
+    Differentiable with respect to `carry`, `rows` and `consts`, in both modes and to any order.
+    `step` must not close over traced arrays: they belong into `consts`.
+
+    Args:
+        step: one iteration. The carry is a pytree of floating-point arrays; `add` is summed over
+            the iterations, `out` is stacked.
+        count: how many blocks to use; may be traced.
+        carry: the start.
+        rows: pytree with leading axes (blocks, rows of a block).
+        consts: pytree of whatever else `step` reads.
+        reverse: go through the rows from the last used to the first.
+        known: what this call would return, where the caller has it already (from `record`); then
+            only derivatives are computed.
+    """
+    return _replay(step, reverse, count, carry, rows, consts, known)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _replay(step, reverse, count, carry, rows, consts, known):
+    if known is not None:
+        return known
+    return Replayed(*_run(step, reverse, count, carry, rows, consts))
+
+
+def _run(step, reverse, count, carry, rows, consts):
+    @custom_vmap
+    def run(count, carry, rows, consts):
+        blocks = jax.tree.leaves(rows)[0].shape[0]
+
+        def advance(carry, row):
+            carry, totals = carry
+            carry, add, out = step(consts, carry, row)
+            return (carry, jax.tree.map(jnp.add, totals, add)), out
+
+        first = jax.tree.map(lambda r: r[0, 0], rows)
+        _, add, out = jax.eval_shape(step, consts, carry, first)
+        totals = _buffers(add)
+        buffers = (_buffers(out, *jax.tree.leaves(rows)[0].shape[:2]), _buffers(carry, blocks))
+
+        def block(state):
+            i, carry, buffers = state
+            j = count - 1 - i if reverse else i
+            new, outs = _scan(advance, carry, _index(rows, j), reverse)
+            return i + 1, new, _write(buffers, (outs, carry[0]), j)
+
+        _, (carry, totals), (outs, starts) = lax.while_loop(
+            lambda s: s[0] < count, block, (jnp.zeros_like(count), (carry, totals), buffers)
+        )
+        return carry, totals, outs, starts
+
+    @run.def_vmap
+    def _(size, batched, count, carry, rows, consts):
+        count_batched, carry_batched, rows_batched, consts_batched = batched
+        carry = _broadcast(carry, carry_batched, size)
+        rows = jax.tree.map(lambda r, b: jnp.moveaxis(r, 0, 2) if b else r, rows, rows_batched)
+        axes = (_axes(consts_batched), 0, _axes(rows_batched))
+        if count_batched:
+            # Members of different length: idle beyond their own end.
+            def bounded(consts, carry, row):
+                (inner, last), (index, row) = consts, row
+                new, *others = step(inner, carry, row)
+                live = index < last
+                zeros = jax.tree.map(jnp.zeros_like, others)
+                return _select(live, new, carry), *_select(live, others, zeros)
+
+            blocks = jax.tree.leaves(rows)[0].shape[0]
+            block = jax.tree.leaves(rows)[0].shape[1]
+            index = jnp.broadcast_to(jnp.arange(blocks)[:, None], (blocks, block))
+            axes = ((axes[0], 0), 0, (None, axes[2]))
+            out = _run(
+                jax.vmap(bounded, axes), reverse, jnp.max(count), carry,
+                (index, rows), (consts, count),
+            )  # fmt: skip
+        else:
+            out = _run(jax.vmap(step, axes), reverse, count, carry, rows, consts)
+        carry, totals, outs, starts = out
+        outs = jax.tree.map(lambda r: jnp.moveaxis(r, 2, 0), outs)
+        starts = jax.tree.map(lambda r: jnp.moveaxis(r, 1, 0), starts)
+        out = (carry, totals, outs, starts)
+        return out, _all_batched(out)
+
+    return run(count, carry, rows, consts)
+
+
+class _Active:
+    """Which leaves of a pytree have a derivative, and how to put them back."""
+
+    def __init__(self, tree: Any, tangents: Any):
+        self.structure = jax.tree.structure(tree)
+        dots = self.structure.flatten_up_to(tangents)
+        self.where = [i for i, d in enumerate(dots) if not isinstance(d, SymbolicZero)]
+
+    def pick(self, tree: Any) -> list[Any]:
+        leaves = self.structure.flatten_up_to(tree)
+        return [leaves[i] for i in self.where]
+
+    def merge(self, tree: Any, active: list[Any]) -> Any:
+        leaves = self.structure.flatten_up_to(tree)
+        for i, value in zip(self.where, active, strict=True):
+            leaves[i] = value
+        return jax.tree.unflatten(self.structure, leaves)
+
+
+@partial(_replay.defjvp, symbolic_zeros=True)
+def _replay_jvp(step, reverse, primals, tangents):
+    count, carry, rows, consts, known = primals
+    _, carry_dot, rows_dot, consts_dot, _ = tangents
+    out = _replay(step, reverse, count, carry, rows, consts, known)
+    of_rows, of_consts = _Active(rows, rows_dot), _Active(consts, consts_dot)
+    carry_tree = jax.tree.structure(carry)
+    carry_dot = [
+        jnp.zeros_like(c) if isinstance(d, SymbolicZero) else d
+        for c, d in zip(jax.tree.leaves(carry), carry_tree.flatten_up_to(carry_dot), strict=True)
+    ]
+    inputs = (carry_dot, of_rows.pick(rows_dot), of_consts.pick(consts_dot))
+    inputs, inputs_tree = jax.tree.flatten(inputs)
+    residuals, residuals_tree = jax.tree.flatten((count, out.starts, rows, consts))
+    out_leaves, out_tree = jax.tree.flatten(out)
+
+    def iteration(consts, row):
+        """The iteration as a function of what has a derivative, as flat lists."""
+
+        def of_active(carry, row_active, consts_active):
+            new, add, out = step(
+                of_consts.merge(consts, consts_active),
+                jax.tree.unflatten(carry_tree, carry),
+                of_rows.merge(row, row_active),
+            )
+            return jax.tree.leaves(new), jax.tree.leaves(add), jax.tree.leaves(out)
+
+        return of_active
+
+    def forward(residuals, inputs):
+        count, starts, rows, consts = jax.tree.unflatten(residuals_tree, residuals)
+        carry_dot, rows_dot, consts_dot = jax.tree.unflatten(inputs_tree, inputs)
+
+        def tangent(consts, carry, row):
+            (consts, consts_dot), (carry, carry_dot), (row, row_dot) = consts, carry, row
+            primal = (carry, of_rows.pick(row), of_consts.pick(consts))
+            (new, _, _), (new_dot, add_dot, out_dot) = jax.jvp(
+                iteration(consts, row), primal, (carry_dot, row_dot, consts_dot)
+            )
+            return (new, new_dot), add_dot, out_dot
+
+        # The first block begins where the whole replay does, in either direction.
+        first = jnp.maximum(count - 1, 0) if reverse else 0
+        carry = jax.tree.leaves(_index(starts, first))
+        done = replay(
+            tangent, count, (carry, carry_dot), (rows, rows_dot), (consts, consts_dot),
+            reverse=reverse,
+        )  # fmt: skip
+        return [*done.carry[1], *done.totals, *done.outs, *done.starts[1]]
+
+    def transpose(residuals, bars, batched):
+        count, starts, rows, consts = jax.tree.unflatten(residuals_tree, residuals)
+        bars = out_tree.unflatten([_Zero if b is None else b for b in bars])
+        backward = _Backward(iteration, of_rows, of_consts, bars, batched)
+        starts = jax.tree.leaves(starts)
+        carry_bar = [
+            jnp.zeros_like(s[0]) if b is _Zero else b
+            for s, b in zip(starts, jax.tree.leaves(bars.carry), strict=True)
+        ]
+        return jax.tree.leaves(backward.run(count, starts, rows, consts, carry_bar, reverse))
+
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in out_leaves]
+    dots = linear(forward, transpose, residuals, inputs, shapes)
+    return out, jax.tree.unflatten(out_tree, dots)
+
+
+#: Stands for a cotangent known to be zero.
+_Zero = object()
+
+
+class _Bars:
+    """Those of a list of cotangents that are not known to be zero."""
+
+    def __init__(self, bars: Any):
+        bars = jax.tree.leaves(bars)
+        self.present = [b is not _Zero for b in bars]
+        self.given = [b for b in bars if b is not _Zero]
+
+    def pick(self, values: list[Any]) -> list[Any]:
+        return [v for v, present in zip(values, self.present, strict=True) if present]
+
+    def add(self, values: list[Any], given: list[Any]) -> list[Any]:
+        bars = iter(given)
+        return [
+            v + next(bars) if present else v
+            for v, present in zip(values, self.present, strict=True)
+        ]
+
+
+class _Backward:
+    """The reverse pass of a replay: blocks in the opposite order, each from its stored start.
+
+    Where an iteration has few inputs, the Jacobians of all iterations of a block are formed
+    together (once their states are known they do not depend on one another), vectorised, and only
+    a product with a small matrix is left for each. On a CPU that is several times faster, and
+    several times quicker to compile, than a vector-Jacobian product for each iteration in turn.
+    Under `vmap` there is enough to vectorise already, and the products are less work.
+    """
+
+    def __init__(self, iteration, of_rows, of_consts, bars: Replayed, batched: bool):
+        self.iteration = iteration
+        self.of_rows = of_rows
+        self.of_consts = of_consts
+        self.totals = _Bars(bars.totals)
+        self.outs = _Bars(bars.outs)
+        self.starts = _Bars(bars.starts)
+        self.batched = batched
+
+    def run(self, count, starts, rows, consts, carry_bar, reverse):
+        inputs = [*(s[0] for s in starts), *(r[0, 0] for r in self.of_rows.pick(rows))]
+        inputs += self.of_consts.pick(consts)
+        together = sum(x.size for x in inputs) <= _SMALL and not self.batched
+        pull = self._pull_together if together else self._pull_in_turn
+
+        def block(consts, carry_bar, row):
+            consts, totals_bar = consts
+            start, rows, outs_bar, starts_bar = row
+
+            def again(carry, row):
+                new, _, _ = self.iteration(consts, row)(
+                    carry, self.of_rows.pick(row), self.of_consts.pick(consts)
+                )
+                return new, carry
+
+            _, carries = _scan(again, start, rows, reverse)
+            carry_bar, consts_bar, rows_bar = pull(
+                consts, carries, rows, carry_bar, totals_bar, outs_bar, reverse
+            )
+            return self.starts.add(carry_bar, starts_bar), consts_bar, rows_bar
+
+        # What is one iteration here is a whole block there.
+        single = jax.tree.map(
+            lambda x: jnp.expand_dims(x, 1), (starts, rows, self.outs.given, self.starts.given)
+        )
+        done = replay(
+            block, count, carry_bar, single, (consts, self.totals.given), reverse=not reverse
+        )
+        return done.carry, [jnp.squeeze(x, 1) for x in done.outs], done.totals
+
+    def _given(self, step_out):
+        new, add, out = step_out
+        return new, self.totals.pick(add), self.outs.pick(out)
+
+    def _pull_in_turn(self, consts, carries, rows, carry_bar, totals_bar, outs_bar, reverse):
+        def pull(bars, row):
+            carry_bar, consts_bar = bars
+            carry, row, out_bar = row
+            _, vjp = jax.vjp(
+                lambda *active: self._given(self.iteration(consts, row)(*active)),
+                carry, self.of_rows.pick(row), self.of_consts.pick(consts),
+            )  # fmt: skip
+            carry_bar, row_bar, more = vjp((carry_bar, totals_bar, out_bar))
+            return (carry_bar, jax.tree.map(jnp.add, consts_bar, more)), row_bar
+
+        zeros = [jnp.zeros_like(k) for k in self.of_consts.pick(consts)]
+        (carry_bar, consts_bar), rows_bar = _scan(
+            pull, (carry_bar, zeros), (carries, rows, outs_bar), not reverse
+        )
+        return carry_bar, consts_bar, rows_bar
+
+    def _pull_together(self, consts, carries, rows, carry_bar, totals_bar, outs_bar, reverse):
+        def jacobian(carry, row):
+            active = (carry, self.of_rows.pick(row), self.of_consts.pick(consts))
+            flat, restore = ravel_pytree(active)
+
+            def of_flat(flat):
+                return ravel_pytree(self._given(self.iteration(consts, row)(*restore(flat))))[0]
+
+            basis = jnp.eye(flat.size, dtype=flat.dtype)
+            return jax.vmap(lambda v: jax.jvp(of_flat, (flat,), (v,))[1])(basis)
+
+        jacobians = jax.vmap(jacobian)(carries, rows)  # (block, inputs, outputs)
+        flat_bar, restore_carry = ravel_pytree(carry_bar)
+        n = flat_bar.size
+        given = jax.vmap(lambda out_bar: ravel_pytree((totals_bar, out_bar))[0])
+        if self.totals.given or self.outs.given:
+            block = jacobians.shape[0]
+            bars = given(outs_bar) if self.outs.given else ravel_pytree(totals_bar)[0][None]
+            others = jnp.sum(jacobians[:, :, n:] * bars[:, None, :], axis=2)
+            others = jnp.broadcast_to(others, (block, others.shape[1]))
+        else:
+            others = jnp.zeros(jacobians.shape[:2], jacobians.dtype)
+
+        def pull(bar, row):
+            jacobian, others = row
+            full = jnp.sum(jacobian * bar, axis=1) + others
+            return full[:n], full[n:]
+
+        flat_bar, pulled = _scan(pull, flat_bar, (jacobians[:, :, :n], others), not reverse)
+        row, restore_row = ravel_pytree(self.of_rows.pick(jax.tree.map(lambda x: x[0], rows)))
+        _, restore_consts = ravel_pytree(self.of_consts.pick(consts))
+        rows_bar = jax.vmap(restore_row)(pulled[:, : row.size])
+        consts_bar = restore_consts(jnp.sum(pulled[:, row.size :], axis=0))
+        return restore_carry(flat_bar), consts_bar, rows_bar

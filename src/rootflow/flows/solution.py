@@ -1,0 +1,119 @@
+"""What a solve returns."""
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from .interpolation import Dense
+
+
+class Result(IntEnum):
+    """How a solve ended; compare with `sol.result`. `message` says it in words."""
+
+    success = 0
+    max_steps = 1
+    step_underflow = 2
+    non_finite = 3
+
+    @property
+    def message(self) -> str:
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    Result.success: "The solve reached t1.",
+    Result.max_steps: (
+        "The maximum number of steps was reached before t1. The solution may blow up, the problem "
+        "may be stiff, or the tolerance tight: raise max_steps, loosen rtol and atol, or pass "
+        "throw=False to see how far it got."
+    ),
+    Result.step_underflow: (
+        "The step size underflowed: no step, however small, meets the tolerance. The solution "
+        "probably has a singularity there: end the span before it, or pass throw=False to see how "
+        "far it got."
+    ),
+    Result.non_finite: (
+        "The vector field or the state is not finite (NaN or infinity), even after the smallest "
+        "step. Check y0, args and the domain of the vector field, or pass throw=False to see how "
+        "far the solve got."
+    ),
+}
+
+
+#: Messages of the failures, in the order of their codes.
+MESSAGES = [result.message for result in Result if result is not Result.success]
+
+
+class Stats(NamedTuple):
+    """Counts of one solve (scalars; one for each member under `vmap`).
+
+    Attributes:
+        steps: steps tried.
+        accepted: steps accepted.
+        rejected: steps rejected.
+        evaluations: evaluations of the vector field.
+    """
+
+    steps: Int[Array, ""]
+    accepted: Int[Array, ""]
+    rejected: Int[Array, ""]
+    evaluations: Int[Array, ""]
+
+
+class Heuristics(NamedTuple):
+    """The solver's own estimates, integrated over the accepted steps; differentiable.
+
+    Attributes:
+        error: sum over the steps of |h| times the Euclidean norm of the local error estimate.
+        stiffness: sum over the steps of |h| times the stiffness estimate.
+
+    Source: Pal, Ma, Shah and Rackauckas, "Opening the Blackbox: Accelerating Neural Differential
+    Equations by Regularizing Internal Solver Heuristics" (2021), equations for R_E and R_S.
+    """
+
+    error: Float[Array, ""]
+    stiffness: Float[Array, ""]
+
+
+class Solution(eqx.Module):
+    """The solution of a differential equation.
+
+    Attributes:
+        ts: saved times, shape (n,).
+        ys: saved states: the structure of y0, each leaf with a leading axis of length n. Times that
+            a failed solve (`throw=False`) did not reach hold NaN.
+        stats: counts of steps and evaluations.
+        heuristics: the solver's own error and stiffness estimates, integrated; differentiable.
+        result: a `Result` code (an integer array, so that it survives `jit` and `vmap`).
+    """
+
+    ts: Float[Array, " n"]
+    ys: PyTree[Array]
+    stats: Stats
+    heuristics: Heuristics
+    result: Int[Array, ""]
+    dense: Dense | None = None
+
+    @property
+    def message(self) -> str:
+        """The result in words (outside `jit`, for one solve)."""
+        return Result(int(self.result)).message
+
+    def __call__(self, t: Any) -> PyTree[Array]:
+        """The state at time `t` (any shape), from the dense output.
+
+        Raises:
+            ValueError: if the solve was not asked for `saveat="dense"`.
+        """
+        if self.dense is None:
+            raise ValueError(
+                'This solution holds saved times only. Pass saveat="dense" to evaluate it anywhere.'
+            )
+        t = jnp.asarray(t, self.ts.dtype)
+        dense = self.dense
+        flat = jax.vmap(dense)(t.ravel())
+        return jax.tree.map(lambda x: x.reshape(*t.shape, *x.shape[1:]), flat)
