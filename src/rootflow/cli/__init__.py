@@ -1,0 +1,1 @@
+"""The command line: `rootflow`. No numerics here."""

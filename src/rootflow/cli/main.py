@@ -1,0 +1,44 @@
+"""The `rootflow` command and its subcommands.
+
+What a subcommand computes with is imported when it runs, so that `--help` and mistakes in the
+arguments answer at once.
+"""
+
+from typing import Annotated
+
+import typer
+
+from .._version import __version__
+from .fit import fit
+from .reproduce import reproduce
+
+app = typer.Typer(
+    name="rootflow",
+    help="Solve equations, fit models to data, and measure published claims again.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(fit)
+app.command()(reproduce)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rootflow {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Solve equations, fit models to data, and measure published claims again."""
+
+
+def main() -> None:
+    """Runs the command line; the entry point of the `rootflow` script."""
+    app()

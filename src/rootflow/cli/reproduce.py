@@ -1,0 +1,150 @@
+"""`rootflow reproduce`: measures published claims again."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def reproduce(
+    name: Annotated[
+        str | None, typer.Argument(help="The entry to run; --list names them.", show_default=False)
+    ] = None,
+    list_entries: Annotated[bool, typer.Option("--list", help="List the entries.")] = False,
+    all_entries: Annotated[
+        bool, typer.Option("--all", help="Run every entry that is not finished in --out.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="The folder for records, pictures and pages.")] = Path(
+        "rootflow-reproduce"
+    ),
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller problems, fewer points.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="With --all: run the finished entries again too.")
+    ] = False,
+) -> None:
+    """Measure the claims of a paper again, and write a record, a picture and a page.
+
+    A claim that does not come out is reported as it came out, and the exit code is still 0.
+    An entry that crashes gives exit code 1; with --all, the others go on.
+    An interrupted --all picks up where it stopped when it is run again.
+    """
+    if (name is not None) + list_entries + all_entries != 1:
+        _refuse("Give one of NAME, --list or --all.")
+    if fresh and not all_entries:
+        _refuse("--fresh goes with --all; a single entry is always run again.")
+
+    from ..errors import InputError
+    from ..reproduce.harness import catalogue
+
+    if list_entries:
+        _list(catalogue.names())
+        return
+    try:
+        names = catalogue.names() if name is None else [catalogue.find(name)]
+        records = _run(names, out, quick=quick, fresh=fresh or not all_entries)
+    except InputError as error:
+        _refuse(str(error))
+    except OSError as error:
+        _refuse(f"Cannot write to --out {out}: {error.strerror or error}. Name another folder.")
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. Finished entries are kept; --all picks up from here.", err=True)
+        raise typer.Exit(130) from None
+    if any(record["error"] for record in records):
+        raise typer.Exit(1)
+
+
+def _refuse(message: str) -> NoReturn:
+    typer.echo(f"Error: {message}", err=True)
+    raise typer.Exit(2)
+
+
+def _list(names: list[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..reproduce.harness import catalogue
+
+    table = Table("name", "title", "paper", "claims")
+    for name in names:
+        try:
+            entry = catalogue.load(name)
+        except Exception as error:  # one broken entry must not hide the others
+            table.add_row(name, f"does not load: {type(error).__name__}: {error}", "", "")
+            continue
+        paper = f"{entry.paper.authors} ({entry.paper.year})"
+        table.add_row(name, entry.title, paper, str(len(entry.claims)))
+    Console().print(table)
+
+
+def _run(names: list[str], out: Path, *, quick: bool, fresh: bool) -> list[dict[str, Any]]:
+    import jax
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from ..reproduce.harness import runner
+
+    jax.config.update("jax_enable_x64", True)
+    console = Console()
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[message]}"),
+        console=console,
+        transient=True,
+    )
+    with progress:
+        overall = progress.add_task("all", total=len(names), message="", visible=len(names) > 1)
+
+        def report_for(name: str):
+            task = progress.add_task(name, total=1.0, message="")
+
+            def report(done: float, message: str = "") -> None:
+                progress.update(task, completed=min(max(done, 0.0), 1.0), message=message)
+
+            return report
+
+        def done(record: dict[str, Any], resumed: bool) -> None:
+            for task in progress.tasks[1:]:
+                progress.remove_task(task.id)
+            progress.advance(overall)
+            _print_record(console, record, resumed)
+
+        records = runner.run_all(
+            names, out, quick=quick, fresh=fresh, report_for=report_for, done=done
+        )
+    console.print(f"Pages: {out / 'index.html'}", soft_wrap=True, highlight=False)
+    return records
+
+
+_STYLES = {"holds": "green", "falls short": "red", "not measured": "dim"}
+
+
+def _print_record(console: "Console", record: dict[str, Any], resumed: bool) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ..reproduce.harness.entry import show
+
+    note = " (finished before; --fresh runs it again)" if resumed else ""
+    quick = " (quick)" if record["quick"] else ""
+    title = f"[bold]{escape(record['title'])}[/bold]{quick}{note}"
+    console.print(title, highlight=False)
+    if record["error"]:
+        console.print(f"[red]crashed:[/red] {escape(record['error'])}", highlight=False)
+        console.print(f"[dim]The traceback is in {record['name']}.json.", highlight=False)
+        return
+    table = Table("claim", "published", "measured", "verdict", show_lines=True)
+    for claim in record["claims"]:
+        style = _STYLES[claim["verdict"]]
+        table.add_row(
+            escape(claim["text"]),
+            escape(show(claim["published"])),
+            escape(show(claim["measured"])),
+            f"[{style}]{claim['verdict']}[/{style}]",
+        )
+    console.print(table)

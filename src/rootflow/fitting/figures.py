@@ -1,0 +1,252 @@
+"""The pictures of a fit, made with matplotlib's objects; nothing is shown on a screen."""
+
+import io
+import math
+from collections.abc import Mapping
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from .formats import with_unit
+from .result import FitResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, SOFT, GRID = "#1d2430", "#5b6472", "#e4e7ec"
+# Okabe and Ito (2008), "Color universal design": told apart by the colour-blind, dark ones first.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+MAX_PANELS = 24
+"""Groups that get a panel of their own; the rest are in the table of predictions."""
+_DPI = 150
+_STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 9.5,
+    "axes.titlesize": 9.5,
+    "axes.titlecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-4, 5),
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "font.family": "DejaVu Sans",
+}
+
+Curves = Mapping[str, tuple[Any, Any, Any]]
+"""Mean, lower and upper by column, each of shape (groups, times)."""
+
+
+def fit_figure(
+    result: FitResult, ts: Float[np.ndarray, "groups times"], curve: Curves, spread: Curves
+) -> bytes:
+    """Data, curve and bands, a panel for each observed column (and group), as PNG.
+
+    Args:
+        result: what was fitted.
+        ts: times of the curves, increasing in each group.
+        curve: the model with the band of its own uncertainty.
+        spread: the same with the band for a new measurement.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        if len(result.dataset.groups) == 1:
+            figure = _one_experiment(result, ts, curve, spread)
+        else:
+            figure = _many_groups(result, ts, curve, spread)
+        return _png(figure)
+
+
+def residuals_figure(result: FitResult) -> bytes:
+    """Standardised residuals against time, and against the normal distribution, as PNG."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(5.8, 5.6), layout="constrained")
+        over_time, quantiles = figure.subplots(2, 1)
+        columns = list(result.model.observed)
+        for count, column in enumerate(columns):
+            points = [r for r in result.residuals if r.column == column]
+            times = [r.time for r in points]
+            values = np.sort([r.residual for r in points])
+            style = _point_style(count)
+            over_time.plot(times, [r.residual for r in points], label=column, **style)
+            normal = NormalDist()
+            expected = [normal.inv_cdf((i + 0.5) / len(values)) for i in range(len(values))]
+            quantiles.plot(expected, values, **style)
+        over_time.axhline(0, color=SOFT, linewidth=1)
+        for level in (-1.96, 1.96):
+            over_time.axhline(level, color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
+        _reach(over_time, 2.5)
+        _time_axis(over_time)
+        over_time.set_xlabel(_time_label(result))
+        over_time.set_ylabel("standardised residual")
+        over_time.set_title("over time (95 % are expected between the dashed lines)", loc="left")
+        if len(columns) > 1:
+            handles, labels = over_time.get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside upper left", ncols=min(len(columns), 4))
+        ends = np.array(quantiles.get_xlim())
+        quantiles.plot(ends, ends, color=SOFT, linewidth=1, zorder=1, scalex=False)
+        quantiles.set_xlabel("expected, normal distribution")
+        quantiles.set_ylabel("standardised residual")
+        quantiles.set_title("against the normal distribution", loc="left")
+        return _png(figure)
+
+
+def _one_experiment(result: FitResult, ts: np.ndarray, curve: Curves, spread: Curves) -> "Figure":
+    from matplotlib.figure import Figure
+
+    columns = list(result.model.observed)
+    height = 3.2 if len(columns) == 1 else 2.2 * len(columns) + 0.6
+    figure = Figure(figsize=(5.8, height), layout="constrained")
+    panels = figure.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0]
+    for count, (column, axes) in enumerate(zip(columns, panels, strict=True)):
+        _draw(axes, result, 0, column, ts, curve, spread, COLOURS[count % len(COLOURS)])
+        axes.set_ylabel(with_unit(column, result.model.units.get(column, "")))
+        _vertical_scale(axes, result, column)
+    _time_axis(panels[-1])
+    panels[-1].set_xlabel(_time_label(result))
+    _legend(figure, panels[0])
+    return figure
+
+
+def _many_groups(result: FitResult, ts: np.ndarray, curve: Curves, spread: Curves) -> "Figure":
+    from matplotlib.figure import Figure
+
+    groups, columns = result.dataset.groups, list(result.model.observed)
+    count = min(len(groups), MAX_PANELS)
+    across = min(3, count)
+    down = math.ceil(count / across)
+    figure = Figure(figsize=(6.4, (1.6 * down + 0.5) * len(columns) + 0.6), layout="constrained")
+    blocks = np.atleast_1d(figure.subfigures(len(columns), 1))  # type: ignore[arg-type]
+    for number, (column, block) in enumerate(zip(columns, blocks, strict=True)):
+        panels = block.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+        colour = COLOURS[number % len(COLOURS)]
+        for group, axes in enumerate(panels.flat):
+            if group >= count:
+                axes.set_visible(False)
+                continue
+            _draw(axes, result, group, column, ts, curve, spread, colour)
+            name = groups[group] if len(groups[group]) <= 24 else f"{groups[group][:21]}..."
+            axes.set_title(f"{result.model.group} {name}", loc="left", pad=3)
+            # Below the last panel of a column that ends early there is none to carry the numbers.
+            axes.tick_params(labelbottom=group + across >= count)
+        _vertical_scale(panels[0, 0], result, column)
+        _time_axis(panels[0, 0])
+        block.supylabel(with_unit(column, result.model.units.get(column, "")), fontsize=9.5)
+        block.supxlabel(_time_label(result), fontsize=9.5)
+    if count < len(groups):
+        figure.suptitle(
+            f"the first {count} of {len(groups)} groups; all are in predictions.csv", fontsize=9
+        )
+    _legend(figure, blocks[0].axes[0])
+    return figure
+
+
+def _draw(
+    axes: "Axes",
+    result: FitResult,
+    group: int,
+    column: str,
+    ts: np.ndarray,
+    curve: Curves,
+    spread: Curves,
+    colour: str,
+):
+    data, times = result.dataset, ts[group]
+    mean, low, high = (np.asarray(part)[group] for part in curve[column])
+    _, least, most = (np.asarray(part)[group] for part in spread[column])
+    axes.fill_between(
+        times, least, most, color=colour, alpha=0.13, linewidth=0, label="95 %: new measurement"
+    )
+    axes.fill_between(times, low, high, color=colour, alpha=0.32, linewidth=0, label="95 %: curve")
+    axes.plot(times, mean, color=colour, linewidth=1.6, label="model")
+    axes.plot(
+        data.ts[group],
+        data.values[column][group],
+        linestyle="",
+        marker="o",
+        markersize=4,
+        markerfacecolor="white",
+        markeredgecolor=INK,
+        markeredgewidth=1.1,
+        label="data",
+        clip_on=False,
+        zorder=4,
+    )
+
+
+def _vertical_scale(axes: "Axes", result: FitResult, column: str):
+    """Logarithmic where the noise is and the data span more than two decades."""
+    values = result.dataset.values[column]
+    values = values[np.isfinite(values)]
+    if result.model.noise[column].kind == "lognormal" and values.max() > 100 * values.min():
+        axes.set_yscale("log")
+    elif values.min() >= 0:
+        axes.set_ylim(bottom=0)
+
+
+def _time_axis(axes: "Axes"):
+    from matplotlib.ticker import MaxNLocator
+
+    # Without steps of 2.5, years and other whole times get whole labels.
+    axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10]))
+
+
+def _legend(figure: "Figure", axes: "Axes"):
+    handles, labels = axes.get_legend_handles_labels()
+    order = [labels.index(name) for name in ("data", "model", "95 %: curve")]
+    order.append(labels.index("95 %: new measurement"))
+    figure.legend(
+        [handles[i] for i in order],
+        [labels[i] for i in order],
+        loc="outside upper left",
+        ncols=4,
+        columnspacing=1.4,
+        handlelength=1.6,
+    )
+
+
+def _point_style(count: int) -> dict[str, Any]:
+    return dict(
+        linestyle="",
+        marker="os^Dvp"[count % 6],
+        markersize=4.2,
+        markerfacecolor="none",
+        markeredgecolor=COLOURS[count % len(COLOURS)],
+        markeredgewidth=1.2,
+        zorder=3,
+    )
+
+
+def _reach(axes: "Axes", size: float):
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, -size), max(high, size))
+
+
+def _time_label(result: FitResult) -> str:
+    return with_unit(result.model.time, result.model.units.get(result.model.time, ""))
+
+
+def _png(figure: "Figure") -> bytes:
+    stream = io.BytesIO()
+    # Without the version in the file, equal fits give equal bytes.
+    figure.savefig(stream, format="png", dpi=_DPI, metadata={"Software": "rootflow"})
+    return stream.getvalue()

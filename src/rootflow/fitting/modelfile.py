@@ -1,0 +1,467 @@
+"""Model files: TOML to a `Model`.
+
+A model file has the tables `[model]`, `[states]`, `[parameters]`, `[equations]`, `[observed]`,
+`[noise]` and any number of `[[dose]]`; the guide "Model files" describes them. Formulas go through
+`fitting.expressions`, so that a model file is data and never runs as a program.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from ..errors import InputError
+from .expressions import RESERVED, Expression, parse
+from .model import (
+    Dose,
+    FromParameters,
+    Model,
+    Noise,
+    Parameter,
+    did_you_mean,
+)
+from .textfile import read_text
+
+MAX_BYTES = 1_000_000
+
+_TABLES = ("model", "states", "parameters", "equations", "observed", "noise", "dose")
+_MODEL_KEYS = ("name", "description", "time", "time_unit", "group", "covariates", "t0")
+_PARAMETER_KEYS = ("guess", "lower", "upper", "scale", "fixed", "unit", "per_group")
+_NOISE_KEYS = ("kind", "scale", "weights")
+_DOSE_KEYS = ("time", "state", "amount")
+_NEEDED = {
+    "states": "name each state with its initial value, as in 'hare = 30.0'",
+    "equations": "give the rate of change of each state, as in 'hare = \"a*hare\"'",
+    "observed": "say what each data column measures, as in 'hare = \"hare\"'",
+}
+
+
+def load_model(path: str | os.PathLike) -> Model:
+    """Reads a model file.
+
+    Args:
+        path: a TOML file of at most `MAX_BYTES`.
+
+    Returns:
+        The model; its name is that of the file where `[model]` gives none.
+
+    Raises:
+        InputError: anything that cannot be used; the message names the file, the line where it can
+            be found, the key, the value and the way out. An `ExpressionError`, which is one, for
+            formulas.
+    """
+    path = Path(path)
+    text = read_text(path, what="model file", limit=MAX_BYTES)
+    return _Reader(path, text).model()
+
+
+class _Reader:
+    """One model file on its way to a `Model`; keeps what the messages need to name places."""
+
+    def __init__(self, path: Path, text: str):
+        self.path = path
+        self.text = text
+        self.lines = _key_lines(text)
+        self.content = self._toml()
+        self.used: set[str] = set()
+
+    # Places and messages
+
+    def error(self, key: str, reason: object, kind: type[InputError] = InputError) -> InputError:
+        line = self.lines.get(key)
+        place = f"{self.path}, line {line}" if line else f"{self.path}"
+        return kind(f"{place}, {key}: {reason}" if key else f"{place}: {reason}")
+
+    def made(self, key: str, make: Callable[[], Any]) -> Any:
+        """What `make` returns, its `InputError`s raised anew with the place in front."""
+        try:
+            return make()
+        except InputError as error:
+            raise self.error(key, error, type(error)) from None
+
+    def _toml(self) -> dict[str, Any]:
+        try:
+            return tomllib.loads(self.text)
+        except ValueError as error:  # TOMLDecodeError, or an integer of too many digits
+            raise InputError(f"{self.path}: {_toml_reason(self.text, str(error))}") from None
+        except RecursionError:
+            raise InputError(
+                f"{self.path}: brackets are nested too deep; a model file needs two levels."
+            ) from None
+
+    # Pieces of TOML
+
+    def known(self, where: str, table: Mapping[str, Any], keys: Iterable[str]):
+        keys = tuple(keys)
+        for key in table:
+            if key not in keys:
+                full = f"{where}.{key}" if where else key
+                raise self.error(
+                    full,
+                    f"unknown key {key!r}.{did_you_mean(key, keys)} Known here: {', '.join(keys)}.",
+                )
+
+    def table(self, name: str) -> dict[str, Any]:
+        value = self.content.get(name, {})
+        if not isinstance(value, dict):
+            raise self.error(name, f"is {value!r}; write it as a table, [{name}].")
+        if name in _NEEDED and not value:
+            missing = "is empty" if name in self.content else "is missing"
+            raise self.error("", f"the table [{name}] {missing}; {_NEEDED[name]}.")
+        return value
+
+    def typed(self, key: str, value: Any, kind: type, wanted: str) -> Any:
+        if not isinstance(value, kind):
+            raise self.error(key, f"is {_shown(value)}; give {wanted}.")
+        return value
+
+    def number(self, key: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self.error(key, f"is {_shown(value)}; give a number.")
+        return self.made(key, lambda: _finite(value))
+
+    def text_or_none(self, where: str, table: Mapping[str, Any], key: str) -> str | None:
+        full = f"{where}.{key}"
+        return self.typed(full, table[key], str, "a text") if key in table else None
+
+    def formula(self, key: str, text: str, names: Collection[str], note: str = "") -> Expression:
+        try:
+            expression = parse(text, names=names)
+        except InputError as error:
+            raise self.error(key, f"{error}{note}", type(error)) from None
+        self.used |= expression.names
+        return expression
+
+    # Tables
+
+    def model(self) -> Model:
+        self.known("", self.content, _TABLES)
+        head = self.table("model")
+        self.known("model", head, _MODEL_KEYS)
+        states, equations = self.table("states"), self.table("equations")
+        parameters, observed = self.table("parameters"), self.table("observed")
+        covariates = self._covariates(head)
+        for where, names in (("states", states), ("parameters", parameters)):
+            for name in names:
+                self._check_name(f"{where}.{name}", name)
+        outer = {*parameters, *covariates}
+        names = {*outer, *states, "t"}
+        unknowns = {
+            name: self._parameter(f"parameters.{name}", value) for name, value in parameters.items()
+        }
+        initial = {
+            name: self._initial(f"states.{name}", value, outer) for name, value in states.items()
+        }
+        rates = self._rates(states, equations, names)
+        outputs, units = self._observed(observed, names)
+        doses, dose_texts = self._doses(outer, states)
+        self._check_unused(parameters)
+        time = self.text_or_none("model", head, "time") or "time"
+        if time_unit := self.text_or_none("model", head, "time_unit"):
+            units[time] = time_unit
+        t0 = self.number("model.t0", head["t0"]) if "t0" in head else None
+        name = self.text_or_none("model", head, "name")
+        group = self.text_or_none("model", head, "group")
+        description = self.text_or_none("model", head, "description") or ""
+        noise = self._noise(outputs)
+        return self.made(
+            "",
+            lambda: Model(
+                vector_field=_vector_field(rates),
+                states=initial,
+                parameters=unknowns,
+                observed={column: _output(formula) for column, formula in outputs.items()},
+                noise=noise,
+                doses=doses,
+                time=time,
+                group=group,
+                covariates=covariates,
+                t0=t0,
+                name=_folder_name(self.path.stem) if name is None else name,
+                description=description,
+                equations=_equation_texts(rates, states, outputs, t0) + dose_texts,
+                units=units,
+                source=self.path.name,
+            ),
+        )
+
+    def _covariates(self, head: Mapping[str, Any]) -> tuple[str, ...]:
+        wanted = 'a list of column names, as in covariates = ["dose"]'
+        names = self.typed("model.covariates", head.get("covariates", []), list, wanted)
+        for name in names:
+            self.typed("model.covariates", name, str, wanted)
+            self._check_name("model.covariates", name)
+        if len(set(names)) < len(names):
+            raise self.error("model.covariates", f"{names} names a column twice; name it once.")
+        return tuple(names)
+
+    def _check_name(self, key: str, name: str):
+        if name in RESERVED:
+            meaning = "is the time in formulas" if name == "t" else "has a meaning in formulas"
+            raise self.error(key, f"{name!r} {meaning}; choose another name.")
+        if not name.isidentifier() or name.startswith("__"):
+            raise self.error(
+                key,
+                f"{name!r} cannot be a name in formulas; use letters, digits and _, "
+                "starting with a letter.",
+            )
+
+    def _parameter(self, key: str, value: Any) -> Parameter:
+        if not isinstance(value, dict):
+            raise self.error(
+                key,
+                f"is {_shown(value)}; write {{ guess = 1.0 }} to have it fitted from there, "
+                "or { guess = 1.0, fixed = true } to hold it.",
+            )
+        self.known(key, value, _PARAMETER_KEYS)
+        if "guess" not in value:
+            raise self.error(key, "has no guess; add one, as in { guess = 1.0 }.")
+        given: dict[str, Any] = {}
+        for name in ("guess", "lower", "upper"):
+            if name in value:
+                number = value[name]
+                if isinstance(number, bool) or not isinstance(number, (int, float)):
+                    raise self.error(f"{key}.{name}", f"is {_shown(number)}; give a number.")
+                given[name] = number
+        for name, kind, wanted in (
+            ("scale", str, "'linear' or 'log'"),
+            ("fixed", bool, "true or false"),
+            ("unit", str, "a text"),
+            ("per_group", bool, "true or false"),
+        ):
+            if name in value:
+                given[name] = self.typed(f"{key}.{name}", value[name], kind, wanted)
+        return self.made(key, lambda: Parameter(**given))
+
+    def _initial(self, key: str, value: Any, names: Collection[str]) -> Any:
+        if isinstance(value, dict):
+            return self._parameter(key, value)
+        if isinstance(value, str):
+            note = "\n  (an initial value is a formula of parameters and covariates)"
+            return _from_parameters(self.formula(key, value, names, note))
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self.error(
+                key,
+                f"is {_shown(value)}; give a number, {{ guess = 1.0 }} to have it fitted, "
+                "or a formula of parameters and covariates.",
+            )
+        return self.number(key, value)
+
+    def _rates(
+        self, states: Mapping, equations: Mapping, names: Collection[str]
+    ) -> dict[str, Expression]:
+        for state in equations:
+            if state not in states:
+                raise self.error(
+                    f"equations.{state}",
+                    f"{state!r} is not a state.{did_you_mean(state, states)} Give it an initial "
+                    f"value under [states], or remove the equation. States: {', '.join(states)}.",
+                )
+        rates = {}
+        for state in states:
+            key = f"equations.{state}"
+            if state not in equations:
+                raise self.error(
+                    f"states.{state}",
+                    f"the state {state!r} has no equation; add '{state} = \"...\"' under "
+                    "[equations] ('0' if it only jumps).",
+                )
+            rates[state] = self._formula_or_number(key, equations[state], names)
+        return rates
+
+    def _formula_or_number(self, key: str, value: Any, names: Collection[str]) -> Expression:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            value = repr(self.number(key, value))
+        return self.formula(key, self.typed(key, value, str, "a formula in quotes"), names)
+
+    def _observed(self, observed: Mapping[str, Any], names: Collection[str]):
+        outputs: dict[str, Expression] = {}
+        units: dict[str, str] = {}
+        for column, value in observed.items():
+            key = f"observed.{column}"
+            if isinstance(value, dict):
+                self.known(key, value, ("value", "unit"))
+                if "value" not in value:
+                    raise self.error(key, 'has no value; add the formula, as in value = "x".')
+                units[column] = self.text_or_none(key, value, "unit") or ""
+                value = value["value"]
+            outputs[column] = self._formula_or_number(key, value, names)
+        return outputs, units
+
+    def _noise(self, outputs: Mapping[str, Any]) -> dict[str, Noise]:
+        table = self.table("noise")
+        common = {key: value for key, value in table.items() if not self._per_column(key, value)}
+        self.known("noise", common, (*_NOISE_KEYS, *outputs))
+        noise = {}
+        for column in outputs:
+            key, given = "noise", dict(common)
+            if column in table and self._per_column(column, table[column]):
+                key = f"noise.{column}"
+                own = table[column]
+                own = {"kind": own} if isinstance(own, str) else own
+                self.known(key, own, _NOISE_KEYS)
+                given |= own
+            for name in ("kind", "weights"):
+                if name in given:
+                    self.typed(f"{key}.{name}", given[name], str, "a text")
+            if "scale" in given:
+                given["scale"] = self.number(f"{key}.scale", given["scale"])
+            noise[column] = self.made(key, lambda given=given: Noise(**given))
+        for column in table.keys() - common.keys() - outputs.keys():
+            raise self.error(
+                f"noise.{column}",
+                f"{column!r} is not an observed column.{did_you_mean(column, outputs)} "
+                f"Observed: {', '.join(outputs)}.",
+            )
+        return noise
+
+    def _per_column(self, key: str, value: Any) -> bool:
+        return isinstance(value, dict) or isinstance(value, str) and key not in _NOISE_KEYS
+
+    def _doses(self, names: Collection[str], states: Mapping[str, Any]):
+        entries = self.content.get("dose", [])
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise self.error("dose", "write each dose as a table of its own under [[dose]].")
+        doses: list[Dose] = []
+        texts: list[tuple[str, str]] = []
+        for count, entry in enumerate(entries, start=1):
+            where = "dose" if count == 1 else f"dose#{count}"
+            self.known(where, entry, _DOSE_KEYS)
+            for key in _DOSE_KEYS:
+                if key not in entry:
+                    raise self.error(where, f"dose {count} has no {key!r}; add it.")
+            state = self.typed(f"{where}.state", entry["state"], str, "the name of a state")
+            if state not in states:
+                raise self.error(
+                    f"{where}.state",
+                    f"{state!r} is not a state.{did_you_mean(state, states)} "
+                    f"States: {', '.join(states)}.",
+                )
+            time = self._dose_value(f"{where}.time", entry["time"], names)
+            amount = self._dose_value(f"{where}.amount", entry["amount"], names)
+            doses.append(Dose(time, state, amount))
+            left = f"{state}({entry['time']}) after the dose"
+            texts.append((left, f"{state} + {entry['amount']}"))
+        return tuple(doses), tuple(texts)
+
+    def _dose_value(self, key: str, value: Any, names: Collection[str]) -> float | FromParameters:
+        if not isinstance(value, str):
+            return self.number(key, value)
+        note = "\n  (a dose is a formula of parameters and covariates)"
+        return _from_parameters(self.formula(key, value, names, note))
+
+    def _check_unused(self, parameters: Mapping[str, Any]):
+        for name in parameters:
+            if name not in self.used:
+                raise self.error(
+                    f"parameters.{name}",
+                    f"the parameter {name!r} appears in no formula, so no data can determine it; "
+                    "use it or remove it.",
+                )
+
+
+def _vector_field(rates: Mapping[str, Expression]):
+    def vector_field(t, y, p, c):
+        values = {**p, **c, **y, "t": t}
+        return {state: _like(rate(values), y[state]) for state, rate in rates.items()}
+
+    return vector_field
+
+
+def _output(formula: Expression):
+    def output(t, y, p, c):
+        return _like(formula({**p, **c, **y, "t": t}), t)
+
+    return output
+
+
+def _from_parameters(formula: Expression) -> FromParameters:
+    return lambda p, c: jnp.asarray(formula({**p, **c}))
+
+
+def _like(value, reference):
+    """A formula without names is a Python number; everything else is an array already."""
+    if not isinstance(value, float):
+        return value
+    return jnp.full(jnp.shape(reference), value, jnp.result_type(reference, float))
+
+
+def _finite(value: int | float) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = float("inf")
+    if number - number != 0.0:
+        raise InputError(f"is {_shown(value)}; give a finite number.")
+    return number
+
+
+def _equation_texts(
+    rates: Mapping[str, Expression],
+    states: Mapping[str, Any],
+    outputs: Mapping[str, Expression],
+    t0: float | None,
+) -> tuple[tuple[str, str], ...]:
+    start = "start" if t0 is None else f"{t0:g}"
+    lines = [(f"d {state}/dt", rate.text) for state, rate in rates.items()]
+    lines += [
+        (f"{state}({start})", "fitted" if isinstance(value, dict) else str(value))
+        for state, value in states.items()
+    ]
+    lines += [(f"measured {column}", formula.text) for column, formula in outputs.items()]
+    return tuple((left, " ".join(right.split())) for left, right in lines)
+
+
+def _folder_name(stem: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "model"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]#]+?)\s*\]")
+_KEY = re.compile(r"""\s*("[^"]*"|'[^']*'|[\w-]+)(?:\s*\.\s*[\w-]+)*\s*=""")
+
+
+def _key_lines(text: str) -> dict[str, int]:
+    """The line of each "table" and "table.key", as far as a look at line beginnings tells."""
+    lines: dict[str, int] = {}
+    table, doses = "", 0
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := _HEADER.match(line):
+            table = header.group(2).replace('"', "").replace("'", "")
+            if header.group(1) == "[[" and table == "dose":
+                doses += 1
+                table = "dose" if doses == 1 else f"dose#{doses}"
+            lines.setdefault(table, number)
+        elif key := _KEY.match(line):
+            name = key.group(1).strip("\"'")
+            full = f"{table}.{name}" if table else name
+            lines.setdefault(full, number)
+            # Inside { guess = ..., lower = ... } every entry is on the line of its table.
+            for inner in re.findall(r"[{,]\s*(\w+)\s*=", line):
+                lines.setdefault(f"{full}.{inner}", number)
+    return lines
+
+
+def _toml_reason(text: str, message: str) -> str:
+    place = re.search(r"\(at line (\d+), column (\d+)\)", message)
+    if place is None:
+        return f"this is not valid TOML: {message}."
+    row, column = int(place.group(1)), int(place.group(2))
+    what = message[: place.start()].strip()
+    line = text.splitlines()[row - 1] if row <= len(text.splitlines()) else ""
+    shown = "".join(c if c.isprintable() else " " for c in line)
+    shown = f"\n  {shown}\n  {' ' * (column - 1)}^" if len(shown) <= 100 else ""
+    hint = ""
+    if re.match(r"\s*[\w-]+\s*=\s*[^\"'\s\d\[{]", line):
+        hint = " Formulas and other texts need quotes."
+    elif what == "Illegal character '\\n'":
+        what = "the closing quote is missing"
+    return f"line {row}, column {column} is not valid TOML: {what}.{hint}{shown}"

@@ -1,0 +1,207 @@
+"""The folder a fit leaves behind, and the same as one JSON document."""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from .. import _atomic
+from .._machine import describe
+from ..errors import InputError
+from .figures import Curves, fit_figure, residuals_figure
+from .model import Parameter
+from .report import report_page
+from .result import FitResult
+
+PROGRAM = "rootflow fit"
+FILES = ("fit.json", "predictions.csv", "fit.png", "residuals.png", "report.html")
+_GRID = 200
+
+
+def check_folder(path: Path) -> None:
+    """Makes sure that a fit may write to `path`.
+
+    Raises:
+        InputError: it or a folder on the way to it is a file or may not be written, or it has other
+            things in it than an earlier fit.
+    """
+    for place in (path, *path.absolute().parents):
+        if place.exists():
+            if not place.is_dir():
+                raise InputError(
+                    f"{place} is a file; name another folder for the results with --out."
+                )
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise InputError(f"{place} may not be written to; name another folder with --out.")
+            break
+    if not path.exists() or not any(path.iterdir()):
+        return
+    try:
+        earlier = json.loads((path / "fit.json").read_text(encoding="utf-8"))
+        ours = isinstance(earlier, dict) and earlier.get("program") == PROGRAM
+    except (OSError, ValueError):
+        ours = False
+    if not ours:
+        raise InputError(
+            f"{path} holds other files and no earlier fit, so nothing is written there; "
+            "name another folder with --out, or empty this one."
+        )
+
+
+def write_results(result: FitResult, path: Path) -> dict[str, Any]:
+    """Fills the results folder, which appears whole or not at all.
+
+    The results of an earlier fit in the same place are replaced.
+
+    Args:
+        result: what was fitted.
+        path: the folder.
+
+    Returns:
+        The content of `fit.json`.
+
+    Raises:
+        InputError: as `check_folder`.
+        OSError: the folder cannot be written.
+    """
+    check_folder(path)
+    ts = _times(result)
+    curve = result.predict(ts, noise=False)
+    spread = result.predict(ts, noise=True)
+    record = as_record(result)
+    pictures = {
+        "fit.png": fit_figure(result, ts, curve, spread),
+        "residuals.png": residuals_figure(result),
+    }
+    with _atomic.folder(path) as draft:
+        text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False)
+        _atomic.write_text(draft / "fit.json", text + "\n")
+        _atomic.write_text(draft / "predictions.csv", _predictions(result, ts, curve, spread))
+        for name, picture in pictures.items():
+            _atomic.write_bytes(draft / name, picture)
+        _atomic.write_text(draft / "report.html", report_page(result, record, pictures))
+    return record
+
+
+def as_record(result: FitResult) -> dict[str, Any]:
+    """Everything about a fit as plain JSON values; numbers that are not finite are null."""
+    model, data = result.model, result.dataset
+    record = {
+        "program": PROGRAM,
+        "format": 1,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": describe(("jax", "jaxlib", "equinox", "numpy", "scipy", "matplotlib")),
+        "model": {
+            "name": model.name,
+            "description": model.description,
+            "source": model.source,
+            "equations": [list(pair) for pair in model.equations],
+            "time": model.time,
+            "group": model.group,
+            "covariates": model.covariates,
+            "t0": model.t0,
+            "states": {name: _start(start) for name, start in model.states.items()},
+            "parameters": model.parameters,
+            "noise": model.noise,
+            "units": model.units,
+        },
+        "data": {
+            "source": data.table.source,
+            "rows": len(data.table),
+            "groups": data.groups,
+            "observations": result.observations,
+        },
+        "converged": result.converged,
+        "message": result.message,
+        "warnings": result.warnings,
+        "estimates": result.estimates,
+        "scales": result.scales,
+        "negative_log_likelihood": result.nll,
+        "sum_of_squares": result.rss,
+        "degrees_of_freedom": result.dof,
+        "free_names": result.free_names,
+        "covariance": result.covariance,
+        "correlation": result.correlation,
+        "residuals": result.residuals,
+        "starts": result.starts,
+        "seed": result.seed,
+        "method": result.method,
+        "seconds": result.seconds,
+    }
+    return _plain(record)
+
+
+def _start(start: Any) -> Any:
+    if isinstance(start, Parameter):
+        return start
+    return "computed" if callable(start) else float(start)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def _times(result: FitResult) -> Float[np.ndarray, "groups times"]:
+    """A fine grid over the span of each group, and the times of its rows, in order."""
+    data = result.dataset
+    ends = data.ts[:, -1]
+    grid = np.linspace(data.t0, ends, _GRID, axis=1)
+    return np.sort(np.concatenate([grid, data.ts], axis=1), axis=1)
+
+
+def _predictions(
+    result: FitResult, ts: Float[np.ndarray, "groups times"], curve: Curves, spread: Curves
+) -> str:
+    """A table with a row for each group, observed column and time.
+
+    The measured value stands in the rows at whose time there is one; replicates repeat the row.
+    """
+    model, data = result.model, result.dataset
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    head = [model.time, "column", "predicted", "curve_lower", "curve_upper", "lower", "upper"]
+    writer.writerow([*([model.group] if model.group else []), *head, "measured"])
+    for group, name in enumerate(data.groups):
+        for column in model.observed:
+            bands = (*curve[column], *spread[column][1:])
+            lines = np.stack([np.asarray(band)[group] for band in bands], axis=1)
+            measured = data.values[column][group]
+            for i, t in enumerate(ts[group]):
+                if i and t == ts[group][i - 1]:
+                    continue
+                here = measured[(data.ts[group] == t) & np.isfinite(measured)]
+                for value in here if len(here) else [None]:
+                    writer.writerow(
+                        [
+                            *([name] if model.group else []),
+                            _digits(t),
+                            column,
+                            *map(_digits, lines[i]),
+                            "" if value is None else _digits(value),
+                        ]
+                    )
+    return stream.getvalue()
+
+
+def _digits(value: float) -> str:
+    """As many digits as any measurement has; a number that is not finite is a blank cell."""
+    return f"{value:.10g}" if math.isfinite(value) else ""

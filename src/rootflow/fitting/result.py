@@ -1,0 +1,168 @@
+"""What a fit returns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from .model import Model
+from .table import Dataset
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One fitted (or fixed) number.
+
+    Attributes:
+        name: of the parameter, the state (for an initial value) or the observed column (a scale).
+        group: the group it belongs to; `None`: shared by all.
+        value: the estimate.
+        se: standard error; 0 for a fixed parameter, inf where the data do not determine it.
+        lower, upper: 95 % interval, from Student's t; on a log scale symmetric in the logarithm.
+        unit: as the model states it.
+        fixed: not fitted.
+        at_bound: `"lower"` or `"upper"` if the estimate lies on that bound, else empty.
+        kind: parameter, initial value, or scale of the noise.
+        profile: 95 % interval from the profile likelihood, where asked for.
+    """
+
+    name: str
+    group: str | None
+    value: float
+    se: float
+    lower: float
+    upper: float
+    unit: str
+    fixed: bool
+    at_bound: Literal["", "lower", "upper"]
+    kind: Literal["parameter", "initial", "scale"]
+    profile: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """One of the searches: where it ended, and whether that is the best end of all."""
+
+    cost: float
+    converged: bool
+    iterations: int
+    reached_best: bool
+
+
+@dataclass(frozen=True)
+class Residual:
+    """One measurement beside the model.
+
+    `residual` is standardised: in units of the scale of the noise (of the logarithm, for lognormal
+    noise). `row` is the line in the file, or the row of the columns.
+    """
+
+    row: int
+    group: str
+    time: float
+    column: str
+    observed: float
+    predicted: float
+    residual: float
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """A maximum-likelihood fit with its uncertainty.
+
+    Attributes:
+        model, dataset: what was fitted to what.
+        estimates: every parameter, initial value and noise scale.
+        free_names: what the rows of `covariance` and `correlation` are; per-group parameters as
+            `name[group]`.
+        covariance: of the free parameters, on their natural scale.
+        correlation: of the same.
+        nll: negative log-likelihood at the estimate.
+        rss: weighted sum of squared standardised residuals times the scale squared, all columns.
+        observations: number of measurements.
+        dof: measurements less free parameters.
+        scales: noise scale by observed column.
+        warnings: in plain words.
+        starts: one entry for each search.
+        seed: of the random starts.
+        method: what was done.
+        seconds: by stage.
+        converged: whether the best search converged.
+        message: how it ended.
+    """
+
+    model: Model
+    dataset: Dataset
+    estimates: list[Estimate]
+    free_names: list[str]
+    covariance: Float[np.ndarray, "n n"]
+    correlation: Float[np.ndarray, "n n"]
+    nll: float
+    rss: float
+    observations: int
+    dof: int
+    scales: dict[str, float]
+    warnings: list[str]
+    starts: list[Start]
+    seed: int
+    method: str
+    seconds: dict[str, float]
+    converged: bool
+    message: str
+    _predict: Callable[[np.ndarray, bool], dict[str, tuple]] = field(repr=False)
+
+    def __getitem__(self, name: str) -> float:
+        """The value of a shared parameter, initial value, or parameter `name[group]`."""
+        for e in self.estimates:
+            if e.kind != "scale" and name in (e.name, f"{e.name}[{e.group}]"):
+                if e.group is not None and name == e.name:
+                    break
+                return e.value
+        known = ", ".join(_label(e) for e in self.estimates if e.kind != "scale")
+        raise KeyError(f"{name!r} is not a fitted quantity; there are: {known}")
+
+    def predict(self, ts: Any, *, noise: bool = True) -> dict[str, tuple]:
+        """The model at other times, with a 95 % band.
+
+        Args:
+            ts: times, shape (times,) for all groups or (groups, times), increasing.
+            noise: whether the band is for a new measurement (parameters and noise) or for the
+                curve itself (parameters only).
+
+        Returns:
+            By observed column: mean, lower and upper, each of shape (groups, times).
+        """
+        ts = np.asarray(ts, float)
+        groups = len(self.dataset.groups)
+        ts = np.broadcast_to(ts, (groups, ts.shape[-1]))
+        return self._predict(ts, noise)
+
+    @cached_property
+    def residuals(self) -> list[Residual]:
+        """Every measurement beside the model, in the order of the table."""
+        data = self.dataset
+        predicted = self.predict(data.ts, noise=False)
+        out = []
+        for column, (mean, _, _) in predicted.items():
+            noise, scale = self.model.noise[column], self.scales[column]
+            observed, weight = data.values[column], data.weights[column]
+            for g, k in zip(*np.nonzero(np.isfinite(observed)), strict=True):
+                x, m = observed[g, k], mean[g, k]
+                if noise.kind == "lognormal":
+                    r = np.log(x) - np.log(m)
+                else:
+                    r = (x - m) / (m if noise.kind == "proportional" else 1.0)
+                out.append(
+                    Residual(
+                        data.line(g, k), data.groups[g], float(data.ts[g, k]), column,
+                        float(x), float(m), float(r * np.sqrt(weight[g, k]) / scale),
+                    )
+                )  # fmt: skip
+        return sorted(out, key=lambda r: r.row)
+
+
+def _label(e: Estimate) -> str:
+    return e.name if e.group is None else f"{e.name}[{e.group}]"

@@ -1,0 +1,475 @@
+"""Data tables: CSV files or dictionaries of columns, and how they become batched arrays.
+
+A table keeps its cells as text until a model says which columns it needs, so that notes and
+other columns never get in the way. `assemble` turns a table into a `Dataset`: one row of padded
+arrays per group, ready for a batched solve.
+"""
+
+import csv
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from ..errors import InputError
+from .model import Model, did_you_mean
+from .textfile import read_text
+
+MAX_BYTES = 200_000_000
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+(?:[eE][+-]?[0-9]+)?")
+_MISSING = frozenset({"", "na", "nan"})
+_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Columns of equal length, with the place each row came from.
+
+    Attributes:
+        columns: cells by column name: text (from a file) or numbers (from Python).
+        lines: line in the file of each row, or the row's number from 0.
+        source: file name, or `"data"`.
+        from_file: whether `lines` are lines of a file.
+    """
+
+    columns: Mapping[str, Sequence[Any]]
+    lines: tuple[int, ...]
+    source: str = "data"
+    from_file: bool = False
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def place(self, row: SupportsIndex, column: str | None = None) -> str:
+        """How messages name a row: file, line and column."""
+        word = "line" if self.from_file else "row"
+        where = f"{self.source}, {word} {self.lines[row]}"
+        return where if column is None else f"{where}, column {column!r}"
+
+    def cells(self, column: str, *, needed_as: str = "") -> Sequence[Any]:
+        """The cells of a column.
+
+        Raises:
+            InputError: there is no such column.
+        """
+        if column in self.columns:
+            return self.columns[column]
+        purpose = f" ({needed_as})" if needed_as else ""
+        raise InputError(
+            f"{self.source}: there is no column {column!r}{purpose}."
+            f"{did_you_mean(column, self.columns)} Columns: {', '.join(map(repr, self.columns))}."
+        )
+
+    def numbers(self, column: str, *, needed_as: str = "") -> Float[np.ndarray, " rows"]:
+        """A column as numbers; blank cells, `NA` and `NaN` are NaN.
+
+        Raises:
+            InputError: no such column, or a cell that is not a finite number.
+        """
+        cells = self.cells(column, needed_as=needed_as)
+        return np.array([self._number(row, column, cell) for row, cell in enumerate(cells)], float)
+
+    def labels(self, column: str, *, needed_as: str = "") -> list[str]:
+        """A column as labels; whole numbers are written without a decimal point.
+
+        Raises:
+            InputError: no such column, or a blank cell.
+        """
+        labels = []
+        for row, cell in enumerate(self.cells(column, needed_as=needed_as)):
+            label = _label(cell)
+            if not label:
+                raise InputError(
+                    f"{self.place(row, column)}: the cell is blank; "
+                    "every row needs the label of its group."
+                )
+            labels.append(label)
+        return labels
+
+    def _number(self, row: int, column: str, cell: Any) -> float:
+        if isinstance(cell, str):
+            text = cell.strip()
+            if text.lower() in _MISSING:
+                return math.nan
+            value = float(text) if _NUMBER.fullmatch(text) else None
+        elif cell is None:
+            return math.nan
+        else:
+            text = str(cell)
+            try:
+                value = None if isinstance(cell, (bool, np.bool_)) else float(cell)
+            except (TypeError, ValueError):
+                value = None
+            if value is not None and math.isnan(value):
+                return math.nan
+        if value is not None and math.isfinite(value):
+            return value
+        hint = "leave the cell blank if the value is missing"
+        if _DECIMAL_COMMA.fullmatch(text):
+            hint = f"write {text.replace(',', '.')}, with a decimal point"
+        shown = text if len(text) <= 40 else f"{text[:37]}..."
+        raise InputError(f"{self.place(row, column)}: {shown!r} is not a number; {hint}.")
+
+
+def load_table(path: str | os.PathLike) -> Table:
+    """Reads a CSV file.
+
+    The first line that is neither blank nor a `#` comment holds the column names. Cells are
+    separated by commas, semicolons or tabs, whichever the header uses most; they may be quoted.
+
+    Args:
+        path: a UTF-8 text file of at most `MAX_BYTES`.
+
+    Raises:
+        InputError: no such file, not readable, no header, no data rows, a name twice, a row with
+            too few or too many cells; the message names the line.
+    """
+    path = Path(path)
+    text = read_text(path, what="data file", limit=MAX_BYTES)
+    kept = [
+        (number, line)
+        for number, line in enumerate(_physical_lines(text), start=1)
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
+    if not kept:
+        raise InputError(
+            f"{path}: the file is empty; "
+            "it needs a line of column names and at least one row of data."
+        )
+    delimiter = _delimiter(kept[0][1])
+    rows = list(_records(path, kept, delimiter))
+    header_line, header = rows[0]
+    names = [name.strip() for name in header]
+    _check_header(path, header_line, names)
+    if len(rows) == 1:
+        raise InputError(
+            f"{path}: there are no data rows below the header ({', '.join(names)}); "
+            "add at least one."
+        )
+    for line, cells in rows[1:]:
+        if len(cells) != len(names):
+            raise InputError(
+                f"{path}, line {line}: {_counted(len(cells), 'cell')}, but the header has "
+                f"{_counted(len(names), 'column')}; {_ragged_hint(cells, len(names), delimiter)}."
+            )
+    columns = {name: [cells[i] for _, cells in rows[1:]] for i, name in enumerate(names)}
+    return Table(columns, tuple(line for line, _ in rows[1:]), str(path), from_file=True)
+
+
+def table_from_columns(columns: Any, *, source: str = "data") -> Table:
+    """A table from arrays, lists or anything with `keys()` or `columns`, such as a data frame.
+
+    Args:
+        columns: column name to one-dimensional sequence, all of one length; NaN and `None` are
+            missing.
+        source: how messages call it.
+
+    Raises:
+        InputError: not such a mapping, columns of different lengths or none at all, no rows.
+    """
+    if not hasattr(columns, "keys"):
+        raise InputError(
+            f"{source} is a {type(columns).__name__}; give a dictionary "
+            "from column name to a list or an array."
+        )
+    cells: dict[str, list[Any]] = {}
+    for name in columns.keys():  # noqa: SIM118, a data frame iterates otherwise
+        array = np.asarray(columns[name])
+        if array.ndim != 1:
+            raise InputError(
+                f"{source}: column {str(name)!r} has the shape {array.shape}; "
+                "give one value per row."
+            )
+        cells[str(name)] = array.tolist()
+    lengths = {name: len(column) for name, column in cells.items()}
+    if len(set(lengths.values())) > 1:
+        raise InputError(
+            f"{source}: the columns differ in length ("
+            + ", ".join(f"{name} {length}" for name, length in lengths.items())
+            + "); give one value per row in each."
+        )
+    if not any(lengths.values()):
+        raise InputError(f"{source}: there are no data rows; give at least one.")
+    return Table(cells, tuple(range(next(iter(lengths.values())))), source)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A table as a model sees it: one row of arrays per group, padded to the longest.
+
+    Within a group, slots are in order of time. Measurements repeated at one time (replicates)
+    are slots of their own with equal times, in the order of the table, and so are rows without a
+    measurement, which ask for a prediction only. Padding repeats the last time and holds NaN.
+
+    Attributes:
+        groups: labels in order of appearance; `[""]` without a group column.
+        ts: times.
+        values: measurements by observed column; NaN where there is none.
+        weights: weights by observed column; 1 without a weights column.
+        covariates: covariates by name.
+        t0: time of the initial values.
+        rows: row of the table behind each slot, -1 for padding.
+        real: which slots are not padding.
+        table: where it came from.
+    """
+
+    groups: list[str]
+    ts: Float[np.ndarray, "groups slots"]
+    values: dict[str, Float[np.ndarray, "groups slots"]]
+    weights: dict[str, Float[np.ndarray, "groups slots"]]
+    covariates: dict[str, Float[np.ndarray, " groups"]]
+    t0: Float[np.ndarray, " groups"]
+    rows: Int[np.ndarray, "groups slots"]
+    real: Bool[np.ndarray, "groups slots"]
+    table: Table
+
+    @property
+    def observations(self) -> int:
+        """How many measurements there are."""
+        return int(sum(np.isfinite(values).sum() for values in self.values.values()))
+
+    def line(self, group: int, slot: int) -> int:
+        """Line of the file (or row of the columns) behind a slot."""
+        return self.table.lines[self.rows[group, slot]]
+
+
+def assemble(model: Model, table: Table | Mapping[str, Any]) -> Dataset:
+    """Picks the columns that a model needs out of a table, checks them, and batches them.
+
+    Args:
+        model: says which columns are the time, the group, observed, covariates and weights.
+        table: a `Table`, or columns as `table_from_columns` takes them.
+
+    Raises:
+        InputError: a missing column, a cell that is no number, a missing or too early time, a
+            covariate that changes within a group, data that the noise cannot produce, weights that
+            are not positive, a column or a group without measurements, a dose before the start.
+    """
+    if not isinstance(table, Table):
+        table = table_from_columns(table)
+    time = table.numbers(model.time, needed_as="the time")
+    for row in np.flatnonzero(np.isnan(time)):
+        raise InputError(
+            f"{table.place(row, model.time)}: the time is missing; fill it in or remove the row."
+        )
+    values = {column: _measurements(model, table, column) for column in model.observed}
+    weights = {column: _weights(model, table, column, values[column]) for column in values}
+    groups, members = _groups(model, table, time)
+    covariates = {name: _constant(table, name, groups, members, model) for name in model.covariates}
+    _check_coverage(model, table, values, groups, members)
+    t0 = np.array([time[rows[0]] if model.t0 is None else model.t0 for rows in members], float)
+    _check_start(model, table, time, groups, members, t0)
+
+    slots = max(len(rows) for rows in members)
+    index = np.full((len(groups), slots), -1)
+    for place, rows in zip(index, members, strict=True):
+        place[: len(rows)] = rows
+    real = index >= 0
+    # Padding repeats the last row of its group, then loses its measurements.
+    last = np.array([rows[-1] for rows in members])
+    source = np.where(real, index, last[:, None])
+    return Dataset(
+        groups=groups,
+        ts=time[source],
+        values={name: np.where(real, column[source], np.nan) for name, column in values.items()},
+        weights={name: np.where(real, column[source], 1.0) for name, column in weights.items()},
+        covariates=covariates,
+        t0=t0,
+        rows=index,
+        real=real,
+        table=table,
+    )
+
+
+def _measurements(model: Model, table: Table, column: str) -> Float[np.ndarray, " rows"]:
+    values = table.numbers(column, needed_as="observed by the model")
+    if np.isnan(values).all():
+        raise InputError(
+            f"{table.source}: column {column!r} has no measurements; "
+            "fill it in, or remove it from what the model observes."
+        )
+    if model.noise[column].kind == "lognormal":
+        for row in np.flatnonzero(values <= 0):
+            raise InputError(
+                f"{table.place(row, column)}: {values[row]:g} cannot occur under lognormal noise, "
+                "which needs positive data; leave the cell blank, "
+                "or choose normal or proportional noise."
+            )
+    return values
+
+
+def _weights(model: Model, table: Table, column: str, values: np.ndarray) -> np.ndarray:
+    name = model.noise[column].weights
+    if name is None:
+        return np.ones(len(table))
+    weights = table.numbers(name, needed_as=f"the weights of {column!r}")
+    measured = ~np.isnan(values)
+    for row in np.flatnonzero(measured & ~(weights > 0)):
+        shown = "missing" if np.isnan(weights[row]) else f"{weights[row]:g}"
+        raise InputError(
+            f"{table.place(row, name)}: the weight is {shown}; a weight must be positive. "
+            f"Leave the cell of {column!r} blank to take the measurement out."
+        )
+    return np.where(measured, weights, 1.0)
+
+
+def _groups(model: Model, table: Table, time: np.ndarray) -> tuple[list[str], list[np.ndarray]]:
+    """Labels in order of appearance, and the rows of each in order of time (stable)."""
+    if model.group is None:
+        return [""], [np.argsort(time, kind="stable")]
+    rows: dict[str, list[int]] = {}
+    for row, label in enumerate(table.labels(model.group, needed_as="the group")):
+        rows.setdefault(label, []).append(row)
+    members = [
+        np.array(of_group)[np.argsort(time[of_group], kind="stable")] for of_group in rows.values()
+    ]
+    return list(rows), members
+
+
+def _constant(
+    table: Table, name: str, groups: list[str], members: list[np.ndarray], model: Model
+) -> Float[np.ndarray, " groups"]:
+    column = table.numbers(name, needed_as="a covariate")
+    constants = []
+    for group, rows in zip(groups, members, strict=True):
+        of_group = f" of group {group!r}" if model.group else ""
+        given = np.sort(rows[~np.isnan(column[rows])])
+        if not len(given):
+            raise InputError(
+                f"{table.source}: the covariate {name!r}{of_group} has no value; "
+                "fill in at least one cell."
+            )
+        for row in given:
+            if column[row] != column[given[0]]:
+                way_out = "" if model.group else "; name the column that tells groups apart"
+                raise InputError(
+                    f"{table.place(row, name)}: the covariate is {column[row]:g}, but "
+                    f"{column[given[0]]:g} before; it must not change within "
+                    f"{f'group {group!r}' if model.group else 'the data'}{way_out}."
+                )
+        constants.append(column[given[0]])
+    return np.array(constants)
+
+
+def _check_coverage(
+    model: Model,
+    table: Table,
+    values: dict[str, np.ndarray],
+    groups: list[str],
+    members: list[np.ndarray],
+):
+    own = [name for name, p in model.fitted.items() if p.per_group and not p.fixed]
+    for group, rows in zip(groups, members, strict=True):
+        if own and all(np.isnan(column[rows]).all() for column in values.values()):
+            raise InputError(
+                f"{table.place(min(rows), model.group)}: group {group!r} has no measurements, but "
+                f"its own value of {', '.join(own)} is to be fitted; remove the group."
+            )
+
+
+def _check_start(
+    model: Model,
+    table: Table,
+    time: np.ndarray,
+    groups: list[str],
+    members: list[np.ndarray],
+    t0: np.ndarray,
+):
+    for group, rows, start in zip(groups, members, t0, strict=True):
+        if time[rows[0]] < start:
+            raise InputError(
+                f"{table.place(rows[0], model.time)}: the time {time[rows[0]]:g} lies before the "
+                f"start t0 = {start:g} of the model; give an earlier t0 or remove the row."
+            )
+        for dose in model.doses:
+            if not callable(dose.time) and dose.time < start:
+                of_group = f" of group {group!r}" if model.group else ""
+                raise InputError(
+                    f"{table.source}: the dose into {dose.state!r} at time {dose.time:g} lies "
+                    f"before the start {start:g}{of_group}; set t0 = {dose.time:g} in the model."
+                )
+
+
+def _physical_lines(text: str) -> list[str]:
+    """Lines as editors count them: str.splitlines would also split at form feeds and the like."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def _records(
+    path: Path, kept: Iterable[tuple[int, str]], delimiter: str
+) -> Iterable[tuple[int, list[str]]]:
+    """Records with the number of the line each begins on."""
+    consumed: list[int] = []
+
+    def feed():
+        for number, line in kept:
+            consumed.append(number)
+            yield line + "\n"
+
+    first = 0
+    reader = csv.reader(feed(), delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:
+        for cells in reader:
+            yield consumed[first], cells
+            first = len(consumed)
+    except csv.Error as error:
+        line = consumed[first] if first < len(consumed) else consumed[-1]
+        raise InputError(
+            f"{path}, line {line}: the cells cannot be told apart ({error}); "
+            "check the quotes in this line."
+        ) from None
+
+
+def _delimiter(header: str) -> str:
+    unquoted = re.sub(r'"[^"]*"', "", header)
+    return max(_DELIMITERS, key=unquoted.count)
+
+
+def _check_header(path: Path, line: int, names: list[str]):
+    place = f"{path}, line {line}"
+    if all(_NUMBER.fullmatch(name) for name in names):
+        raise InputError(
+            f"{place}: the first line holds numbers ({', '.join(names[:5])}), but it must hold the "
+            "names of the columns; add them. (Lines that begin with # are comments.)"
+        )
+    for count, name in enumerate(names, start=1):
+        if not name:
+            raise InputError(
+                f"{place}: column {count} has no name; name it, "
+                "or remove the separator at the end of each line."
+            )
+        if name in names[: count - 1]:
+            raise InputError(f"{place}: two columns are called {name!r}; rename one.")
+
+
+def _ragged_hint(cells: list[str], columns: int, delimiter: str) -> str:
+    if len(cells) == 1 and delimiter != ";" and ";" in cells[0]:
+        return "the header and the rows use different separators"
+    if len(cells) > columns and delimiter == ",":
+        return (
+            "if commas are decimal commas here, write decimal points, "
+            "or separate the cells by semicolons and then write decimal points"
+        )
+    if len(cells) < columns:
+        return "leave a cell blank for a missing value, but keep its separator"
+    return f"cells are separated by a {_DELIMITERS[delimiter]}; put text that holds one in quotes"
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def _label(cell: Any) -> str:
+    if cell is None or isinstance(cell, float) and math.isnan(cell):
+        return ""
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return str(cell).strip()

@@ -1,0 +1,161 @@
+"""Damped Newton steps within bounds: Levenberg-Marquardt for any objective with a curvature.
+
+The caller gives value, gradient and a positive semidefinite curvature (J^T J of a least-squares
+problem, the Fisher information of a likelihood). Written for one start and batched with `vmap`:
+every start takes its step in the same evaluation.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+#: Codes of `State.status`.
+NEW, RUNNING, CONVERGED, STALLED, MAX_ITERATIONS = range(5)
+
+_LARGEST_DAMPING = 1e14
+
+
+class Local(NamedTuple):
+    """The objective about a point: value, gradient, curvature, and what else is known there."""
+
+    value: Float[Array, ""]
+    gradient: Float[Array, " n"]
+    curvature: Float[Array, "n n"]
+    aux: Any = ()
+
+
+class State(NamedTuple):
+    """Where a search is."""
+
+    x: Float[Array, " n"]
+    local: Local
+    damping: Float[Array, ""]
+    growth: Float[Array, ""]
+    iterations: Int[Array, ""]
+    status: Int[Array, ""]
+
+
+def init(x: Float[np.ndarray, "starts n"], aux: Any = ()) -> State:
+    """Searches at each row of `x`; their first step only evaluates the objective there.
+
+    `aux` has the shapes and dtypes of that of the objective, with a leading axis of starts. Made of
+    NumPy arrays, because a batch of small arrays is quicker to make there.
+    """
+    starts, n = x.shape
+    one: Any = np.ones(starts, x.dtype)
+    count: Any = np.zeros(starts, np.int32)
+    flat: Any = np.zeros_like(x)
+    curvature: Any = np.broadcast_to(np.eye(n, dtype=x.dtype), (starts, n, n))
+    local = Local(np.inf * one, flat, curvature, aux)
+    return State(x + flat, local, 1e-3 * one, 2 * one, count, count + NEW)
+
+
+def step(
+    objective: Callable[[Array], Local],
+    state: State,
+    lower: Float[Array, " n"],
+    upper: Float[Array, " n"],
+    free: Bool[Array, " n"],
+    tolerance: float,
+    max_iterations: int,
+) -> State:
+    """One trial step: a damped Newton step in the free variables, cut at the bounds.
+
+    A variable at a bound that the gradient pushes outwards is held there. The damping follows the
+    ratio of actual to predicted reduction (Nielsen, "Damping parameter in Marquardt's method",
+    1999). The search has converged when the step promises to reduce the objective by less than
+    `tolerance`.
+    """
+    x, local = state.x, state.local
+    gradient, curvature = local.gradient, local.curvature
+    held = ((x <= lower) & (gradient > 0)) | ((x >= upper) & (gradient < 0)) | ~free
+    inner = ~held
+    diagonal = jnp.diagonal(curvature)
+    size = jnp.where(inner, diagonal, 0.0)
+    floor = 1e-12 * jnp.max(size) + jnp.finfo(x.dtype).tiny
+    scale = jnp.where(inner, jnp.maximum(diagonal, floor), 1.0)
+    both = inner[:, None] & inner[None, :]
+    # In units of the diagonal all variables count alike.
+    root = jnp.sqrt(scale)
+    eye = jnp.eye(x.size, dtype=x.dtype)
+    normal = jnp.where(both, curvature / (root[:, None] * root[None, :]), eye)
+    damped = normal + state.damping * eye
+    pull = jnp.where(inner, gradient, 0.0) / root
+    factor = jax.scipy.linalg.cho_factor(damped)
+    new_search = state.status == NEW
+    move = -jax.scipy.linalg.cho_solve(factor, pull) / root
+    move = jnp.where(inner & ~new_search, move, 0.0)
+    trial = jnp.clip(x + move, lower, upper)
+    move = trial - x
+    predicted = -(gradient @ move + 0.5 * move @ curvature @ move)
+    finite = jnp.all(jnp.isfinite(trial))
+    trial = jnp.where(finite, trial, x)
+    new = objective(trial)
+    actual = local.value - new.value
+    usable = finite & jnp.isfinite(new.value) & (predicted > 0)
+    ratio = jnp.where(usable, actual / jnp.where(predicted > 0, predicted, 1.0), -1.0)
+    accepted = (ratio > 0) | (new_search & jnp.isfinite(new.value))
+    # Without damping the remaining reduction is what a full Newton step promises.
+    small = (jnp.abs(predicted) <= tolerance) & (state.damping <= 1e-2)
+    pinned = ~jnp.any(inner)
+    damping = jnp.where(
+        accepted,
+        state.damping * jnp.maximum(1 / 3, 1 - (2 * ratio - 1) ** 3),
+        state.damping * state.growth,
+    )
+    damping = jnp.where(new_search, state.damping, damping)
+    # A promise too small to be seen above round-off in the objective is as good as none.
+    unseen = (jnp.abs(predicted) <= 1e-12 * jnp.abs(local.value)) & (state.damping <= 1e-2)
+    status = jnp.where(
+        small | pinned | unseen,
+        CONVERGED,
+        jnp.where(
+            damping > _LARGEST_DAMPING,
+            STALLED,
+            jnp.where(state.iterations + 1 >= max_iterations, MAX_ITERATIONS, RUNNING),
+        ),
+    )
+    pick = lambda a, b: jnp.where(accepted, a, b)
+    status = jnp.where(new_search, jnp.where(accepted, RUNNING, STALLED), status)
+    after = State(
+        pick(trial, x),
+        jax.tree.map(pick, new, local),
+        jnp.clip(damping, 1e-12, None),
+        jnp.where(accepted, 2.0, 2 * state.growth),
+        state.iterations + ~new_search,
+        status.astype(state.status.dtype),
+    )
+    running = state.status <= RUNNING
+    return jax.tree.map(lambda a, b: jnp.where(running, a, b), after, state)
+
+
+def advance(
+    objective: Callable[[Array], Local],
+    states: State,
+    lower: Float[Array, " n"],
+    upper: Float[Array, " n"],
+    free: Bool[Array, "starts n"],
+    *,
+    steps: Int[Array, ""],
+    tolerance: float,
+    max_iterations: int,
+) -> State:
+    """Up to `steps` trial steps of a batch of searches (leading axis of `states`)."""
+
+    def one(state, free):
+        return step(objective, state, lower, upper, free, tolerance, max_iterations)
+
+    def go(carry):
+        i, states = carry
+        return i + 1, jax.vmap(one)(states, free)
+
+    def more(carry):
+        i, states = carry
+        return (i < steps) & jnp.any(states.status <= RUNNING)
+
+    return lax.while_loop(more, go, (jnp.zeros_like(steps), states))[1]
