@@ -80,8 +80,10 @@ class _Tried(NamedTuple):
     keep: Array
 
 
-def _attempt(setup: Setup, c: _Carry, consts: tuple[Inputs, Array]) -> tuple[_Carry, _Tried]:
-    """Tries one step; keeps it if its error is within the tolerance.
+def _attempt(
+    setup: Setup, c: _Carry, consts: tuple[Inputs, Array], live: Array | bool
+) -> tuple[_Carry, _Tried]:
+    """Tries one step; keeps it if its error is within the tolerance, and if it is `live` at all.
 
     What is decided here has no derivative; what is done with the decisions has.
     """
@@ -105,7 +107,11 @@ def _attempt(setup: Setup, c: _Carry, consts: tuple[Inputs, Array]) -> tuple[_Ca
         t = lax.stop_gradient(c.t)
         stuck = ~keep & (t + 0.25 * h_next == t)
         h_next = jnp.where(stuck, jnp.where(error >= control._HOPELESS, jnp.nan, 0.0), h_next)
-        previous = jnp.where(keep, error, c.previous)
+        previous = error
+    tried = 1
+    if live is not True:
+        keep, tried = keep & live, jnp.where(live, 1, 0)
+        h_next = jnp.where(live, h_next, c.h)
     t = jnp.where(last, x.t1, c.t + h)
     error_sum, stiffness_sum = _heuristics(step, h)
     pick = partial(jnp.where, keep)
@@ -114,8 +120,8 @@ def _attempt(setup: Setup, c: _Carry, consts: tuple[Inputs, Array]) -> tuple[_Ca
         y=pick(step.y, c.y),
         state=jax.tree.map(pick, step.state, c.state),
         h=h_next,
-        previous=previous,
-        attempts=c.attempts + 1,
+        previous=pick(previous, c.previous),
+        attempts=c.attempts + tried,
         accepted=c.accepted + keep,
         error=c.error + pick(error_sum, 0.0),
         stiffness=c.stiffness + pick(stiffness_sum, 0.0),
@@ -161,8 +167,8 @@ def _record(setup: Setup, x: Inputs, states: bool) -> tuple[Outcome, Record]:
     carry, direction = _start(setup, x)
     consts = (x, direction)
 
-    def body(c, consts):
-        c, tried = _attempt(setup, c, consts)
+    def body(c, consts, live):
+        c, tried = _attempt(setup, c, consts, live)
         return c, (tried.t, tried.h, tried.y), tried.keep
 
     done = record(
@@ -174,7 +180,7 @@ def _record(setup: Setup, x: Inputs, states: bool) -> tuple[Outcome, Record]:
 
 def _while(running, body, carry, consts):
     """As `march`, but differentiable in forward mode by JAX itself."""
-    return lax.while_loop(lambda c: running(c, consts), lambda c: body(c, consts), carry)
+    return lax.while_loop(lambda c: running(c, consts), lambda c: body(c, consts, True), carry)
 
 
 def _marched(setup: Setup, x: Inputs, ts: Array | None, loop) -> tuple[Outcome, Array | None]:
@@ -186,16 +192,21 @@ def _marched(setup: Setup, x: Inputs, ts: Array | None, loop) -> tuple[Outcome, 
     carry = carry._replace(h=lax.stop_gradient(carry.h))
     consts = (x, direction)
     if ts is None:
-        carry = loop(partial(_running, setup), lambda c, k: _attempt(setup, c, k)[0], carry, consts)
+        carry = loop(
+            partial(_running, setup),
+            lambda c, k, live: _attempt(setup, c, k, live)[0],
+            carry,
+            consts,
+        )
         return _outcome(setup, carry, consts), None
 
     def running(c, consts):
         return _running(setup, c[0], consts[0])
 
-    def save(c, consts):
+    def save(c, consts, live):
         (carry, saved), (consts, ts) = c, consts
         direction = consts[1]
-        new, tried = _attempt(setup, carry, consts)
+        new, tried = _attempt(setup, carry, consts, live)
         coefficients = setup.method.coefficients(tried.h, tried.y, tried.step)
         passed = (direction * ts > direction * tried.t) & (direction * ts <= direction * new.t)
         at = jax.vmap(lambda s: polynomial(tried.y, coefficients, s))

@@ -105,10 +105,35 @@ def _scan(step: Callable, carry: Any, rows: Any, reverse: bool) -> tuple[Any, An
 
 
 def march(running: Callable, body: Callable, carry: Any, consts: Any) -> Any:
-    """Repeats `carry = body(carry, consts)` while `running(carry, consts)`.
+    """Repeats `carry = body(carry, consts, live)` while `running(carry, consts)`.
+
+    `live` is `True`, or under `vmap` whether the member is still running: where it is not, `body`
+    must leave its carry alone. (It does so at less cost than a second selection around it.)
 
     Not differentiable: the caller defines the derivative through `replay`.
     """
+
+    @custom_vmap
+    def run(carry, consts):
+        return lax.while_loop(lambda c: running(c, consts), lambda c: body(c, consts, True), carry)
+
+    @run.def_vmap
+    def _(size, batched, carry, consts):
+        carry_batched, consts_batched = batched
+        carry = _broadcast(carry, carry_batched, size)
+
+        def one(carry, consts):
+            return body(carry, consts, running(carry, consts))
+
+        axes = (0, _axes(consts_batched))
+        out = _march_members(jax.vmap(running, axes), jax.vmap(one, axes), carry, consts)
+        return out, _all_batched(out)
+
+    return run(carry, consts)
+
+
+def _march_members(running: Callable, body: Callable, carry: Any, consts: Any) -> Any:
+    """`march` for a batch, until its last member has finished."""
 
     @custom_vmap
     def run(carry, consts):
@@ -119,13 +144,9 @@ def march(running: Callable, body: Callable, carry: Any, consts: Any) -> Any:
     @run.def_vmap
     def _(size, batched, carry, consts):
         carry_batched, consts_batched = batched
-        axes = (0, _axes(consts_batched))
         carry = _broadcast(carry, carry_batched, size)
-
-        def one(carry, consts):
-            return _select(running(carry, consts), body(carry, consts), carry)
-
-        out = march(jax.vmap(running, axes), jax.vmap(one, axes), carry, consts)
+        axes = (0, _axes(consts_batched))
+        out = _march_members(jax.vmap(running, axes), jax.vmap(body, axes), carry, consts)
         return out, _all_batched(out)
 
     return run(carry, consts)
@@ -134,7 +155,7 @@ def march(running: Callable, body: Callable, carry: Any, consts: Any) -> Any:
 def record(
     running: Callable, body: Callable, carry: Any, consts: Any, *, blocks: int, states: bool
 ) -> Record:
-    """As `march`, with `body(carry, consts) -> (carry, (t, h, y), keep)`; keeps the rows.
+    """As `march`, with `body(carry, consts, live) -> (carry, (t, h, y), keep)`; keeps the rows.
 
     Args:
         running: whether to go on.
@@ -150,7 +171,7 @@ def record(
     def run(carry, consts):
         def attempt(s):
             i, last, carry, rows = s
-            carry, (t, h, y), keep = body(carry, consts)
+            carry, (t, h, y), keep = body(carry, consts, True)
             row = Rows(t, jnp.where(keep, h, 0), y if states else None)
             # A rejected attempt is overwritten by the next.
             return i + keep, last + keep, carry, _write(rows, row, i)
@@ -166,10 +187,8 @@ def record(
         axes = (0, _axes(consts_batched))
 
         def one(carry, consts):
-            run = running(carry, consts)
-            new, (t, h, y), keep = body(carry, consts)
-            keep = keep & run
-            return _select(run, new, carry), (t, jnp.where(keep, h, 0), y), keep
+            new, (t, h, y), keep = body(carry, consts, running(carry, consts))
+            return new, (t, jnp.where(keep, h, 0), y), keep
 
         out = _record_members(
             jax.vmap(running, axes), jax.vmap(one, axes), carry, consts, blocks, states
