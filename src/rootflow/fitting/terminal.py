@@ -20,8 +20,8 @@ def print_result(result: FitResult, console: "Console") -> None:
     grouped = any(e.group is not None for e in result.estimates)
     table = Table(box=None, pad_edge=False, header_style="bold")
     if grouped:
-        table.add_column(escape(str(result.model.group)))
-    table.add_column("name", no_wrap=True)
+        table.add_column(escape(str(result.model.group)), no_wrap=True)
+    table.add_column("name", max_width=24, overflow="fold")
     for title in ("estimate", "std. error"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("95 % interval", no_wrap=True)
