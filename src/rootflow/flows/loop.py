@@ -12,9 +12,10 @@ from jaxtyping import Array, Bool
 
 from . import control
 from .interpolation import polynomial
+from .march import BLOCK, Record, Rows, march, record
 from .methods import Step
 from .problem import Inputs, Outcome, Setup
-from .replay import BLOCK, Record, Replayed, Rows, march, record, replay
+from .replay import Replayed, replay
 from .saving import saved_at
 from .solution import MESSAGES, Result
 

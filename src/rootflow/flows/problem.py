@@ -6,8 +6,8 @@ from typing import NamedTuple
 from jaxtyping import Array, Float, Int, PyTree
 
 from .control import Tolerances
+from .march import Rows
 from .methods import Method
-from .replay import Rows
 
 
 class Setup(NamedTuple):

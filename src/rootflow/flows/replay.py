@@ -1,13 +1,8 @@
-"""The one loop and its derivative.
+"""Going through recorded iterations again, differentiably.
 
-`march` runs a loop whose length is known only at run time, without a derivative; `record` does the
-same and keeps what is needed to go through the kept iterations again. `replay` does that: a scan
-over blocks of iterations that is differentiable in forward and reverse mode to any order. Its
-reverse pass is itself a `replay`, over the blocks in the opposite order, each begun from its stored
-start: two-level checkpointing.
-
-Under `vmap` all members share one iteration counter, so that a row is written with one contiguous
-copy (never a scatter) and the loop ends when the last member has finished.
+`replay` is a scan over blocks of iterations that is differentiable in forward and reverse mode to
+any order. Its reverse pass is itself a `replay`, over the blocks in the opposite order, each begun
+from its stored start: two-level checkpointing.
 """
 
 from collections.abc import Callable
@@ -20,81 +15,21 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, Int
 
 from .linear import linear
+from .march import (
+    all_batched,
+    batch_axes,
+    empty_rows,
+    every_member,
+    row_at,
+    where_member,
+    write_row,
+)
 
-#: Iterations in a block. Only the state at the start of each block is stored.
-BLOCK = 32
 #: The largest number of inputs (state, row and parameters) for which Jacobians are formed.
 _SMALL = 24
-
-
-class Rows(NamedTuple):
-    """Kept iterations, in blocks: each went from time `t` by `h`; `y`, if kept, is the state there.
-
-    A row may be idle: at the end of the last block, and under `vmap` also where a member rejected
-    an attempt or has finished. There `h` is zero, so that doing it again changes nothing.
-    """
-
-    t: Float[Array, "blocks block"]
-    h: Float[Array, "blocks block"]
-    y: Float[Array, "blocks block n"] | None
-
-
-class Record(NamedTuple):
-    """What `record` returns.
-
-    Attributes:
-        carry: the final carry.
-        count: the number of blocks in use.
-        last: index of the last row that is not idle (-1: none), counted through all blocks.
-        starts: the state at the start of each block.
-        rows: the rows.
-    """
-
-    carry: Any
-    count: Int[Array, ""]
-    last: Int[Array, ""]
-    starts: Float[Array, "blocks n"]
-    rows: Rows
-
-
-def _index(tree: Any, i: ArrayLike) -> Any:
-    return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, i, 0, keepdims=False), tree)
-
-
-def _write(buffers: Any, rows: Any, i: ArrayLike) -> Any:
-    return jax.tree.map(lambda b, r: lax.dynamic_update_index_in_dim(b, r, i, 0), buffers, rows)
-
-
-def _buffers(shapes: Any, *length: int) -> Any:
-    return jax.tree.map(lambda r: jnp.zeros((*length, *r.shape), r.dtype), shapes)
-
-
-def _select(condition: Array, new: Any, old: Any) -> Any:
-    """`new` where the condition holds, by member: its axes are the leading ones of every leaf."""
-
-    def pick(a, b):
-        return jnp.where(
-            condition.reshape(condition.shape + (1,) * (a.ndim - condition.ndim)), a, b
-        )
-
-    return jax.tree.map(pick, new, old)
-
-
-def _axes(batched: Any) -> Any:
-    return jax.tree.map(lambda b: 0 if b else None, batched)
-
-
-def _all_batched(tree: Any) -> Any:
-    return jax.tree.map(lambda _: True, tree)
-
-
-def _broadcast(tree: Any, batched: Any, size: int) -> Any:
-    return jax.tree.map(
-        lambda x, b: x if b else jnp.broadcast_to(x, (size, *jnp.shape(x))), tree, batched
-    )
 
 
 def _scan(step: Callable, carry: Any, rows: Any, reverse: bool) -> tuple[Any, Any]:
@@ -102,163 +37,6 @@ def _scan(step: Callable, carry: Any, rows: Any, reverse: bool) -> tuple[Any, An
         carry, out = step(carry, jax.tree.map(lambda r: jnp.squeeze(r, 0), rows))
         return carry, jax.tree.map(lambda o: jnp.expand_dims(o, 0), out)
     return lax.scan(step, carry, rows, reverse=reverse)
-
-
-def march(running: Callable, body: Callable, carry: Any, consts: Any) -> Any:
-    """Repeats `carry = body(carry, consts, live)` while `running(carry, consts)`.
-
-    `live` is `True`, or under `vmap` whether the member is still running: where it is not, `body`
-    must leave its carry alone. (It does so at less cost than a second selection around it.)
-
-    Not differentiable: the caller defines the derivative through `replay`.
-    """
-
-    @custom_vmap
-    def run(carry, consts):
-        return lax.while_loop(lambda c: running(c, consts), lambda c: body(c, consts, True), carry)
-
-    @run.def_vmap
-    def _(size, batched, carry, consts):
-        carry_batched, consts_batched = batched
-        carry = _broadcast(carry, carry_batched, size)
-
-        def one(carry, consts):
-            return body(carry, consts, running(carry, consts))
-
-        axes = (0, _axes(consts_batched))
-        out = _march_members(jax.vmap(running, axes), jax.vmap(one, axes), carry, consts)
-        return out, _all_batched(out)
-
-    return run(carry, consts)
-
-
-def _march_members(running: Callable, body: Callable, carry: Any, consts: Any) -> Any:
-    """`march` for a batch, until its last member has finished."""
-
-    @custom_vmap
-    def run(carry, consts):
-        return lax.while_loop(
-            lambda c: jnp.any(running(c, consts)), lambda c: body(c, consts), carry
-        )
-
-    @run.def_vmap
-    def _(size, batched, carry, consts):
-        carry_batched, consts_batched = batched
-        carry = _broadcast(carry, carry_batched, size)
-        axes = (0, _axes(consts_batched))
-        out = _march_members(jax.vmap(running, axes), jax.vmap(body, axes), carry, consts)
-        return out, _all_batched(out)
-
-    return run(carry, consts)
-
-
-def record(
-    running: Callable, body: Callable, carry: Any, consts: Any, *, blocks: int, states: bool
-) -> Record:
-    """As `march`, with `body(carry, consts, live) -> (carry, (t, h, y), keep)`; keeps the rows.
-
-    Args:
-        running: whether to go on.
-        body: one iteration from time `t` and state `y` by `h`; `keep` says whether it counts (an
-            accepted step). The carry has the attribute `y`.
-        carry: the start.
-        consts: whatever else `running` and `body` read.
-        blocks: the most blocks that can be kept.
-        states: keep the state of every row, not only those at the starts of blocks.
-    """
-
-    @custom_vmap
-    def run(carry, consts):
-        def attempt(s):
-            i, last, carry, rows = s
-            carry, (t, h, y), keep = body(carry, consts, True)
-            row = Rows(t, jnp.where(keep, h, 0), y if states else None)
-            # A rejected attempt is overwritten by the next.
-            return i + keep, last + keep, carry, _write(rows, row, i)
-
-        return _blocks(
-            lambda carry: running(carry, consts), attempt, carry, jnp.asarray(-1), states, blocks
-        )
-
-    @run.def_vmap
-    def _(size, batched, carry, consts):
-        carry_batched, consts_batched = batched
-        carry = _broadcast(carry, carry_batched, size)
-        axes = (0, _axes(consts_batched))
-
-        def one(carry, consts):
-            new, (t, h, y), keep = body(carry, consts, running(carry, consts))
-            return new, (t, jnp.where(keep, h, 0), y), keep
-
-        out = _record_members(
-            jax.vmap(running, axes), jax.vmap(one, axes), carry, consts, blocks, states
-        )
-        return _members_first(out), _all_batched(out)._replace(count=False)
-
-    return run(carry, consts)
-
-
-def _members_first(done: Record) -> Record:
-    return done._replace(
-        starts=jnp.moveaxis(done.starts, 1, 0),
-        rows=jax.tree.map(lambda r: jnp.moveaxis(r, 2, 0), done.rows),
-    )
-
-
-def _record_members(running, body, carry, consts, blocks: int, states: bool) -> Record:
-    """`record` for a batch: a shared counter, and idle rows where a member has nothing to keep."""
-
-    @custom_vmap
-    def run(carry, consts):
-        def attempt(s):
-            i, (slot, last), carry, rows = s
-            carry, (t, h, y), keep = body(carry, consts)
-            row = Rows(t, h, y if states else None)
-            return i + 1, (slot + 1, jnp.where(keep, slot, last)), carry, _write(rows, row, i)
-
-        members = jax.eval_shape(running, carry, consts).shape
-        done = _blocks(
-            lambda carry: jnp.any(running(carry, consts)), attempt, carry,
-            (jnp.asarray(0), jnp.full(members, -1)), states, blocks,
-        )  # fmt: skip
-        return done._replace(last=done.last[1])
-
-    @run.def_vmap
-    def _(size, batched, carry, consts):
-        carry_batched, consts_batched = batched
-        carry = _broadcast(carry, carry_batched, size)
-        axes = (0, _axes(consts_batched))
-        out = _record_members(
-            jax.vmap(running, axes), jax.vmap(body, axes), carry, consts, blocks, states
-        )
-        return _members_first(out), _all_batched(out)._replace(count=False)
-
-    return run(carry, consts)
-
-
-def _blocks(running, attempt, carry, last, states, blocks) -> Record:
-    """Fills block after block with `attempt` until it is no longer `running`."""
-    y = carry.y
-    t = carry.t
-    row = Rows(t, t, y if states else None)
-
-    def fill(s):
-        count, last, carry, starts, rows = s
-        _, last, new, block = lax.while_loop(
-            lambda s: (s[0] < BLOCK) & running(s[2]),
-            attempt,
-            (jnp.asarray(0), last, carry, _buffers(row, BLOCK)),
-        )
-        return (
-            count + 1, last, new, _write(starts, carry.y, count), _write(rows, block, count)
-        )  # fmt: skip
-
-    count, last, carry, starts, rows = lax.while_loop(
-        lambda s: running(s[2]) & (s[0] < blocks),
-        fill,
-        (jnp.asarray(0), last, carry, _buffers(y, blocks), _buffers(row, blocks, BLOCK)),
-    )
-    return Record(carry, count, last, starts, rows)
 
 
 class Replayed(NamedTuple):
@@ -325,14 +103,14 @@ def _run(step, reverse, count, carry, rows, consts):
 
         first = jax.tree.map(lambda r: r[0, 0], rows)
         _, add, out = jax.eval_shape(step, consts, carry, first)
-        totals = _buffers(add)
-        buffers = (_buffers(out, *jax.tree.leaves(rows)[0].shape[:2]), _buffers(carry, blocks))
+        totals = empty_rows(add)
+        buffers = (empty_rows(out, *jax.tree.leaves(rows)[0].shape[:2]), empty_rows(carry, blocks))
 
         def block(state):
             i, carry, buffers = state
             j = count - 1 - i if reverse else i
-            new, outs = _scan(advance, carry, _index(rows, j), reverse)
-            return i + 1, new, _write(buffers, (outs, carry[0]), j)
+            new, outs = _scan(advance, carry, row_at(rows, j), reverse)
+            return i + 1, new, write_row(buffers, (outs, carry[0]), j)
 
         _, (carry, totals), (outs, starts) = lax.while_loop(
             lambda s: s[0] < count, block, (jnp.zeros_like(count), (carry, totals), buffers)
@@ -342,9 +120,9 @@ def _run(step, reverse, count, carry, rows, consts):
     @run.def_vmap
     def _(size, batched, count, carry, rows, consts):
         count_batched, carry_batched, rows_batched, consts_batched = batched
-        carry = _broadcast(carry, carry_batched, size)
+        carry = every_member(carry, carry_batched, size)
         rows = jax.tree.map(lambda r, b: jnp.moveaxis(r, 0, 2) if b else r, rows, rows_batched)
-        axes = (_axes(consts_batched), 0, _axes(rows_batched))
+        axes = (batch_axes(consts_batched), 0, batch_axes(rows_batched))
         if count_batched:
             # Members of different length: idle beyond their own end.
             def bounded(consts, carry, row):
@@ -352,7 +130,7 @@ def _run(step, reverse, count, carry, rows, consts):
                 new, *others = step(inner, carry, row)
                 live = index < last
                 zeros = jax.tree.map(jnp.zeros_like, others)
-                return _select(live, new, carry), *_select(live, others, zeros)
+                return where_member(live, new, carry), *where_member(live, others, zeros)
 
             blocks = jax.tree.leaves(rows)[0].shape[0]
             block = jax.tree.leaves(rows)[0].shape[1]
@@ -368,7 +146,7 @@ def _run(step, reverse, count, carry, rows, consts):
         outs = jax.tree.map(lambda r: jnp.moveaxis(r, 2, 0), outs)
         starts = jax.tree.map(lambda r: jnp.moveaxis(r, 1, 0), starts)
         out = (carry, totals, outs, starts)
-        return out, _all_batched(out)
+        return out, all_batched(out)
 
     return run(count, carry, rows, consts)
 
@@ -435,7 +213,7 @@ def _replay_jvp(step, reverse, primals, tangents):
 
         # The first block begins where the whole replay does, in either direction.
         first = jnp.maximum(count - 1, 0) if reverse else 0
-        carry = jax.tree.leaves(_index(starts, first))
+        carry = jax.tree.leaves(row_at(starts, first))
         done = replay(
             tangent, count, (carry, carry_dot), (rows, rows_dot), (consts, consts_dot),
             reverse=reverse,
