@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from .flows.methods import Tsit5
     from .flows.ode import solve_ode
     from .flows.solution import Result, Solution
+    from .roots import conditions, prox, sets
+    from .roots.argmin import argmin
+    from .roots.certificate import certificate
     from .roots.implicit import implicit
-    from .roots.root import root
+    from .roots.root import fixed_point, root
 
 __all__ = [
     "CertificateWarning",
@@ -46,9 +49,15 @@ __all__ = [
     "Solution",
     "SolveError",
     "Tsit5",
+    "argmin",
+    "certificate",
+    "conditions",
     "fit",
+    "fixed_point",
     "implicit",
+    "prox",
     "root",
+    "sets",
     "solve_ode",
 ]
 
@@ -68,8 +77,11 @@ _ROOMS = {
     "flows.methods": ("Tsit5",),
     "flows.ode": ("solve_ode",),
     "flows.solution": ("Result", "Solution"),
+    "roots": ("conditions", "prox", "sets"),
+    "roots.argmin": ("argmin",),
+    "roots.certificate": ("certificate",),
     "roots.implicit": ("implicit",),
-    "roots.root": ("root",),
+    "roots.root": ("fixed_point", "root"),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
@@ -77,7 +89,9 @@ _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'rootflow' has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    room = import_module(f".{_HOME[name]}", __name__)
+    # A catalogue (sets, prox, conditions) is a module of its room.
+    value = getattr(room, name, None) or import_module(f"{room.__name__}.{name}")
     globals()[name] = value
     return value
 

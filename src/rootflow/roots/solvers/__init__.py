@@ -1,1 +1,1 @@
-"""Iterative methods, one kind a file, each a module with `init` and `step` (see `roots.iterate`)."""
+"""Iterative methods, one kind a file, each a module with `init` and `step` (`roots.iterate`)."""

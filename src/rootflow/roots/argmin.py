@@ -1,0 +1,410 @@
+"""The verb `argmin`: minimise, with or without constraints, and differentiate the minimiser."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+import optimistix as optx
+from jaxtyping import Array, PyTree
+
+from ..errors import InputError
+from . import conditions
+from .checks import as_unknown
+from .implicit import implicit
+from .iterate import Method, Tolerance, check_steps, iterate, tolerance
+from .linear import DENSE_LIMIT
+from .prox import none
+from .root import checked_options, finish, from_optimistix
+from .sets import Set, Simplex
+from .solvers.block_descent import BlockDescent, Blocks
+from .solvers.interior_point import Constrained, InteriorPoint, polish
+from .solvers.lbfgs import LBFGS
+from .solvers.mirror_descent import MirrorDescent, Mirrored, kullback_leibler, safe_log
+from .solvers.newton import Newton
+from .solvers.optax_descent import OptaxDescent
+from .solvers.proximal_gradient import Composite, ProximalGradient
+from .trees import from_vector, real_dtype, size, to_vector
+
+# Up to this many unknowns an exact Hessian costs less than the iterations it saves.
+_NEWTON_LIMIT = 128
+
+_SMOOTH = ("newton", "lbfgs")
+_COMPOSITE = ("proximal_newton", "accelerated", "proximal_gradient", "mirror_descent", "block")
+_DEFAULT_STEPS = {
+    "newton": 200,
+    "lbfgs": 10_000,
+    "interior_point": 100,
+    "proximal_newton": 20_000,
+    "accelerated": 20_000,
+    "proximal_gradient": 100_000,
+    "mirror_descent": 100_000,
+    "block": 10_000,
+}
+
+
+def argmin(
+    f: Callable[..., Array],
+    x0: PyTree,
+    *theta: Any,
+    constraint: Set | Callable[..., PyTree] | None = None,
+    prox: Callable[..., PyTree] | None = None,
+    equality: Callable[..., PyTree] | None = None,
+    inequality: Callable[..., PyTree] | None = None,
+    method: Any = "auto",
+    step: Any = None,
+    rtol: Any = None,
+    atol: Any = None,
+    max_steps: int | None = None,
+    throw: bool = True,
+    full: bool = False,
+    **implicit_options: Any,
+) -> Any:
+    """Minimises `f(x, *theta)`, differentiable in `theta`.
+
+    At most one kind of restriction may be given: a `constraint` set, a `prox`, or equations and
+    inequalities. The condition that is differentiated follows from it: a vanishing gradient, the
+    projected- or proximal-gradient fixed point, or the KKT conditions. The result has derivatives
+    with respect to the arrays in `theta`, the numbers in `constraint`, and traced values that the
+    functions close over.
+
+    Args:
+        f: the objective, a real number; convex, or convex near the minimum sought.
+        x0: initial guess, a pytree of arrays; has no influence on the derivative.
+        *theta: parameters, passed to every function.
+        constraint: a set of `rootflow.sets`, or a function `(x, *theta) -> projection of x`.
+        prox: `prox(w, *theta, step)`, the proximal operator of step * g; f + g is minimised.
+        equality: H with H(x, *theta) = 0; any pytree of arrays.
+        inequality: G with G(x, *theta) <= 0; any pytree of arrays.
+        method: `"auto"`, or
+            without restriction: `"newton"` (damped, exact Hessian; the choice up to 128 unknowns),
+            `"lbfgs"`, a minimiser of optimistix, a least-squares solver of optimistix (then f
+            returns residuals, and half the sum of their squares is minimised), or an optimiser of
+            Optax;
+            with `constraint` or `prox`: `"proximal_newton"` (accelerated steps and semismooth
+            Newton steps; the choice up to 256 unknowns), `"accelerated"` (FISTA),
+            `"proximal_gradient"`, `"mirror_descent"` (simplex only, entropy), `"block"` (block
+            coordinate descent over the rows of x, which is one matrix; the constraint or prox must
+            apply to one row as well as to all);
+            with `equality` or `inequality`: `"interior_point"` (dense).
+        step: a fixed step size for the gradient methods; by default found by backtracking.
+        rtol: relative tolerance; by default 1e-8 in double, 1e-4 in single precision. What is
+            compared with atol + rtol max|x| is the size of a Newton step or of a projected step.
+        atol: absolute tolerance; by default 1e-10 in double, 1e-6 in single precision.
+        max_steps: steps allowed; the default depends on the method.
+        throw: raise if the method did not converge.
+        full: return a `Solution` and not just its value; its `dual` has the multipliers (nu, lam)
+            of `equality` and `inequality`, with derivatives too.
+        **implicit_options: `linear_solver`, `singular`, `ridge`, `rcond`, `preconditioner`,
+            `refine`, `certify`, as in `implicit`. With constraints that depend on each other, use
+            `singular="minimum_norm"`.
+
+    Returns:
+        The minimiser, or a `Solution` if `full`.
+
+    Raises:
+        InputError: f is not a real number, restrictions are combined, an option does not exist.
+        SolveError: no convergence. DerivativeError: no derivative at the solution. (Inside `jit`
+            both are Equinox's runtime errors.)
+    """
+    kinds = [
+        constraint is not None,
+        prox is not None,
+        not (equality is None and inequality is None),
+    ]
+    if sum(kinds) > 1:
+        raise InputError(
+            "give only one of constraint, prox, and equality/inequality; write a set as "
+            "inequalities, or add its indicator to prox, to combine them"
+        )
+    implicit_options = checked_options(implicit_options)
+    x0 = as_unknown(x0, "the initial guess x0")
+    method_name = _choose_method(method, kinds, size(x0))
+    if max_steps is None:
+        max_steps = _DEFAULT_STEPS.get(method_name, 10_000)
+    check_steps(max_steps)
+    tol = tolerance(real_dtype(x0), rtol, atol)
+    residuals = isinstance(method, optx.AbstractLeastSquaresSolver)
+    objective = _objective(f, x0, theta, residuals)
+    task = _Task(x0, theta, objective, tol, max_steps, method, method_name, step)
+    if kinds[2]:
+        return _constrained(task, equality, inequality, full, throw, implicit_options)
+    if any(kinds):
+        return _composite(task, constraint, prox, full, throw, implicit_options)
+    return _smooth(task, f, full, throw, implicit_options)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    x0: PyTree
+    theta: tuple
+    objective: Callable[..., Array]
+    tolerance: Tolerance
+    max_steps: int
+    method: Any
+    name: str
+    step: Any
+
+    def run(self, solver: Method, problem: Any, x0: PyTree):
+        return iterate(solver, problem, to_vector(x0), max_steps=self.max_steps)
+
+
+def _choose_method(method, kinds, n):
+    restricted = kinds[0] or kinds[1]
+    if not isinstance(method, str):
+        if any(kinds):
+            raise InputError(
+                "with a constraint, prox, equality or inequality, method must be a name, not "
+                f"{type(method).__name__}"
+            )
+        return "other"
+    if method == "auto":
+        if kinds[2]:
+            return "interior_point"
+        if restricted:
+            return "proximal_newton" if n <= DENSE_LIMIT else "accelerated"
+        return "newton" if n <= _NEWTON_LIMIT else "lbfgs"
+    allowed = ("interior_point",) if kinds[2] else _COMPOSITE if restricted else _SMOOTH
+    if method not in allowed:
+        raise InputError(
+            f"method={method!r} does not fit this problem; use 'auto' or one of "
+            + ", ".join(repr(name) for name in allowed)
+        )
+    return method
+
+
+def _objective(f, x0, theta, residuals) -> Any:
+    """f with its closed-over arrays laid open, and checked to be a real number."""
+    if residuals:
+
+        def half_squares(x, *theta):
+            return 0.5 * sum(jnp.sum(jnp.square(r)) for r in jax.tree.leaves(f(x, *theta)))
+
+        pure = eqx.filter_closure_convert(half_squares, x0, *theta)
+    else:
+        pure = eqx.filter_closure_convert(f, x0, *theta)
+    out = jax.eval_shape(lambda: pure(x0, *theta))
+    if not (eqx.is_array_like(out) or hasattr(out, "shape")) or out.shape != ():
+        shape = jax.tree.map(lambda v: getattr(v, "shape", v), out)
+        raise InputError(f"the objective must return one number, but it returned shape {shape}")
+    if not jnp.issubdtype(out.dtype, jnp.floating):
+        raise InputError(f"the objective must return a real number, but its type is {out.dtype}")
+    return pure
+
+
+def _given(condition, x, arguments, options, **known):
+    """`x`, already computed, with the derivative of `condition`."""
+
+    @implicit(condition, throw=False, **known, **options)
+    def computed(x, *_):
+        return x
+
+    return computed(x, *arguments)
+
+
+def _frozen(tree):
+    def freeze(leaf):
+        # Eager transformations turn constants into Python numbers here; keep them arrays.
+        return jnp.asarray(jax.lax.stop_gradient(leaf)) if eqx.is_inexact_array(leaf) else leaf
+
+    return jax.tree.map(freeze, tree)
+
+
+def _smooth(task, f, full, throw, options):
+    objective, theta, x0 = _frozen((task.objective, task.theta, task.x0))
+    unravel = from_vector(x0)
+
+    def of_vector(v):
+        return objective(unravel(v), *theta)
+
+    if task.name == "newton":
+        x, _, solution = task.run(Newton(task.tolerance), of_vector, x0)
+        x = unravel(x)
+    elif task.name == "lbfgs":
+        x, _, solution = task.run(LBFGS(task.tolerance), of_vector, x0)
+        x = unravel(x)
+    elif isinstance(task.method, optx.AbstractMinimiser):
+        found = optx.minimise(
+            lambda x, _: objective(x, *theta),
+            task.method,
+            x0,
+            max_steps=task.max_steps,
+            throw=False,
+        )
+        x, solution = found.value, from_optimistix(found)
+    elif isinstance(task.method, optx.AbstractLeastSquaresSolver):
+        pure = _frozen(eqx.filter_closure_convert(f, x0, *theta))
+        found = optx.least_squares(
+            lambda x, _: pure(x, *theta), task.method, x0, max_steps=task.max_steps, throw=False
+        )
+        x, solution = found.value, from_optimistix(found)
+    elif isinstance(task.method, optax.GradientTransformation):
+        x, _, solution = task.run(OptaxDescent(task.tolerance, task.method), of_vector, x0)
+        x = unravel(x)
+    else:
+        raise InputError(
+            f"method={task.method!r} is not a name, a solver of optimistix or an optimiser of Optax"
+        )
+
+    def condition(x, objective, *theta):
+        return jax.grad(objective)(x, *theta)
+
+    options = {"symmetric": True, **options}
+    x = _given(condition, x, (task.objective, *task.theta), options)
+    return finish(x, solution, full, throw, "argmin")
+
+
+def _composite(task, constraint, prox, full, throw, options):
+    operator = _as_prox(constraint, prox, task)
+    objective, theta, x0, frozen_prox = _frozen((task.objective, task.theta, task.x0, operator))
+    unravel = from_vector(x0)
+
+    def of_vector(v):
+        return objective(unravel(v), *theta)
+
+    def prox_of_vector(v, step):
+        return to_vector(frozen_prox(unravel(v), *theta, step))
+
+    problem = Composite(of_vector, prox_of_vector)
+    step = None if task.step is None else jnp.asarray(task.step, real_dtype(x0))
+    if task.name == "mirror_descent":
+        return _mirror(task, constraint, of_vector, unravel, full, throw, options)
+    if task.name == "block":
+        x, solution = _blocks(task, objective, theta, x0, frozen_prox)
+        size_used = None
+    else:
+        newton = task.name == "proximal_newton"
+        # A Newton step costs about as much as this many accelerated steps.
+        block = max(10, min(size(x0) // 4, 50)) if newton else 1
+        solver = ProximalGradient(
+            task.tolerance,
+            accelerated=task.name != "proximal_gradient",
+            block=block,
+            newton=newton,
+            step_size=step,
+            feasible=constraint is not None,
+        )
+        task = dataclasses.replace(task, max_steps=max(task.max_steps // block, 1))
+        x, state, solution = task.run(solver, problem, x0)
+        solution = eqx.tree_at(lambda s: s.steps, solution, solution.steps * block)
+        x, size_used = unravel(x), state.step
+
+    def condition(x, size_used, objective, operator, *theta):
+        return conditions.ProximalGradient(objective, operator, size_used)(x, *theta)
+
+    arguments = (size_used, task.objective, operator, *task.theta)
+    x = _given(condition, x, arguments, options)
+    return finish(x, solution, full, throw, "argmin")
+
+
+class _Projection(eqx.Module):
+    """A set, or a projection function of the user's, in the place of a proximal operator."""
+
+    constraint: Any
+
+    def __call__(self, x, *theta_and_step):
+        if isinstance(self.constraint, Set):
+            return self.constraint.project(x)
+        return self.constraint(x, *theta_and_step[:-1])
+
+
+def _as_prox(constraint, prox, task):
+    if isinstance(constraint, Set):
+        return _Projection(constraint)
+    if constraint is not None:
+        return _Projection(eqx.filter_closure_convert(constraint, task.x0, *task.theta))
+    if prox is None:
+        return none
+    if task.name == "block":
+        # Called on rows as well as on the whole, so its shapes cannot be fixed by tracing it here.
+        return prox
+    step = jnp.ones((), real_dtype(task.x0))
+    return eqx.filter_closure_convert(prox, task.x0, *task.theta, step)
+
+
+def _blocks(task, objective, theta, x0, prox):
+    if not (isinstance(x0, jax.Array) and x0.ndim == 2):
+        raise InputError("method='block' needs x to be one matrix, whose rows are the blocks")
+    problem = Blocks(
+        lambda rows: objective(rows, *theta),
+        lambda row, step: prox(row, *theta, step),
+        (x0.shape[0], x0.shape[1]),
+    )
+    x, _, solution = task.run(BlockDescent(task.tolerance), problem, x0)
+    return x.reshape(x0.shape), solution
+
+
+def _mirror(task, constraint, of_vector, unravel, full, throw, options):
+    if not isinstance(constraint, Simplex):
+        raise InputError(
+            "method='mirror_descent' needs constraint=sets.Simplex(); for other geometries, write "
+            "the iteration and decorate it with implicit(conditions.MirrorDescent(...))"
+        )
+    frozen = _frozen(constraint)
+
+    def project(v):
+        return to_vector(jax.tree.map(frozen.project_kl, unravel(v)))
+
+    problem = Mirrored(of_vector, safe_log, project, kullback_leibler)
+    solver = MirrorDescent(task.tolerance, task.step)
+    # On the edge of the simplex the method cannot move, and log has no value.
+    inside = jax.tree.map(lambda v: frozen.project_kl(safe_log(v)), _frozen(task.x0))
+    x, used, solution = task.run(solver, problem, inside)
+
+    def condition(x, used, objective, constraint, *theta):
+        def mirror(tree):
+            return jax.tree.map(safe_log, tree)
+
+        def project(tree):
+            return jax.tree.map(constraint.project_kl, tree)
+
+        return conditions.MirrorDescent(objective, mirror, project, used)(x, *theta)
+
+    arguments = (used, task.objective, constraint, *task.theta)
+    x = _given(condition, unravel(x), arguments, options)
+    return finish(x, solution, full, throw, "argmin")
+
+
+def _constrained(task, equality, inequality, full, throw, options):
+    pure = [
+        None if g is None else eqx.filter_closure_convert(g, task.x0, *task.theta)
+        for g in (equality, inequality)
+    ]
+    objective, theta, x0, frozen = _frozen((task.objective, task.theta, task.x0, pure))
+    unravel, dtype = from_vector(x0), real_dtype(x0)
+    shapes = [None if g is None else jax.eval_shape(lambda g=g: g(x0, *theta)) for g in frozen]
+    for name, shape in zip(("equality", "inequality"), shapes, strict=True):
+        for leaf in jax.tree.leaves(shape):
+            if not jnp.issubdtype(leaf.dtype, jnp.floating):
+                raise InputError(f"{name} must return real numbers, but returned {leaf.dtype}")
+
+    def as_vector(g):
+        def of_vector(v):
+            if g is None:
+                return jnp.zeros(0, dtype)
+            return to_vector(g(unravel(v), *theta))
+
+        return of_vector
+
+    def of_vector(v):
+        return objective(unravel(v), *theta)
+
+    problem = Constrained(of_vector, as_vector(frozen[0]), as_vector(frozen[1]))
+    x, state, solution = task.run(InteriorPoint(task.tolerance), problem, x0)
+    polished, dual, _ = polish(problem, x, state)
+    x = jnp.where(solution.converged, polished, x)
+    nu, lam = (
+        None if shape is None else from_vector(shape)(jnp.where(solution.converged, new, old))
+        for shape, new, old in zip(shapes, (dual.nu, dual.lam), (state.nu, state.lam), strict=True)
+    )
+
+    def condition(x, objective, pure, *theta):
+        return conditions.KKT(objective, *pure)(x, *theta)
+
+    unknown = (unravel(x), nu, lam)
+    x, nu, lam = _given(condition, unknown, (task.objective, pure, *task.theta), options)
+    solution = eqx.tree_at(lambda s: s.dual, solution, (nu, lam), is_leaf=lambda node: node is None)
+    return finish(x, solution, full, throw, "argmin")

@@ -1,0 +1,141 @@
+"""The one loop of `roots`: steps of a method until its error is small enough.
+
+A method is a small `equinox.Module` of options with
+
+- `init(problem, x) -> state`
+- `step(problem, x, state) -> (x, state, error)`
+
+on real vectors, where `error` estimates the distance from the solution in units of the tolerance:
+at most one means converged, NaN means that there is no way on.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from ..errors import InputError, SolveError
+from .checks import raise_if
+
+Vector = Float[Array, " n"]
+
+
+class Tolerance(NamedTuple):
+    """An error `e` of a solution `x` is small if max|e| <= atol + rtol max|x|."""
+
+    rtol: Any
+    atol: Any
+
+    def scaled(self, error: Vector, x: Vector) -> Float[Array, ""]:
+        """The size of an error in units of the tolerance."""
+        return jnp.max(jnp.abs(error)) / (self.atol + self.rtol * jnp.max(jnp.abs(x)))
+
+
+def tolerance(dtype: Any, rtol: Any, atol: Any) -> Tolerance:
+    """Fills in the default tolerances of a floating-point type.
+
+    They are 1e-8 and 1e-10 in double precision, 1e-4 and 1e-6 in single precision.
+    """
+    double = jnp.finfo(dtype).bits >= 64
+    values = []
+    for name, value, default in (
+        ("rtol", rtol, 1e-8 if double else 1e-4),
+        ("atol", atol, 1e-10 if double else 1e-6),
+    ):
+        if value is None:
+            value = default
+        if not isinstance(value, Tracer) and not np.all(np.asarray(value) >= 0):
+            raise InputError(f"{name}={value} must be zero or a positive number")
+        values.append(value)
+    if not any(isinstance(v, Tracer) for v in values) and not any(values):
+        raise InputError("rtol and atol are both zero: no result can satisfy that; raise one")
+    return Tolerance(*values)
+
+
+class Method(Protocol):
+    """What the loop needs of a method."""
+
+    def init(self, problem: Any, x: Vector) -> PyTree:
+        """The state before the first step."""
+        ...
+
+    def step(self, problem: Any, x: Vector, state: PyTree) -> tuple[Vector, PyTree, Array]:
+        """One step: the new iterate, the new state, and the error in units of the tolerance."""
+        ...
+
+
+class Solution(eqx.Module):
+    """A solution with an account of how it was found.
+
+    Attributes:
+        value: the solution, with the structure of the initial guess.
+        converged: whether the method reached its tolerance.
+        steps: the number of steps taken.
+        error: the last error estimate in units of the tolerance (at most one if converged).
+        dual: multipliers of the constraints, where there are any.
+    """
+
+    value: PyTree
+    converged: Bool[Array, ""]
+    steps: Int[Array, ""]
+    error: Float[Array, ""]
+    dual: PyTree = None
+
+    @property
+    def message(self) -> str:
+        """The outcome in words (outside `jit`)."""
+        if isinstance(self.converged, Tracer):
+            return "the outcome is known after the traced computation has run"
+        if np.all(np.asarray(self.converged)):
+            return f"converged in {int(np.max(np.asarray(self.steps)))} steps"
+        return (
+            f"not converged after {int(np.max(np.asarray(self.steps)))} steps: the last error "
+            f"was {float(np.max(np.asarray(self.error))):.3g} times the tolerance"
+        )
+
+
+def iterate(
+    method: Method, problem: Any, x: Vector, *, max_steps: int
+) -> tuple[Vector, PyTree, Solution]:
+    """Runs a method until it has converged, failed, or used up its steps.
+
+    Returns:
+        The last iterate, the method's last state, and a `Solution` for the vector.
+    """
+    check_steps(max_steps)
+
+    def proceed(carry):
+        _, _, error, k = carry
+        return (k < max_steps) & (error > 1)
+
+    def step(carry):
+        x, state, _, k = carry
+        x, state, error = method.step(problem, x, state)
+        return x, state, error.astype(x.dtype), k + 1
+
+    start = (x, method.init(problem, x), jnp.asarray(jnp.inf, x.dtype), jnp.asarray(0))
+    x, state, error, steps = jax.lax.while_loop(proceed, step, start)
+    return x, state, Solution(x, error <= 1, steps, error)
+
+
+def check_steps(max_steps: int) -> None:
+    """Raises `InputError` unless `max_steps` is a positive integer."""
+    if isinstance(max_steps, bool) or not isinstance(max_steps, (int, np.integer)) or max_steps < 1:
+        raise InputError(f"max_steps={max_steps!r} must be a positive integer")
+
+
+def check_converged(solution: Solution, what: str, advice: str) -> Solution:
+    """Raises `SolveError` where a solution did not converge."""
+    numbers = ""
+    if not isinstance(solution.error, Tracer):
+        numbers = f" ({solution.message})"
+    message = f"{what} did not converge{numbers}; {advice}, or take the result with throw=False"
+    return raise_if(solution, ~solution.converged, message, SolveError)
+
+
+Function = Callable[[Vector], Vector]

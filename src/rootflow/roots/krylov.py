@@ -1,0 +1,131 @@
+"""Krylov methods on plain vectors, small enough to trace and compile quickly.
+
+Each takes `product(v) = A v` and a right-hand side of size about one, and returns its best iterate;
+whether that is good enough is for the caller to judge from the residual. Breakdowns end the
+iteration and give no NaN.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Vector = Float[Array, " n"]
+Product = Callable[[Vector], Vector]
+
+
+def _quotient(a, b):
+    return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
+
+
+def conjugate_gradients(
+    product: Product, b: Vector, *, tolerance: float, max_steps: int, precondition: Product
+) -> Vector:
+    """Conjugate gradients for symmetric positive definite A (Hestenes and Stiefel 1952)."""
+    goal = (tolerance * jnp.linalg.norm(b)) ** 2
+
+    def proceed(carry):
+        _, r, _, gamma, k = carry
+        return (k < max_steps) & (jnp.vdot(r, r) > goal) & (gamma > 0)
+
+    def step(carry):
+        x, r, p, gamma, k = carry
+        q = product(p)
+        alpha = _quotient(gamma, jnp.vdot(p, q))
+        x, r = x + alpha * p, r - alpha * q
+        z = precondition(r)
+        new = jnp.vdot(r, z)
+        # A direction of no or negative curvature ends the iteration: A is not definite.
+        new = jnp.where(alpha > 0, new, 0)
+        return x, r, z + _quotient(new, gamma) * p, new, k + 1
+
+    z = precondition(b)
+    start = (jnp.zeros_like(b), b, z, jnp.vdot(b, z), 0)
+    return jax.lax.while_loop(proceed, step, start)[0]
+
+
+def bicgstab(
+    product: Product, b: Vector, *, tolerance: float, max_steps: int, precondition: Product
+) -> Vector:
+    """The stabilised bi-conjugate gradient method for any A (van der Vorst 1992)."""
+    goal = (tolerance * jnp.linalg.norm(b)) ** 2
+    one = jnp.ones((), b.dtype)
+
+    def proceed(carry):
+        _, r, *_, alive, k = carry
+        return (k < max_steps) & (jnp.vdot(r, r) > goal) & alive
+
+    def step(carry):
+        x, r, shadow, p, v, rho, alpha, omega, _, k = carry
+        new = jnp.vdot(shadow, r)
+        # A shadow residual orthogonal to the residual stops all progress: start again from here.
+        lost = jnp.abs(new) <= 1e-10 * jnp.linalg.norm(shadow) * jnp.linalg.norm(r)
+        shadow = jnp.where(lost, r, shadow)
+        new = jnp.where(lost, jnp.vdot(r, r), new)
+        beta = jnp.where(lost, 0, _quotient(new, rho) * _quotient(alpha, omega))
+        p = r + beta * (p - omega * v)
+        smooth = precondition(p)
+        v = product(smooth)
+        alpha = _quotient(new, jnp.vdot(shadow, v))
+        s = r - alpha * v
+        smooth_s = precondition(s)
+        t = product(smooth_s)
+        omega = _quotient(jnp.vdot(t, s), jnp.vdot(t, t))
+        x = x + alpha * smooth + omega * smooth_s
+        alive = (alpha != 0) | (omega != 0)
+        return x, s - omega * t, shadow, p, v, new, alpha, omega, alive, k + 1
+
+    zero = jnp.zeros_like(b)
+    start = (zero, b, b, zero, zero, one, one, one, jnp.asarray(True), 0)
+    return jax.lax.while_loop(proceed, step, start)[0]
+
+
+def gmres(
+    product: Product,
+    b: Vector,
+    *,
+    tolerance: float,
+    max_steps: int,
+    precondition: Product,
+    restart: int = 40,
+) -> Vector:
+    """Restarted GMRES for any A (Saad and Schultz 1986), preconditioned from the right."""
+    m = min(restart, b.shape[0])
+    goal = tolerance * jnp.linalg.norm(b)
+
+    def cycle(carry):
+        x, r, _, k = carry
+        length = jnp.linalg.norm(r)
+        basis = jnp.zeros((m + 1, b.shape[0]), b.dtype).at[0].set(_quotient(r, length))
+        hessenberg = jnp.zeros((m + 1, m), b.dtype)
+
+        def arnoldi(j, state):
+            basis, hessenberg = state
+            w = product(precondition(basis[j]))
+            before = jnp.linalg.norm(w)
+            first = basis @ w
+            w = w - first @ basis
+            second = basis @ w
+            w = w - second @ basis
+            height = jnp.linalg.norm(w)
+            # What is left at round-off level is no new direction but noise.
+            height = jnp.where(height > 10 * jnp.finfo(b.dtype).eps * before, height, 0)
+            column = (first + second).at[j + 1].set(height)
+            return basis.at[j + 1].set(_quotient(w, height)), hessenberg.at[:, j].set(column)
+
+        basis, hessenberg = jax.lax.fori_loop(0, m, arnoldi, (basis, hessenberg))
+        target = jnp.zeros(m + 1, b.dtype).at[0].set(length)
+        # Columns past an early end of the Krylov space are zero and get no weight.
+        weights = jnp.linalg.lstsq(hessenberg, target, rcond=1e-14)[0]
+        x = x + precondition(weights @ basis[:-1])
+        after = b - product(x)
+        shrunk = jnp.linalg.norm(after) < 0.999 * length
+        return x, after, shrunk, k + m
+
+    def proceed(carry):
+        _, r, shrunk, k = carry
+        return (k < max_steps) & (jnp.linalg.norm(r) > goal) & shrunk
+
+    start = (jnp.zeros_like(b), b, jnp.asarray(True), 0)
+    return jax.lax.while_loop(proceed, cycle, start)[0]

@@ -1,0 +1,264 @@
+"""The one linear solve behind every implicit derivative: (dF/dx) z = b.
+
+The solve is wrapped in `jax.lax.custom_linear_solve`, so it has both modes of differentiation to
+any order whatever method computes it; the transposed system reuses the same factorisation.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array, Float, PyTree
+
+from ..errors import DerivativeError, InputError
+from .checks import raise_if
+from .krylov import bicgstab, conjugate_gradients, gmres
+from .trees import from_vector, size, to_vector
+
+# Up to this many unknowns the Jacobian is formed and factorised: one LAPACK call is faster than the
+# loops of an iterative method, and serves any number of right-hand sides.
+DENSE_LIMIT = 256
+
+_DIRECT = {"lu": lx.LU, "qr": lx.QR, "svd": lx.SVD, "cholesky": lx.Cholesky}
+_ITERATIVE = ("cg", "normal_cg", "gmres", "bicgstab", "lsmr")
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearOptions:
+    """How the linear system of an implicit derivative is solved.
+
+    Attributes:
+        solver: `"auto"`, one of `"lu"`, `"qr"`, `"svd"`, `"cholesky"`, `"cg"`, `"normal_cg"`,
+            `"gmres"`, `"bicgstab"`, `"lsmr"`, or a solver object of lineax.
+        symmetric: whether dF/dx is symmetric and definite (F is the gradient of a function at a
+            strict minimum or maximum).
+        singular: `"error"`, `"minimum_norm"` or `"nan"`.
+        ridge: a number added to the diagonal of dF/dx.
+        rcond: singular values below `rcond` times the largest count as zero in `"minimum_norm"`.
+        preconditioner: `v -> P v`, an approximate inverse of dF/dx, for iterative methods.
+    """
+
+    solver: Any = "auto"
+    symmetric: bool = False
+    singular: Literal["error", "minimum_norm", "nan"] = "error"
+    ridge: Any = None
+    rcond: float | None = None
+    preconditioner: Callable[[PyTree], PyTree] | None = None
+
+    def __post_init__(self):
+        names = ("auto", *_DIRECT, *_ITERATIVE)
+        is_name = isinstance(self.solver, str)
+        if is_name and self.solver not in names:
+            raise InputError(
+                f"linear_solver={self.solver!r} is not known; use one of {', '.join(names)} "
+                "or a solver object of lineax"
+            )
+        if not is_name and not isinstance(self.solver, lx.AbstractLinearSolver):
+            raise InputError(
+                f"linear_solver must be a name or a solver object of lineax, not {self.solver!r}"
+            )
+        if self.singular not in ("error", "minimum_norm", "nan"):
+            raise InputError(
+                f"singular={self.singular!r} is not known; use 'error', 'minimum_norm' or 'nan'"
+            )
+
+
+def jacobian_matrix(
+    f: Callable[[PyTree], PyTree], x: PyTree, ridge: Any = None
+) -> Float[Array, "n n"]:
+    """The Jacobian of `f` at `x` in the real coordinates of `to_vector`, plus a ridge."""
+    unravel = from_vector(x)
+    matrix = jax.jacfwd(lambda v: to_vector(f(unravel(v))))(to_vector(x))
+    if ridge is not None:
+        matrix = matrix + ridge * jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+    return matrix
+
+
+def is_dense(n: int, options: LinearOptions) -> bool:
+    """Whether the Jacobian is formed for this size and choice of method."""
+    if isinstance(options.solver, str):
+        return options.solver in _DIRECT or (options.solver == "auto" and n <= DENSE_LIMIT)
+    solver = options.solver
+    if isinstance(solver, lx.Normal):
+        solver = solver.inner_solver
+    return not isinstance(solver, (lx.CG, lx.GMRES, lx.BiCGStab, lx.LSMR))
+
+
+def solve_jacobian(
+    f: Callable[[PyTree], PyTree], x: PyTree, b: PyTree, options: LinearOptions
+) -> PyTree:
+    """Solves `(df/dx + ridge I) z = b` at `x`; linear in `b`, differentiable in everything.
+
+    Args:
+        f: the equations, `x -> f(x)` with the structure of `x`.
+        x: where the Jacobian is taken.
+        b: right-hand side, with the structure of `x`.
+        options: method, and what to do where the Jacobian is singular.
+
+    Returns:
+        `z` with the structure of `x`.
+
+    Raises:
+        DerivativeError: the Jacobian is singular or the method did not converge (inside `jit`,
+            Equinox's runtime error with the same message).
+    """
+    n = size(x)
+    rhs, unravel = to_vector(b), from_vector(b)
+    if is_dense(n, options):
+        matrix = jacobian_matrix(f, x, options.ridge)
+        return unravel(solve_matrix(matrix, rhs, options))
+    if options.singular == "minimum_norm":
+        options = dataclasses.replace(options, solver="lsmr")
+    return unravel(_solve_iterative(f, x, rhs, options))
+
+
+def solve_matrix(
+    matrix: Float[Array, "n n"], b: Float[Array, " n"], options: LinearOptions
+) -> Float[Array, " n"]:
+    """Solves a small system given by its matrix."""
+    if options.singular == "minimum_norm":
+        return jnp.linalg.pinv(matrix, rtol=options.rcond) @ b
+    if options.solver in ("auto", "lu"):
+        return _solve_lu(matrix, b, options.singular)
+    direct = options.solver
+    if isinstance(direct, str):
+        direct = _DIRECT[direct]()
+    return _solve_lineax_matrix(matrix, b, direct, options.singular)
+
+
+_SINGULAR = (
+    "the implicit derivative does not exist here: dF/dx is singular or not finite at the solution; "
+    "check that the solution is isolated and that F is differentiable at it, or choose "
+    "singular='minimum_norm' or a ridge"
+)
+
+
+def _solve_lu(matrix, b, singular):
+    n = matrix.shape[0]
+    frozen = jax.lax.stop_gradient(matrix)
+    # Rows of a KKT system differ by many orders of magnitude; with every row scaled to one, a pivot
+    # at round-off level means dependence and not just a change of units.
+    largest = jnp.max(jnp.abs(frozen), axis=1)
+    scale = 1 / jnp.where(largest > 0, largest, 1)
+    equilibrated = frozen * scale[:, None]
+    lu, pivots, _ = jax.lax.linalg.lu(equilibrated)
+    pivot = jnp.abs(jnp.diagonal(lu))
+    threshold = n * jnp.finfo(matrix.dtype).eps * jnp.max(jnp.abs(equilibrated), axis=0)
+    bad = jnp.any(~(pivot > threshold))
+    if singular == "error":
+        matrix, lu = raise_if((matrix, lu), bad, _SINGULAR, DerivativeError)
+    else:
+        lu = jnp.where(bad, jnp.nan, lu)
+
+    def solve(_, v):
+        return jax.scipy.linalg.lu_solve((lu, pivots), scale * v)
+
+    def transpose_solve(_, v):
+        return scale * jax.scipy.linalg.lu_solve((lu, pivots), v, trans=1)
+
+    return jax.lax.custom_linear_solve(lambda v: matrix @ v, b, solve, transpose_solve)
+
+
+def _solve_lineax_matrix(matrix, b, solver, singular):
+    tags = ()
+    if isinstance(solver, lx.Cholesky):
+        # A stationary point of a maximum has a negative definite Jacobian.
+        sign = jnp.where(jnp.trace(matrix) < 0, -1.0, 1.0).astype(matrix.dtype)
+        sign = jax.lax.stop_gradient(sign)
+        matrix, b, tags = sign * matrix, sign * b, lx.positive_semidefinite_tag
+    frozen = jax.lax.stop_gradient(matrix)
+
+    def with_matrix(m):
+        def solve(_, v):
+            out = lx.linear_solve(lx.MatrixLinearOperator(m, tags), v, solver, throw=False)
+            bad = (out.result != lx.RESULTS.successful) | jnp.any(~jnp.isfinite(out.value))
+            return _finish(out.value, bad, singular, _SINGULAR)
+
+        return solve
+
+    return jax.lax.custom_linear_solve(
+        lambda v: matrix @ v, b, with_matrix(frozen), with_matrix(frozen.T)
+    )
+
+
+def _finish(value, bad, singular, message):
+    if singular == "error":
+        return raise_if(value, bad, message, DerivativeError)
+    return jnp.where(bad, jnp.nan, value)
+
+
+def _krylov(name, product, transpose, b, tolerance, precondition):
+    settings: dict[str, Any] = dict(
+        tolerance=tolerance, max_steps=max(10 * b.shape[0], 100), precondition=precondition
+    )
+    if name == "cg":
+        # Conjugate gradients needs a positive definite matrix; a maximum gives a negative one.
+        sign = jnp.where(jnp.dot(b, product(b)) < 0, -1.0, 1.0).astype(b.dtype)
+        return conjugate_gradients(lambda v: sign * product(v), sign * b, **settings)
+    if name == "normal_cg":
+        settings["precondition"] = lambda v: v
+        return conjugate_gradients(lambda v: transpose(product(v)), transpose(b), **settings)
+    return (bicgstab if name == "bicgstab" else gmres)(product, b, **settings)
+
+
+def _lineax(solver, product, b, precondition):
+    struct = jax.ShapeDtypeStruct(b.shape, b.dtype)
+    tags = lx.positive_semidefinite_tag if isinstance(solver, lx.CG) else ()
+    operator = lx.FunctionLinearOperator(product, struct, tags)
+    extra = {}
+    if precondition is not None:
+        extra["preconditioner"] = lx.FunctionLinearOperator(precondition, struct, tags)
+    return lx.linear_solve(operator, b, solver, options=extra, throw=False)
+
+
+def _solve_iterative(f, x, b, options):
+    unravel = from_vector(x)
+    point = to_vector(x)
+    n, struct = point.shape[0], jax.ShapeDtypeStruct(b.shape, b.dtype)
+    solver = options.solver
+    if isinstance(solver, str) and solver == "auto":
+        solver = "cg" if options.symmetric else "gmres"
+    eps = float(jnp.finfo(b.dtype).eps)
+    tolerance, accepted = eps**0.7, eps**0.4
+    if isinstance(solver, str) and solver == "lsmr":
+        solver = lx.LSMR(rtol=tolerance, atol=tolerance)
+    name = solver if isinstance(solver, str) else type(solver).__name__
+    _, tangent = jax.linearize(lambda v: to_vector(f(unravel(v))), point)
+    inverse = options.preconditioner
+    precondition = None if inverse is None else lambda v: to_vector(inverse(unravel(v)))
+
+    def matvec(v):
+        out = tangent(v)
+        return out if options.ridge is None else out + options.ridge * v
+
+    message = (
+        f"the linear solve of the implicit derivative did not converge ({name}, {n} unknowns): "
+        "dF/dx is singular, not finite, too badly conditioned, or not of the kind this method "
+        "needs; choose another linear_solver ('gmres', 'normal_cg', 'lsmr', or 'lu' if it fits in "
+        "memory), singular='minimum_norm', or a ridge"
+    )
+
+    def solve(product, v):
+        # Cotangents can be so small that their squares underflow inside a Krylov method.
+        largest = jnp.max(jnp.abs(v))
+        unit = jnp.where(largest > 0, largest, 1)
+        v = v / unit
+        ended = jnp.asarray(True)
+        if isinstance(solver, str):
+            transpose = jax.linear_transpose(product, struct)
+            keep = precondition or (lambda u: u)
+            z = _krylov(solver, product, lambda u: transpose(u)[0], v, tolerance, keep)
+        else:
+            out = _lineax(solver, product, v, precondition)
+            z, ended = out.value, out.result == lx.RESULTS.successful
+        if options.singular == "minimum_norm":
+            bad = ~ended | jnp.any(~jnp.isfinite(z))
+        else:
+            # The residual itself, not the method's own account of how it ended.
+            bad = ~(jnp.max(jnp.abs(product(z) - v)) <= accepted)
+        return _finish(z * unit, bad, options.singular, message)
+
+    return jax.lax.custom_linear_solve(matvec, b, solve, solve)

@@ -1,0 +1,225 @@
+"""The verbs `root` and `fixed_point`: solve equations, with the implicit derivative."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optimistix as optx
+from jaxtyping import PyTree
+
+from ..errors import InputError
+from .checks import as_unknown, same_structure
+from .implicit import implicit
+from .iterate import Solution, Tolerance, check_converged, check_steps, iterate, tolerance
+from .solvers.dogleg import Dogleg
+from .solvers.fixed_point import Anderson, PlainIteration
+from .trees import from_vector, real_dtype, to_vector
+
+
+def root(
+    condition: Callable[..., PyTree],
+    x0: PyTree,
+    *theta: Any,
+    method: Any = "auto",
+    rtol: Any = None,
+    atol: Any = None,
+    max_steps: int = 100,
+    throw: bool = True,
+    full: bool = False,
+    options: dict[str, Any] | None = None,
+    **implicit_options: Any,
+) -> Any:
+    """Finds x with `condition(x, *theta) = 0`, differentiable in `theta`.
+
+    Args:
+        condition: F, with a value of the structure and shapes of `x`.
+        x0: initial guess, a pytree of arrays; has no influence on the derivative.
+        *theta: parameters; the result has derivatives with respect to their arrays, and to traced
+            values that `condition` closes over.
+        method: `"auto"` (Newton's method in a trust region), or a root finder or least-squares
+            solver of optimistix (which brings its own tolerances).
+        rtol: relative tolerance of x; by default 1e-8 in double, 1e-4 in single precision.
+        atol: absolute tolerance of x; by default 1e-10 in double, 1e-6 in single precision.
+        max_steps: steps allowed.
+        throw: raise if the method did not converge.
+        full: return a `Solution` and not just its value.
+        options: passed to an optimistix method (such as `lower` and `upper` for bisection).
+        **implicit_options: `linear_solver`, `symmetric`, `singular`, `ridge`, `rcond`,
+            `preconditioner`, `refine`, `certify`, as in `implicit`.
+
+    Returns:
+        x, or a `Solution` if `full`.
+
+    Raises:
+        InputError: F is not shaped like `x`, or an option is out of its range.
+        SolveError: no convergence. DerivativeError: no derivative at the solution. (Inside `jit`
+            both are Equinox's runtime errors.)
+    """
+    x0 = as_unknown(x0, "the initial guess x0")
+    pure = eqx.filter_closure_convert(condition, x0, *theta)
+    same_structure(jax.eval_shape(lambda: pure(x0, *theta)), x0, "the value of the condition", "x0")
+    check_steps(max_steps)
+    tol = tolerance(real_dtype(x0), rtol, atol)
+
+    def equations(x, pure, *theta):
+        return pure(x, *theta)
+
+    @implicit(equations, has_aux=True, throw=throw, **checked_options(implicit_options))
+    def solve(x0, pure, *theta):
+        if isinstance(method, str):
+            if method not in ("auto", "newton", "dogleg"):
+                raise InputError(
+                    f"method={method!r} is not known; use 'auto' or a solver of optimistix"
+                )
+            unravel = from_vector(x0)
+
+            def vector_equations(v):
+                return to_vector(pure(unravel(v), *theta))
+
+            x, _, solution = iterate(
+                Dogleg(tol), vector_equations, to_vector(x0), max_steps=max_steps
+            )
+            return unravel(x), solution
+        return _optimistix_root(method, pure, x0, theta, max_steps, options)
+
+    x, solution = solve(x0, pure, *theta)
+    return finish(x, solution, full, throw, "root")
+
+
+def fixed_point(
+    mapping: Callable[..., PyTree],
+    x0: PyTree,
+    *theta: Any,
+    method: Literal["anderson", "plain", "newton"] | Any = "anderson",
+    depth: int = 5,
+    damping: float = 0.0,
+    rtol: Any = None,
+    atol: Any = None,
+    max_steps: int = 1000,
+    throw: bool = True,
+    full: bool = False,
+    **implicit_options: Any,
+) -> Any:
+    """Finds x with `mapping(x, *theta) = x`, differentiable in `theta`.
+
+    Args:
+        mapping: T, with a value of the structure and shapes of `x`.
+        x0: initial guess, a pytree of arrays; has no influence on the derivative.
+        *theta: parameters; the result has derivatives with respect to their arrays, and to traced
+            values that `mapping` closes over.
+        method: `"anderson"` (acceleration of the iteration x <- T(x) by its last `depth` steps),
+            `"plain"` (that iteration, with damping), or `"newton"` (on x - T(x) = 0).
+        depth: history length of `"anderson"`.
+        damping: weight of the old iterate in `"plain"`, at least 0 and less than 1.
+        rtol: relative tolerance on |T(x) - x|; default 1e-8 in double, 1e-4 in single precision.
+        atol: absolute tolerance on |T(x) - x|; default 1e-10 in double, 1e-6 in single precision.
+        max_steps: steps allowed.
+        throw: raise if the method did not converge.
+        full: return a `Solution` and not just its value.
+        **implicit_options: as in `implicit`.
+
+    Returns:
+        x, or a `Solution` if `full`.
+
+    Raises:
+        InputError, SolveError, DerivativeError: as in `root`.
+    """
+    x0 = as_unknown(x0, "the initial guess x0")
+    pure = eqx.filter_closure_convert(mapping, x0, *theta)
+    same_structure(jax.eval_shape(lambda: pure(x0, *theta)), x0, "the value of the map", "x0")
+    check_steps(max_steps)
+    tol = tolerance(real_dtype(x0), rtol, atol)
+    solver = _fixed_point_method(method, tol, depth, damping)
+
+    def equations(x, pure, *theta):
+        return jax.tree.map(lambda u, v: u - v, x, pure(x, *theta))
+
+    @implicit(equations, has_aux=True, throw=throw, **checked_options(implicit_options))
+    def solve(x0, pure, *theta):
+        unravel = from_vector(x0)
+
+        def vector_map(v):
+            return to_vector(pure(unravel(v), *theta))
+
+        def vector_equations(v):
+            return v - vector_map(v)
+
+        problem = vector_equations if isinstance(solver, Dogleg) else vector_map
+        x, _, solution = iterate(solver, problem, to_vector(x0), max_steps=max_steps)
+        return unravel(x), solution
+
+    x, solution = solve(x0, pure, *theta)
+    return finish(x, solution, full, throw, "fixed_point")
+
+
+def _fixed_point_method(method, tol: Tolerance, depth, damping):
+    if method == "plain":
+        if not 0 <= damping < 1:
+            raise InputError(f"damping={damping} must be at least 0 and less than 1")
+        return PlainIteration(tol, damping)
+    if method == "anderson":
+        if depth < 1:
+            raise InputError(f"depth={depth} must be at least 1")
+        return Anderson(tol, depth)
+    if method == "newton":
+        return Dogleg(tol)
+    raise InputError(f"method={method!r} is not known; use 'anderson', 'plain' or 'newton'")
+
+
+_IMPLICIT_OPTIONS = (
+    "linear_solver",
+    "symmetric",
+    "singular",
+    "ridge",
+    "rcond",
+    "preconditioner",
+    "refine",
+    "certify",
+)
+
+
+def checked_options(implicit_options: dict[str, Any]) -> dict[str, Any]:
+    """Raises `InputError` unless all are options of `implicit`."""
+    for name in implicit_options:
+        if name not in _IMPLICIT_OPTIONS:
+            raise InputError(
+                f"there is no option {name!r}; parameters of the problem are passed by position, "
+                f"and options of the derivative are {', '.join(_IMPLICIT_OPTIONS)}"
+            )
+    return implicit_options
+
+
+def finish(x: PyTree, solution: Solution, full: bool, throw: bool, verb: str) -> Any:
+    """Checks convergence and puts the differentiable value into the `Solution`."""
+    solution = eqx.tree_at(lambda s: s.value, solution, x, is_leaf=lambda v: v is None)
+    if throw:
+        advice = "try another initial guess, more max_steps, or a looser rtol and atol"
+        solution = check_converged(solution, f"rootflow.{verb}", advice)
+    return solution if full else solution.value
+
+
+def _optimistix_root(method, pure, x0, theta, max_steps, options):
+    def equations(x, args):
+        del args
+        return pure(x, *theta)
+
+    settings: dict[str, Any] = dict(max_steps=max_steps, throw=False, options=options)
+    if isinstance(method, optx.AbstractLeastSquaresSolver):
+        found = optx.least_squares(equations, method, x0, None, **settings)
+    elif isinstance(method, optx.AbstractRootFinder):
+        found = optx.root_find(equations, method, x0, None, **settings)
+    else:
+        raise InputError(
+            f"method must be a name, or a root finder or least-squares solver of optimistix, not "
+            f"{method!r}"
+        )
+    return found.value, from_optimistix(found)
+
+
+def from_optimistix(found: optx.Solution) -> Solution:
+    """The account of an optimistix solve, in this package's terms."""
+    converged = found.result == optx.RESULTS.successful
+    error = jnp.where(converged, 1.0, jnp.inf)
+    return Solution(found.value, converged, jnp.asarray(found.stats["num_steps"]), error)

@@ -1,0 +1,116 @@
+"""What every constraint set offers: a projection and a membership test."""
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PyTree
+
+from ...errors import InputError
+from ..checks import concrete
+
+
+class Set(eqx.Module):
+    """A closed set with a Euclidean projection.
+
+    Sets of vectors act along the last axis of an array, and leading axes are a Cartesian power: the
+    simplex applied to a matrix constrains every row. Sets of single numbers act on every number of
+    a pytree. The numbers that describe a set may be traced, and the projection has derivatives with
+    respect to them; invalid ones raise `InputError` as soon as their value is known.
+    """
+
+    @abc.abstractmethod
+    def project(self, x: PyTree) -> PyTree:
+        """The point of the set that is nearest to `x`, with the structure of `x`."""
+
+    @abc.abstractmethod
+    def violation(self, x: PyTree) -> Float[Array, ""]:
+        """The largest amount by which `x` violates one of the set's constraints; 0 inside."""
+
+    def contains(self, x: PyTree, tol: Any = None) -> Bool[Array, ""]:
+        """Whether `x` satisfies every constraint to `tol` (default: the root of round-off)."""
+        if tol is None:
+            dtype = jnp.result_type(*jax.tree.leaves(x), jnp.float32)
+            tol = float(jnp.finfo(dtype).eps) ** 0.5
+        return self.violation(x) <= tol
+
+
+def numbers(value: Any) -> Any:
+    """Field converter: NumPy arrays and lists become JAX arrays, so that a set is a pytree.
+
+    Python numbers stay, as they take on the type of whatever they are combined with.
+    """
+    return jnp.asarray(value) if isinstance(value, (np.ndarray, np.generic, list, tuple)) else value
+
+
+def known_and(value: Any, bad: Callable[[np.ndarray], Any]) -> bool:
+    """Whether a value that is known at trace time is bad."""
+    if value is None:
+        return False
+    known = concrete(value)
+    return known is not None and bool(np.any(bad(known)))
+
+
+def require_positive(value: Any, name: str, owner: str, *, zero: bool = False) -> None:
+    """Raises unless a size such as a radius is positive (or zero, where that is allowed)."""
+    if known_and(value, lambda v: ~((v >= 0) if zero else (v > 0)) | ~np.isfinite(v)):
+        kind = "zero or a positive number" if zero else "a positive number"
+        raise InputError(f"{owner}: {name}={np.asarray(value)} must be {kind}")
+
+
+def require_ordered(lower: Any, upper: Any, owner: str) -> None:
+    """Raises if a lower bound is above its upper bound, or a bound is NaN."""
+    for name, value in (("lower", lower), ("upper", upper)):
+        if known_and(value, np.isnan):
+            raise InputError(
+                f"{owner}: the {name} bound contains NaN; use -inf or inf for no bound"
+            )
+    if lower is None or upper is None:
+        return
+    low, high = concrete(lower), concrete(upper)
+    if low is None or high is None:
+        return
+    try:
+        wrong = low > high
+    except ValueError as error:
+        raise InputError(
+            f"{owner}: lower has shape {low.shape} and upper {high.shape}, which do not match"
+        ) from error
+    if np.any(wrong):
+        at = tuple(int(i) for i in np.argwhere(wrong)[0]) if np.ndim(wrong) else ()
+        low, high = np.broadcast_arrays(low, high)
+        place = f" at index {at}" if at else ""
+        raise InputError(
+            f"{owner}: the lower bound {low[at]} is above the upper bound {high[at]}{place}, so "
+            "the set is empty"
+        )
+
+
+def vector(x: Any, owner: str, axes: int = 1) -> Array:
+    """The argument of a projection as a floating-point array with at least `axes` axes."""
+    if not eqx.is_array_like(x):
+        raise InputError(f"{owner} applies to one array, not to {type(x).__name__}")
+    x = jnp.asarray(x)
+    if x.ndim < axes:
+        raise InputError(
+            f"{owner} needs an array with at least {axes} axes, but got shape {x.shape}"
+        )
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
+
+
+def over_leading(function: Callable[..., Array], x: Array, axes: int = 1) -> Array:
+    """Applies a function of an array with `axes` axes over all leading axes."""
+    if x.ndim == axes:
+        return function(x)
+    flat = x.reshape((-1, *x.shape[x.ndim - axes :]))
+    return jax.vmap(function)(flat).reshape(x.shape)
+
+
+def largest(*amounts: Array) -> Float[Array, ""]:
+    """The largest entry of several arrays, and at least zero."""
+    top = [jnp.max(a, initial=0.0) for a in amounts]
+    return jnp.max(jnp.stack(top))

@@ -1,0 +1,108 @@
+"""Sets given by one linear equation or inequality, or by a system of equations."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ...errors import InputError
+from ..checks import concrete
+from .base import Set, known_and, largest, numbers, vector
+
+
+def _check_normal(normal: Any, owner: str) -> None:
+    if np.ndim(normal) != 1:
+        raise InputError(f"{owner}: normal must be a vector, but its shape is {np.shape(normal)}")
+    if known_and(normal, lambda a: ~np.any(a != 0) | ~np.all(np.isfinite(a))):
+        raise InputError(f"{owner}: normal={np.asarray(normal)} must be finite and not zero")
+
+
+def _check_length(x: Array, n: int, owner: str) -> None:
+    if x.shape[-1] != n:
+        raise InputError(f"{owner} lives in {n} dimensions, but the point has shape {x.shape}")
+
+
+class Hyperplane(Set):
+    """Vectors x with normal . x = offset, along the last axis."""
+
+    normal: Float[Array, " n"] = eqx.field(converter=numbers)
+    offset: Any = eqx.field(converter=numbers, default=0.0)
+
+    def __check_init__(self):
+        _check_normal(self.normal, "Hyperplane")
+
+    def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+        x, a = vector(x, "Hyperplane"), jnp.asarray(self.normal)
+        _check_length(x, a.shape[0], "Hyperplane")
+        return x - ((x @ a - self.offset) / (a @ a))[..., None] * a
+
+    def violation(self, x):
+        return largest(jnp.abs(vector(x, "Hyperplane") @ jnp.asarray(self.normal) - self.offset))
+
+
+class HalfSpace(Set):
+    """Vectors x with normal . x <= offset, along the last axis."""
+
+    normal: Float[Array, " n"] = eqx.field(converter=numbers)
+    offset: Any = eqx.field(converter=numbers, default=0.0)
+
+    def __check_init__(self):
+        _check_normal(self.normal, "HalfSpace")
+
+    def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+        x, a = vector(x, "HalfSpace"), jnp.asarray(self.normal)
+        _check_length(x, a.shape[0], "HalfSpace")
+        excess = x @ a - self.offset
+        return x - (jnp.where(excess > 0, excess, 0) / (a @ a))[..., None] * a
+
+    def violation(self, x):
+        return largest(vector(x, "HalfSpace") @ jnp.asarray(self.normal) - self.offset)
+
+
+class Affine(Set):
+    """Vectors x with matrix x = offset, along the last axis.
+
+    Attributes:
+        matrix: m equations for n unknowns, shape (m, n), of full row rank.
+        offset: right-hand side, shape (m,).
+
+    Raises:
+        InputError: shapes do not match, or the equations depend on each other.
+    """
+
+    matrix: Float[Array, "m n"] = eqx.field(converter=numbers)
+    offset: Float[Array, " m"] = eqx.field(converter=numbers)
+
+    def __check_init__(self):
+        check_system(self.matrix, self.offset, "Affine", "matrix", "offset")
+        known = concrete(self.matrix)
+        if known is not None and np.linalg.matrix_rank(known) < known.shape[0]:
+            raise InputError(
+                f"Affine: the {known.shape[0]} rows of matrix are linearly dependent (rank "
+                f"{np.linalg.matrix_rank(known)}); drop the redundant equations"
+            )
+
+    def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+        x, a = vector(x, "Affine"), jnp.asarray(self.matrix)
+        _check_length(x, a.shape[1], "Affine")
+        residual = x @ a.T - self.offset
+        dual = jnp.linalg.solve(a @ a.T, residual[..., None])[..., 0]
+        return x - dual @ a
+
+    def violation(self, x):
+        return largest(jnp.abs(vector(x, "Affine") @ jnp.asarray(self.matrix).T - self.offset))
+
+
+def check_system(matrix: Any, offset: Any, owner: str, name: str, other: str) -> None:
+    """Raises unless the shapes are (m, n) and (m,) and all known numbers are finite."""
+    shape, right = np.shape(matrix), np.shape(offset)
+    if len(shape) != 2 or right != shape[:1]:
+        raise InputError(
+            f"{owner}: {name} must have shape (m, n) and {other} shape (m,), but they have shapes "
+            f"{shape} and {right}"
+        )
+    for label, value in ((name, matrix), (other, offset)):
+        if known_and(value, np.isnan):
+            raise InputError(f"{owner}: {label} contains NaN")

@@ -1,0 +1,248 @@
+"""Polytopes whose projection is itself an optimisation problem, with its implicit derivative."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ...errors import InputError, SolveError
+from ..checks import concrete, raise_if
+from ..implicit import implicit
+from ..iterate import iterate, tolerance
+from ..solvers.interior_point import Constrained, InteriorPoint, polish
+from ..solvers.newton import Newton
+from .base import Set, known_and, largest, numbers, over_leading, vector
+from .linear import check_system
+
+
+def _quadratic_kkt(unknown, x, matrix, offset, eq_matrix, eq_offset):
+    z, nu, lam = unknown
+    gradient = z - x + matrix.T @ lam + eq_matrix.T @ nu
+    return gradient, eq_matrix @ z - eq_offset, lam * (matrix @ z - offset)
+
+
+@implicit(_quadratic_kkt, singular="minimum_norm", has_aux=True, throw=False)
+def _nearest(init, x, matrix, offset, eq_matrix, eq_offset):
+    problem = Constrained(
+        lambda z: 0.5 * jnp.sum((z - x) ** 2),
+        lambda z: eq_matrix @ z - eq_offset,
+        lambda z: matrix @ z - offset,
+    )
+    method = InteriorPoint(tolerance(x.dtype, None, None))
+    z, state, solution = iterate(method, problem, x, max_steps=100)
+    polished, dual, _ = polish(problem, z, state)
+    done = solution.converged
+    pick = lambda new, old: jnp.where(done, new, old)
+    return (pick(polished, z), pick(dual.nu, state.nu), pick(dual.lam, state.lam)), done
+
+
+class Polyhedron(Set):
+    """Vectors x with matrix x <= offset and eq_matrix x = eq_offset, along the last axis.
+
+    The projection is a quadratic programme, solved by an interior-point method; where constraints
+    depend on each other its derivative is still that of the projection.
+
+    Attributes:
+        matrix: inequalities, shape (m, n).
+        offset: their right-hand side, shape (m,).
+        eq_matrix: equations, shape (p, n), or None.
+        eq_offset: their right-hand side, shape (p,), or None.
+
+    Raises:
+        InputError: shapes do not match. SolveError: at a projection, if there is no such x.
+    """
+
+    matrix: Float[Array, "m n"] = eqx.field(converter=numbers)
+    offset: Float[Array, " m"] = eqx.field(converter=numbers)
+    eq_matrix: Float[Array, "p n"] | None = eqx.field(converter=numbers, default=None)
+    eq_offset: Float[Array, " p"] | None = eqx.field(converter=numbers, default=None)
+
+    def __check_init__(self):
+        check_system(self.matrix, self.offset, "Polyhedron", "matrix", "offset")
+        if (self.eq_matrix is None) != (self.eq_offset is None):
+            raise InputError("Polyhedron: give both eq_matrix and eq_offset, or neither")
+        if self.eq_matrix is not None:
+            check_system(self.eq_matrix, self.eq_offset, "Polyhedron", "eq_matrix", "eq_offset")
+            if np.shape(self.eq_matrix)[1] != np.shape(self.matrix)[1]:
+                raise InputError(
+                    f"Polyhedron: matrix has {np.shape(self.matrix)[1]} columns and eq_matrix "
+                    f"{np.shape(self.eq_matrix)[1]}; both must have one for each unknown"
+                )
+
+    def _equations(self, dtype):
+        if self.eq_matrix is None:
+            return jnp.zeros((0, np.shape(self.matrix)[1]), dtype), jnp.zeros(0, dtype)
+        return jnp.asarray(self.eq_matrix, dtype), jnp.asarray(self.eq_offset, dtype)
+
+    def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+        x = vector(x, "Polyhedron")
+        if x.shape[-1] != np.shape(self.matrix)[1]:
+            raise InputError(
+                f"Polyhedron lives in {np.shape(self.matrix)[1]} dimensions, but the point has "
+                f"shape {x.shape}"
+            )
+        matrix, offset = jnp.asarray(self.matrix, x.dtype), jnp.asarray(self.offset, x.dtype)
+        equations = self._equations(x.dtype)
+
+        def one(v):
+            (z, _, _), done = _nearest(None, v, matrix, offset, *equations)
+            message = (
+                "the projection on a Polyhedron did not converge; most likely the inequalities "
+                "and equations contradict each other, so that the set is empty"
+            )
+            return raise_if(z, ~done, message, SolveError)
+
+        return over_leading(one, x)
+
+    def violation(self, x):
+        x = vector(x, "Polyhedron")
+        matrix, offset = self._equations(x.dtype)
+        above = x @ jnp.asarray(self.matrix).T - self.offset
+        return largest(above, jnp.abs(x @ matrix.T - offset))
+
+
+def _l2_plan(duals, x):
+    u, v = duals
+    moved = x + u[:, None] + v[None, :]
+    return jnp.where(moved > 0, moved, 0)
+
+
+def _kl_plan(duals, log_x):
+    u, v = duals
+    return jnp.exp(log_x + u[:, None] + v[None, :])
+
+
+def _marginal_error(plan):
+    def error(duals, x, rows, columns):
+        p = plan(duals, x)
+        return jnp.sum(p, axis=1) - rows, jnp.sum(p, axis=0) - columns
+
+    return error
+
+
+def _minimise_dual(potential, start, x, rows, columns):
+    """The dual of a projection on a transport polytope: smooth, convex, flat in one direction."""
+    n = rows.shape[0]
+
+    def dual(z):
+        u, v = z[:n], z[n:]
+        return jnp.sum(potential((u, v), x)) - jnp.vdot(rows, u) - jnp.vdot(columns, v)
+
+    method = Newton(tolerance(x.dtype, None, None), singular=jnp.max(rows))
+    z, _, solution = iterate(method, dual, jnp.concatenate(start), max_steps=200)
+    return (z[:n], z[n:]), solution.converged
+
+
+@implicit(_marginal_error(_l2_plan), singular="minimum_norm", has_aux=True, throw=False)
+def _l2_duals(init, x, rows, columns):
+    n, m = x.shape
+    u = (rows - jnp.sum(x, axis=1)) / m
+    v = (columns - jnp.sum(x + u[:, None], axis=0)) / n
+    return _minimise_dual(lambda d, x: 0.5 * _l2_plan(d, x) ** 2, (u, v), x, rows, columns)
+
+
+@implicit(_marginal_error(_kl_plan), singular="minimum_norm", has_aux=True, throw=False)
+def _kl_duals(init, log_x, rows, columns):
+    # Two sweeps of Sinkhorn's iteration are a safe start for Newton's method.
+    tiny = jnp.finfo(log_x.dtype).tiny
+    log_rows, log_columns = jnp.log(jnp.maximum(rows, tiny)), jnp.log(jnp.maximum(columns, tiny))
+    v = jnp.zeros_like(columns)
+    for _ in range(2):
+        u = log_rows - jax.nn.logsumexp(log_x + v[None, :], axis=1)
+        v = log_columns - jax.nn.logsumexp(log_x + u[:, None], axis=0)
+    return _minimise_dual(_kl_plan, (u, v), log_x, rows, columns)
+
+
+def _transport(duals, plan, x, rows, columns):
+    def one(v):
+        found, done = duals(None, v, rows, columns)
+        message = (
+            "the projection on a transport polytope did not converge; check that the sums of rows "
+            "and columns are finite, not negative, and have equal totals"
+        )
+        return plan(raise_if(found, ~done, message, SolveError), v)
+
+    return over_leading(one, x, 2)
+
+
+class TransportPolytope(Set):
+    """Non-negative matrices with given row and column sums, in the last two axes.
+
+    Attributes:
+        rows: the sum of every row, shape (n,).
+        columns: the sum of every column, shape (m,).
+
+    Raises:
+        InputError: a sum is negative, or the totals of rows and columns differ.
+    """
+
+    rows: Float[Array, " n"] = eqx.field(converter=numbers)
+    columns: Float[Array, " m"] = eqx.field(converter=numbers)
+
+    def __check_init__(self):
+        for name, value in (("rows", self.rows), ("columns", self.columns)):
+            if np.ndim(value) != 1:
+                raise InputError(
+                    f"TransportPolytope: {name} must be a vector, but has shape {np.shape(value)}"
+                )
+            if known_and(value, lambda v: ~(v >= 0)):
+                raise InputError(
+                    f"TransportPolytope: {name}={np.asarray(value)} must not be negative"
+                )
+        rows, columns = concrete(self.rows), concrete(self.columns)
+        if rows is not None and columns is not None:
+            left, right = rows.sum(), columns.sum()
+            if abs(left - right) > 1e-5 * max(left, right, 1e-30):
+                raise InputError(
+                    f"TransportPolytope: the rows sum to {left} and the columns to {right}; both "
+                    "totals must be equal, or no matrix has these sums"
+                )
+
+    def _sums(self, x):
+        shape = (np.shape(self.rows)[0], np.shape(self.columns)[0])
+        if x.shape[-2:] != shape:
+            raise InputError(
+                f"TransportPolytope: the matrix must have shape {shape}, but has {x.shape}"
+            )
+        return jnp.asarray(self.rows, x.dtype), jnp.asarray(self.columns, x.dtype)
+
+    def project(self, x: Float[Array, "*b n m"]) -> Float[Array, "*b n m"]:
+        x = vector(x, "TransportPolytope", 2)
+        return _transport(_l2_duals, _l2_plan, x, *self._sums(x))
+
+    def project_kl(self, log_x: Float[Array, "*b n m"]) -> Float[Array, "*b n m"]:
+        """The nearest matrix in Kullback-Leibler divergence to exp(log_x): entropic transport."""
+        log_x = vector(log_x, "TransportPolytope", 2)
+        return _transport(_kl_duals, _kl_plan, log_x, *self._sums(log_x))
+
+    def violation(self, x):
+        x = vector(x, "TransportPolytope", 2)
+        rows, columns = self._sums(x)
+        by_row, by_column = jnp.sum(x, axis=-1) - rows, jnp.sum(x, axis=-2) - columns
+        return largest(-x, jnp.abs(by_row), jnp.abs(by_column))
+
+
+class Birkhoff(Set):
+    """Doubly stochastic matrices: non-negative, all rows and columns sum to one."""
+
+    def _polytope(self, x: Any) -> TransportPolytope:
+        if x.shape[-1] != x.shape[-2]:
+            raise InputError(f"Birkhoff needs a square matrix, not shape {x.shape}")
+        ones = jnp.ones(x.shape[-1], x.dtype)
+        return TransportPolytope(ones, ones)
+
+    def project(self, x: Float[Array, "*b n n"]) -> Float[Array, "*b n n"]:
+        x = vector(x, "Birkhoff", 2)
+        return self._polytope(x).project(x)
+
+    def project_kl(self, log_x: Float[Array, "*b n n"]) -> Float[Array, "*b n n"]:
+        """The nearest matrix in Kullback-Leibler divergence to exp(log_x)."""
+        log_x = vector(log_x, "Birkhoff", 2)
+        return self._polytope(log_x).project_kl(log_x)
+
+    def violation(self, x):
+        x = vector(x, "Birkhoff", 2)
+        return self._polytope(x).violation(x)

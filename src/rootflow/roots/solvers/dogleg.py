@@ -1,0 +1,90 @@
+"""Newton's method for systems of equations, kept from diverging by a trust region.
+
+Powell's dogleg (M. J. D. Powell, "A hybrid method for nonlinear equations", 1970; Nocedal and
+Wright, Numerical Optimization, 2nd edition, section 11.2): the Newton step where it is trusted,
+otherwise a step towards it by way of the best step along the gradient of |F|^2.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..iterate import Function, Tolerance, Vector
+from ..linear import LinearOptions, solve_jacobian
+
+
+class _State(NamedTuple):
+    value: Vector
+    radius: Float[Array, ""]
+
+
+class Dogleg(eqx.Module):
+    """Newton's method with a trust region; `problem` is the function F.
+
+    Attributes:
+        tolerance: the iteration ends when a Newton step is this small; as its error is then about
+            the square of that step, the result is usually much better.
+        linear: how the Newton step is computed; small systems are factorised, large ones solved
+            by a Krylov method.
+    """
+
+    tolerance: Tolerance
+    linear: LinearOptions = eqx.field(static=True, default=LinearOptions(singular="nan"))
+
+    def init(self, problem: Function, x: Vector) -> _State:
+        return _State(problem(x), jnp.asarray(jnp.inf, x.dtype))
+
+    def step(self, problem: Function, x: Vector, state: _State):
+        value, radius = state
+        _, tangent = jax.linearize(problem, x)
+        newton = solve_jacobian(problem, x, -value, self.linear)
+        singular = ~jnp.all(jnp.isfinite(newton))
+        (descent,) = jax.linear_transpose(tangent, x)(-value)
+        slope, bend = jnp.vdot(descent, descent), tangent(descent)
+        cauchy = descent * _ratio(slope, jnp.vdot(bend, bend))
+        newton = jnp.where(singular, cauchy, newton)
+        step = _dogleg(cauchy, newton, radius)
+
+        trial = problem(x + step)
+        before = jnp.vdot(value, value)
+        after = jnp.vdot(trial, trial)
+        linear = value + tangent(step)
+        predicted = before - jnp.vdot(linear, linear)
+        gain = jnp.where(jnp.isfinite(after), _ratio(before - after, predicted), -1.0)
+        error = self.tolerance.scaled(newton, x)
+        error = jnp.where(singular, jnp.inf, error)
+        # At round-off level no step reduces |F| any more; a tiny Newton step is then the proof.
+        found = (error <= 1) | (before == 0)
+        accept = (gain > 1e-4) | (found & jnp.isfinite(after) & (after <= before))
+        length = jnp.linalg.norm(step)
+        radius = jnp.where(
+            gain < 0.25,
+            0.25 * length,
+            jnp.where((gain > 0.75) & (length >= 0.99 * radius), 2 * radius, radius),
+        )
+        x = jnp.where(accept, x + step, x)
+        value = jnp.where(accept, trial, value)
+        stuck = (length == 0) & (before > 0) | ~jnp.isfinite(before)
+        error = jnp.where(before == 0, 0.0, jnp.where(stuck & ~found, jnp.nan, error))
+        return x, _State(value, radius), error
+
+
+def _ratio(a, b):
+    return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
+
+
+def _dogleg(cauchy, newton, radius):
+    """The point on the path 0 - cauchy - newton at distance `radius` from 0, or its end."""
+    bounded = jnp.where(jnp.isfinite(radius), radius, 0)
+    shortest = jnp.linalg.norm(cauchy)
+    along_gradient = cauchy * _ratio(bounded, shortest)
+    leg = newton - cauchy
+    a, b = jnp.vdot(leg, leg), jnp.vdot(cauchy, leg)
+    c = shortest**2 - bounded**2
+    t = _ratio(-b + jnp.sqrt(jnp.maximum(b * b - a * c, 0)), a)
+    on_leg = cauchy + jnp.clip(t, 0, 1) * leg
+    short = jnp.where(shortest >= radius, along_gradient, on_leg)
+    return jnp.where(jnp.linalg.norm(newton) <= radius, newton, short)

@@ -1,0 +1,155 @@
+"""Accelerated proximal and projected gradient, with a semismooth Newton step to finish.
+
+FISTA (Beck and Teboulle 2009) with a backtracking step size and the gradient restart of O'Donoghue
+and Candes (2015). For small problems every block of such steps is followed by one Newton step on
+x - prox(x - step * gradient) = 0, kept if it reduces that residual: once the active set is right,
+that step lands on the solution.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ..iterate import Tolerance, Vector
+from ..linear import LinearOptions, jacobian_matrix, solve_matrix
+
+
+class Composite(NamedTuple):
+    """min f(x) + g(x): `f` is smooth, `prox(v, step)` is the proximal operator of step * g."""
+
+    f: Callable[[Vector], Array]
+    prox: Callable[[Vector, Array], Vector]
+
+
+class FistaState(NamedTuple):
+    """The extrapolated point, its momentum, and the step size."""
+
+    ahead: Vector
+    momentum: Float[Array, ""]
+    step: Float[Array, ""]
+
+
+def first_step_size(f: Callable[[Vector], Array], x: Vector) -> Float[Array, ""]:
+    """The inverse of the curvature of f along its gradient at x; backtracking shortens it."""
+    gradient, product = jax.linearize(jax.grad(f), x)
+    along = product(gradient)
+    curvature = jnp.abs(jnp.vdot(gradient, along))
+    size = jnp.vdot(gradient, gradient)
+    usable = (curvature > 1e-12 * size) & jnp.isfinite(curvature) & (size > 0)
+    return jnp.where(usable, size / jnp.where(usable, curvature, 1), 1).astype(x.dtype)
+
+
+def backtrack(
+    problem: Composite, at: Vector, value: Array, gradient: Vector, step: Array
+) -> tuple[Vector, Array]:
+    """A proximal step from `at`, its size halved until f lies below its quadratic model there."""
+    noise = 10 * jnp.finfo(at.dtype).eps * jnp.abs(value)
+
+    def attempt(step):
+        point = problem.prox(at - step * gradient, step)
+        move = point - at
+        model = value + jnp.vdot(gradient, move) + 0.5 * jnp.vdot(move, move) / step
+        return point, problem.f(point) <= model + noise
+
+    def proceed(carry):
+        _, _, enough, k = carry
+        return ~enough & (k < 60)
+
+    def halve(carry):
+        _, step, _, k = carry
+        point, enough = attempt(0.5 * step)
+        return point, 0.5 * step, enough, k + 1
+
+    # The first attempt inside the loop as well, so that f and prox are compiled once.
+    start = (at, 2 * step, jnp.asarray(False), 0)
+    point, step, _, _ = jax.lax.while_loop(proceed, halve, start)
+    return point, step
+
+
+class ProximalGradient(eqx.Module):
+    """One or more FISTA steps and, if asked, a Newton step.
+
+    Attributes:
+        tolerance: of the residual x - prox(x - step * gradient).
+        accelerated: whether to extrapolate.
+        block: FISTA steps in each step of this method.
+        newton: whether a semismooth Newton step follows (needs the dense Jacobian).
+        step_size: a fixed step size, or None for backtracking.
+        feasible: whether prox is a projection, so that f alone judges a Newton step.
+    """
+
+    tolerance: Tolerance
+    accelerated: bool = eqx.field(static=True, default=True)
+    block: int = eqx.field(static=True, default=1)
+    newton: bool = eqx.field(static=True, default=False)
+    step_size: Array | float | None = None
+    feasible: bool = eqx.field(static=True, default=False)
+
+    def init(self, problem: Composite, x: Vector) -> FistaState:
+        if self.step_size is None:
+            size = first_step_size(problem.f, x)
+        else:
+            size = jnp.asarray(self.step_size, x.dtype)
+        return FistaState(x, jnp.ones((), x.dtype), size)
+
+    def step(self, problem: Composite, x: Vector, state: FistaState):
+        if self.block == 1:
+            x, state, residual = self._fista(problem, x, state)
+        else:
+
+            def inner(_, carry):
+                x, state, _ = carry
+                return self._fista(problem, x, state)
+
+            start = (x, state, jnp.zeros_like(x))
+            x, state, residual = jax.lax.fori_loop(0, self.block, inner, start)
+        error = self.tolerance.scaled(residual, x)
+        if self.newton:
+            x, state, error = self._polish(problem, x, state, error)
+        return x, state, error
+
+    def _fista(self, problem, x, state):
+        ahead, momentum, size = state
+        value, gradient = jax.value_and_grad(problem.f)(ahead)
+        if self.step_size is None:
+            point, size = backtrack(problem, ahead, value, gradient, size)
+        else:
+            point = problem.prox(ahead - size * gradient, size)
+        residual = point - ahead
+        if not self.accelerated:
+            return point, FistaState(point, momentum, size), residual
+        uphill = jnp.vdot(ahead - point, point - x) > 0
+        old = jnp.where(uphill, 1.0, momentum)
+        new = 0.5 * (1 + jnp.sqrt(1 + 4 * old * old))
+        weight = jnp.where(uphill, 0.0, (old - 1) / new)
+        return point, FistaState(point + weight * (point - x), new, size), residual
+
+    def _polish(self, problem, x, state, error):
+        size = state.step
+        gradient = jax.grad(problem.f)
+
+        def residual(v):
+            return v - problem.prox(v - size * gradient(v), size)
+
+        here = residual(x)
+        matrix = jacobian_matrix(residual, x)
+        move = solve_matrix(matrix, here, LinearOptions(singular="nan"))
+        # A projection or threshold of the Newton point keeps it feasible, with exact zeros.
+        candidate = x - move
+        candidate = candidate - residual(candidate)
+        there = residual(candidate)
+        finite = jnp.all(jnp.isfinite(there))
+        better: Bool[Array, ""] = finite & (jnp.linalg.norm(there) <= 0.5 * jnp.linalg.norm(here))
+        if self.feasible:
+            # Newton's method does not know a minimum from a saddle.
+            before, after = problem.f(x), problem.f(candidate)
+            better &= after <= before + 10 * jnp.finfo(x.dtype).eps * jnp.abs(before)
+        after_error = self.tolerance.scaled(there, candidate)
+        x = jnp.where(better, candidate, x)
+        ahead = jnp.where(better, candidate, state.ahead)
+        momentum = jnp.where(better, 1.0, state.momentum).astype(x.dtype)
+        return x, FistaState(ahead, momentum, size), jnp.where(better, after_error, error)
