@@ -1,0 +1,53 @@
+"""`python -m benchmarks`: runs the comparisons and writes the table."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import jax
+
+import benchmarks
+from rootflow import _machine
+
+from .harness import runner, table
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line and returns its exit code: 1 if a row failed, 2 for bad arguments."""
+    known = runner.names(benchmarks.__path__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Times rootflow beside its peers. The peers come with the extra 'bench'.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(known)}")
+    parser.add_argument(
+        "--out", type=Path, default=Path("benchmarks/results"), help="folder for the two tables"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="one pair a row, to see that everything works"
+    )
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in known]
+    if unknown:
+        parser.error(f"no comparison named {', '.join(unknown)}; there are {', '.join(known)}")
+    if options.out.exists() and not options.out.is_dir():
+        parser.error(f"--out {options.out} is a file: name a folder")
+
+    jax.config.update("jax_enable_x64", True)
+    lines = runner.run(
+        "benchmarks",
+        options.names or known,
+        quick=options.quick,
+        tell=lambda line: print(table.brief(line), file=sys.stderr, flush=True),
+    )
+    machine = _machine.describe(("jax", "jaxlib", "equinox", "numpy", "scipy"))
+    for path in table.write(options.out, lines, machine):
+        print(path)
+    for line in lines:
+        if line["traceback"]:
+            print(line["traceback"], file=sys.stderr)
+    return 1 if any(line["failure"] for line in lines) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

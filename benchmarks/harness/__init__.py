@@ -1,0 +1,1 @@
+"""Finds comparisons, times them in pairs and writes the table."""

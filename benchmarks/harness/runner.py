@@ -1,0 +1,88 @@
+"""Runs comparisons and gathers their lines."""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+import traceback
+from collections.abc import Callable, Sequence
+
+from . import timing
+from .comparison import Comparison, Row
+from .table import Line
+
+
+def names(paths: Sequence[str]) -> list[str]:
+    """The comparisons in the folders `paths` (a package's `__path__`), sorted."""
+    found = pkgutil.iter_modules(paths)
+    return sorted(m.name for m in found if not m.ispkg and not m.name.startswith("_"))
+
+
+def run(
+    package: str,
+    chosen: Sequence[str],
+    *,
+    quick: bool = False,
+    tell: Callable[[Line], None] = lambda line: None,
+) -> list[Line]:
+    """Runs the comparisons `chosen`, modules of `package`; a row that fails does not stop the rest.
+
+    Args:
+        package: the importable package that holds the comparisons.
+        chosen: names of its modules.
+        quick: fewer pairs and smaller problems, to see that everything works.
+        tell: called with each line as it is measured.
+
+    Returns:
+        One line a row.
+    """
+    lines = []
+    for name in chosen:
+        comparison = importlib.import_module(f"{package}.{name}").COMPARISON
+        for row in comparison.rows(quick):
+            line = measure(name, comparison, row, quick=quick)
+            tell(line)
+            lines.append(line)
+    return lines
+
+
+def measure(name: str, comparison: Comparison, row: Row, *, quick: bool = False) -> Line:
+    """Times one row and judges it."""
+    peer = row.peer_name or comparison.peer
+    installed = importlib.util.find_spec(peer) is not None
+    line: Line = {
+        "comparison": name,
+        "title": comparison.title,
+        "row": row.name,
+        "kind": row.kind,
+        "peer_name": peer,
+        "peer_version": _version(peer) if installed else None,
+        "installed": installed,
+        "bar": row.bar,
+        "failure": None,
+        "traceback": None,
+        **dict.fromkeys(("ours", "peer", "ratio", "meets", "error_ours", "error_peer")),
+    }
+    take, pairs = (timing.first_call, 5) if row.kind == "first call" else (timing.warm, 15)
+    try:
+        taken = take(row.ours, row.peer if installed else None, 1 if quick else pairs)
+        line |= {"ours": taken.ours, "peer": taken.peer, "ratio": taken.ratio}
+        if row.error is not None:
+            line["error_ours"] = float(row.error(taken.ours_result))
+            if installed:
+                line["error_peer"] = float(row.error(taken.peer_result))
+    except Exception as error:
+        line |= {
+            "failure": f"failed: {type(error).__name__}",
+            "traceback": traceback.format_exc(),
+        }
+    if line["ratio"] is not None and row.bar is not None and line["failure"] is None:
+        line["meets"] = line["ratio"] <= row.bar
+    return line
+
+
+def _version(peer: str) -> str | None:
+    try:
+        return importlib.metadata.version(peer)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""Runs the entries of `rootflow.reproduce` and writes their records, pictures and pages."""
