@@ -16,7 +16,6 @@ from . import conditions
 from .checks import as_unknown
 from .implicit import implicit
 from .iterate import Method, Tolerance, check_steps, iterate, tolerance
-from .linear import DENSE_LIMIT
 from .prox import none
 from .root import checked_options, finish, from_optimistix
 from .sets import Set, Simplex
@@ -85,7 +84,7 @@ def argmin(
             returns residuals, and half the sum of their squares is minimised), or an optimiser of
             Optax;
             with `constraint` or `prox`: `"proximal_newton"` (accelerated steps and semismooth
-            Newton steps; the choice up to 256 unknowns), `"accelerated"` (FISTA),
+            Newton steps; the choice up to 128 unknowns), `"accelerated"` (FISTA),
             `"proximal_gradient"`, `"mirror_descent"` (simplex only, entropy), `"block"` (block
             coordinate descent over the rows of x, which is one matrix; the constraint or prox must
             apply to one row as well as to all);
@@ -165,7 +164,7 @@ def _choose_method(method, kinds, n):
         if kinds[2]:
             return "interior_point"
         if restricted:
-            return "proximal_newton" if n <= DENSE_LIMIT else "accelerated"
+            return "proximal_newton" if n <= _NEWTON_LIMIT else "accelerated"
         return "newton" if n <= _NEWTON_LIMIT else "lbfgs"
     allowed = ("interior_point",) if kinds[2] else _COMPOSITE if restricted else _SMOOTH
     if method not in allowed:
@@ -278,7 +277,7 @@ def _composite(task, constraint, prox, full, throw, options):
     else:
         newton = task.name == "proximal_newton"
         # A Newton step costs about as much as this many accelerated steps.
-        block = max(10, min(size(x0) // 4, 50)) if newton else 1
+        block = max(10, size(x0) // 5) if newton else 1
         solver = ProximalGradient(
             task.tolerance,
             accelerated=task.name != "proximal_gradient",
@@ -295,6 +294,9 @@ def _composite(task, constraint, prox, full, throw, options):
     def condition(x, size_used, objective, operator, *theta):
         return conditions.ProximalGradient(objective, operator, size_used)(x, *theta)
 
+    if size(x0) > _NEWTON_LIMIT:
+        # The identity minus a contraction: Krylov methods need few steps.
+        options = {"linear_solver": "bicgstab", **options}
     arguments = (size_used, task.objective, operator, *task.theta)
     x = _given(condition, x, arguments, options)
     return finish(x, solution, full, throw, "argmin")
@@ -404,6 +406,8 @@ def _constrained(task, equality, inequality, full, throw, options):
     def condition(x, objective, pure, *theta):
         return conditions.KKT(objective, *pure)(x, *theta)
 
+    # Indefinite, and formed already by the solver: not a matrix for a Krylov method.
+    options = {"linear_solver": "lu", **options}
     unknown = (unravel(x), nu, lam)
     x, nu, lam = _given(condition, unknown, (task.objective, pure, *task.theta), options)
     solution = eqx.tree_at(lambda s: s.dual, solution, (nu, lam), is_leaf=lambda node: node is None)

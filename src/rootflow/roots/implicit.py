@@ -51,10 +51,10 @@ def implicit(
             are not arrays (strings, None, functions) reach solver and condition untouched. Keyword
             arguments go to the condition under their names; those that it does not take must not
             be arrays (they are options of the solver).
-        linear_solver: `"auto"` (the Jacobian is formed and factorised up to 256 unknowns; above,
-            conjugate gradients if symmetric, else GMRES), or `"lu"`, `"qr"`, `"svd"`,
-            `"cholesky"`, `"cg"`, `"normal_cg"`, `"gmres"`, `"bicgstab"`, `"lsmr"`, or a solver
-            object of lineax.
+        linear_solver: `"auto"` (the Jacobian is formed and factorised up to 256 unknowns, above
+            GMRES; if symmetric, up to 128 unknowns, above conjugate gradients), or `"lu"`, `"qr"`,
+            `"svd"`, `"cholesky"`, `"cg"`, `"normal_cg"`, `"gmres"`, `"bicgstab"`, `"lsmr"`, or a
+            solver object of lineax.
         has_aux: the solver returns `(x, aux)`; `aux` is passed on without a derivative.
         symmetric: whether dF/dx is symmetric and definite, as for the gradient of a function at
             its minimum. The default asks the condition (an attribute `symmetric`), else False.

@@ -115,9 +115,14 @@ def gmres(
             return basis.at[j + 1].set(_quotient(w, height)), hessenberg.at[:, j].set(column)
 
         basis, hessenberg = jax.lax.fori_loop(0, m, arnoldi, (basis, hessenberg))
-        target = jnp.zeros(m + 1, b.dtype).at[0].set(length)
+        q, r_factor = jnp.linalg.qr(hessenberg)
         # Columns past an early end of the Krylov space are zero and get no weight.
-        weights = jnp.linalg.lstsq(hessenberg, target, rcond=1e-14)[0]
+        pivot = jnp.abs(jnp.diagonal(r_factor))
+        empty = pivot <= 10 * jnp.finfo(b.dtype).eps * jnp.max(pivot)
+        r_factor = jnp.where(jnp.diag(empty), 1, r_factor)
+        target = jnp.where(empty, 0, length * q[0])
+        weights = jax.scipy.linalg.solve_triangular(r_factor, target)
+        weights = jnp.where(empty, 0, weights)
         x = x + precondition(weights @ basis[:-1])
         after = b - product(x)
         shrunk = jnp.linalg.norm(after) < 0.999 * length

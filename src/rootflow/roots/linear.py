@@ -18,9 +18,11 @@ from .checks import raise_if
 from .krylov import bicgstab, conjugate_gradients, gmres
 from .trees import from_vector, size, to_vector
 
-# Up to this many unknowns the Jacobian is formed and factorised: one LAPACK call is faster than the
-# loops of an iterative method, and serves any number of right-hand sides.
+# Up to this many unknowns the Jacobian is formed and factorised, which is robust, and serves any
+# number of right-hand sides. A definite matrix, on which conjugate gradients cannot stagnate, is
+# left to them earlier.
 DENSE_LIMIT = 256
+DENSE_LIMIT_SYMMETRIC = 128
 
 _DIRECT = {"lu": lx.LU, "qr": lx.QR, "svd": lx.SVD, "cholesky": lx.Cholesky}
 _ITERATIVE = ("cg", "normal_cg", "gmres", "bicgstab", "lsmr")
@@ -80,7 +82,8 @@ def jacobian_matrix(
 def is_dense(n: int, options: LinearOptions) -> bool:
     """Whether the Jacobian is formed for this size and choice of method."""
     if isinstance(options.solver, str):
-        return options.solver in _DIRECT or (options.solver == "auto" and n <= DENSE_LIMIT)
+        limit = DENSE_LIMIT_SYMMETRIC if options.symmetric else DENSE_LIMIT
+        return options.solver in _DIRECT or (options.solver == "auto" and n <= limit)
     solver = options.solver
     if isinstance(solver, lx.Normal):
         solver = solver.inner_solver
@@ -144,7 +147,7 @@ def _solve_lu(matrix, b, singular):
     largest = jnp.max(jnp.abs(frozen), axis=1)
     scale = 1 / jnp.where(largest > 0, largest, 1)
     equilibrated = frozen * scale[:, None]
-    lu, pivots, _ = jax.lax.linalg.lu(equilibrated)
+    lu, _, order = jax.lax.linalg.lu(equilibrated)
     pivot = jnp.abs(jnp.diagonal(lu))
     threshold = n * jnp.finfo(matrix.dtype).eps * jnp.max(jnp.abs(equilibrated), axis=0)
     bad = jnp.any(~(pivot > threshold))
@@ -153,11 +156,22 @@ def _solve_lu(matrix, b, singular):
     else:
         lu = jnp.where(bad, jnp.nan, lu)
 
+    def triangular(v, lower, transpose):
+        return jax.lax.linalg.triangular_solve(
+            lu,
+            v[:, None],
+            left_side=True,
+            lower=lower,
+            transpose_a=transpose,
+            unit_diagonal=lower,
+        )[:, 0]
+
     def solve(_, v):
-        return jax.scipy.linalg.lu_solve((lu, pivots), scale * v)
+        return triangular(triangular((scale * v)[order], True, False), False, False)
 
     def transpose_solve(_, v):
-        return scale * jax.scipy.linalg.lu_solve((lu, pivots), v, trans=1)
+        v = triangular(triangular(v, False, True), True, True)
+        return scale * jnp.zeros_like(v).at[order].set(v)
 
     return jax.lax.custom_linear_solve(lambda v: matrix @ v, b, solve, transpose_solve)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..iterate import Tolerance, Vector
-from ..linear import LinearOptions, jacobian_matrix, solve_matrix
+from ..linear import LinearOptions, solve_matrix
 
 
 class Composite(NamedTuple):
@@ -135,13 +135,12 @@ class ProximalGradient(eqx.Module):
         def residual(v):
             return v - problem.prox(v - size * gradient(v), size)
 
-        here = residual(x)
-        matrix = jacobian_matrix(residual, x)
-        move = solve_matrix(matrix, here, LinearOptions(singular="nan"))
-        # A projection or threshold of the Newton point keeps it feasible, with exact zeros.
-        candidate = x - move
-        candidate = candidate - residual(candidate)
-        there = residual(candidate)
+        here, tangent = jax.linearize(residual, x)
+        matrix = jax.vmap(tangent, out_axes=1)(jnp.eye(x.shape[0], dtype=x.dtype))
+        newton = x - solve_matrix(matrix, here, LinearOptions(singular="nan"))
+        there = residual(newton)
+        # The prox of the Newton point is feasible, and has exact zeros.
+        candidate = newton - there
         finite = jnp.all(jnp.isfinite(there))
         better: Bool[Array, ""] = finite & (jnp.linalg.norm(there) <= 0.5 * jnp.linalg.norm(here))
         if self.feasible:

@@ -1,0 +1,128 @@
+"""The linear solve of implicit derivatives: every method, scaling, and singular systems."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+import pytest
+from rootflow.errors import DerivativeError
+from rootflow.roots.implicit import implicit
+
+rng = np.random.default_rng(1)
+ROOT = rng.normal(size=(5, 5))
+DEFINITE = jnp.asarray(ROOT @ ROOT.T + np.eye(5))
+GENERAL = jnp.asarray(ROOT + 4 * np.eye(5))
+B = jnp.asarray(rng.normal(size=5))
+
+
+def linear_root(matrix, **options):
+    return implicit(lambda x, b: matrix @ x - b, **options)(
+        lambda init, b: jnp.linalg.solve(matrix, b)
+    )
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "auto", "lu", "qr", "svd", "normal_cg", "gmres", "bicgstab", "lsmr",
+        lx.GMRES(1e-12, 1e-12), lx.AutoLinearSolver(well_posed=True),
+    ],
+)  # fmt: skip
+def test_every_method_solves_both_systems(method):
+    solver = linear_root(GENERAL, linear_solver=method)
+    _, pull = jax.vjp(lambda b: solver(None, b), B)
+    _, push = jax.jvp(lambda b: solver(None, b), (B,), (jnp.ones(5),))
+    np.testing.assert_allclose(pull(jnp.ones(5))[0], np.linalg.solve(GENERAL.T, np.ones(5)), 1e-8)
+    np.testing.assert_allclose(push, np.linalg.solve(GENERAL, np.ones(5)), 1e-8)
+
+
+@pytest.mark.parametrize("method", ["cg", "cholesky", lx.CG(1e-12, 1e-12)])
+def test_methods_for_definite_matrices(method):
+    for sign in (1, -1):
+        if sign == -1 and not isinstance(method, str):
+            continue
+        solver = linear_root(sign * DEFINITE, linear_solver=method)
+        found = jax.jit(jax.jacrev(lambda b, s=solver: s(None, b)))(B)
+        np.testing.assert_allclose(found, sign * np.linalg.inv(DEFINITE), rtol=1e-8)
+
+
+def test_large_systems_choose_a_krylov_method():
+    n = 600
+    diagonal = jnp.linspace(1.0, 3.0, n)
+    for symmetric in (True, False):
+        solver = implicit(lambda x, b: diagonal * x + 0.1 * jnp.sin(x) - b, symmetric=symmetric)(
+            lambda init, b: init
+        )
+        _, pull = jax.vjp(lambda b, s=solver: s(jnp.zeros(n), b), jnp.zeros(n))
+        np.testing.assert_allclose(pull(jnp.ones(n))[0], 1 / (diagonal + 0.1), rtol=1e-7)
+
+
+@pytest.mark.parametrize("method", ["cg", "gmres", "bicgstab", "normal_cg"])
+def test_tiny_cotangents_do_not_underflow(method):
+    solver = linear_root(DEFINITE, linear_solver=method)
+    _, pull = jax.vjp(lambda b: solver(None, b), B)
+    tiny = 1e-200 * jnp.ones(5)
+    np.testing.assert_allclose(pull(tiny)[0], np.linalg.solve(DEFINITE, tiny), rtol=1e-7)
+    np.testing.assert_array_equal(pull(jnp.zeros(5))[0], np.zeros(5))
+
+
+def test_badly_scaled_rows_are_not_mistaken_for_singular():
+    scale = jnp.array([1e-30, 1.0, 1e30, 1e-8, 1e8])
+    solver = implicit(lambda x, b: scale * (GENERAL @ x - b))(lambda i, b: b)
+    found = jax.jacfwd(lambda b: solver(None, b))(B)
+    np.testing.assert_allclose(found, np.linalg.inv(GENERAL), rtol=1e-9)
+
+
+def test_ridge_is_added_to_the_jacobian():
+    solver = linear_root(DEFINITE, ridge=0.5)
+    found = jax.jacrev(lambda b: solver(None, b))(B)
+    np.testing.assert_allclose(found, np.linalg.inv(DEFINITE + 0.5 * np.eye(5)), rtol=1e-10)
+    matrix_free = linear_root(DEFINITE, ridge=0.5, linear_solver="cg")
+    np.testing.assert_allclose(jax.jacrev(lambda b: matrix_free(None, b))(B), found, rtol=1e-8)
+
+
+@pytest.mark.parametrize("method", ["cg", "gmres", "bicgstab"])
+def test_preconditioner(method):
+    diagonal = jnp.geomspace(1.0, 1e7, 300)
+    solver = implicit(
+        lambda x, b: diagonal * x - b,
+        linear_solver=method,
+        preconditioner=lambda v, x, b: v / diagonal,
+    )(lambda init, b: b / diagonal)
+    _, pull = jax.vjp(lambda b: solver(None, b), jnp.ones(300))
+    np.testing.assert_allclose(pull(jnp.ones(300))[0], 1 / diagonal, rtol=1e-8)
+
+
+# x + y = t twice: one line of solutions.
+def _line(x, t):
+    return jnp.stack([x[0] + x[1] - t, 2 * (x[0] + x[1] - t)])
+
+
+@pytest.mark.parametrize("method", ["auto", "lsmr"])
+def test_minimum_norm_derivative(method):
+    solver = implicit(_line, singular="minimum_norm", linear_solver=method)(
+        lambda init, t: jnp.stack([0.5 * t, 0.5 * t])
+    )
+    for jacobian in (jax.jacfwd, jax.jacrev):
+        np.testing.assert_allclose(jacobian(lambda t: solver(None, t))(1.0), [0.5, 0.5], rtol=1e-8)
+
+
+@pytest.mark.parametrize("method", ["auto", "qr", "svd", "gmres", "bicgstab", "normal_cg"])
+def test_singular_systems_are_errors(method):
+    solver = implicit(lambda x, t: jnp.stack([x[0] + x[1] - t, 2 * (x[0] + x[1]) - t]))
+
+    def slope(t):
+        return jax.jvp(lambda t: solved(None, t), (t,), (1.0,))[1]
+
+    solved = implicit(
+        lambda x, t: jnp.stack([x[0] + x[1] - t, 2 * (x[0] + x[1]) - t]), linear_solver=method
+    )(lambda init, t: jnp.stack([t, t]))
+    del solver
+    with pytest.raises((DerivativeError, RuntimeError, ValueError), match="implicit derivative"):
+        eqx.filter_jit(slope)(1.0)
+
+
+def test_nan_instead_of_an_error():
+    solver = implicit(_line, singular="nan")(lambda init, t: jnp.stack([0.5 * t, 0.5 * t]))
+    assert np.all(np.isnan(jax.jacfwd(lambda t: solver(None, t))(1.0)))

@@ -1,0 +1,184 @@
+"""Projections: the nearest point by a generic solver, derivatives by finite differences, kinks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+
+import rootflow as rf
+
+sets = rf.sets
+rng = np.random.default_rng(1)
+A = rng.normal(size=(2, 5))
+B = A @ rng.normal(size=5)
+NORMAL = rng.normal(size=5)
+M = np.vstack([np.eye(5), -np.eye(5), np.ones((1, 5))])
+H = np.concatenate([np.ones(10), [1.5]])
+
+#: A set in five dimensions, and what SciPy needs of it: equations (= 0) and inequalities (>= 0).
+CASES = {
+    "NonNegative": (sets.NonNegative(), [], [lambda x: x]),
+    "Box": (sets.Box(-0.3, 0.4), [], [lambda x: x + 0.3, lambda x: 0.4 - x]),
+    "Simplex": (sets.Simplex(2.0), [lambda x: x.sum() - 2], [lambda x: x]),
+    "L2Ball": (sets.L2Ball(0.7), [], [lambda x: 0.49 - x @ x]),
+    "LInfBall": (sets.LInfBall(0.5), [], [lambda x: 0.5 - x, lambda x: 0.5 + x]),
+    "Hyperplane": (sets.Hyperplane(NORMAL, 0.3), [lambda x: NORMAL @ x - 0.3], []),
+    "HalfSpace": (sets.HalfSpace(NORMAL, -2.0), [], [lambda x: -2.0 - NORMAL @ x]),
+    "Affine": (sets.Affine(A, B), [lambda x: A @ x - B], []),
+    "Polyhedron": (sets.Polyhedron(M, H), [], [lambda x: H - M @ x]),
+    "Isotonic": (sets.Isotonic(), [], [lambda x: np.diff(x)]),
+    "BoxSection": (
+        sets.BoxSection(-0.5, 1.0, jnp.arange(1.0, 6.0), 2.0),
+        [lambda x: np.arange(1.0, 6.0) @ x - 2.0],
+        [lambda x: x + 0.5, lambda x: 1.0 - x],
+    ),
+}
+POINT = np.array([0.9, -0.4, 1.7, 0.35, -1.2])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_projection_is_the_nearest_point(name):
+    chosen, equations, inequalities = CASES[name]
+    constraints = [{"type": "eq", "fun": f} for f in equations]
+    constraints += [{"type": "ineq", "fun": f} for f in inequalities]
+    best = scipy.optimize.minimize(
+        lambda x: 0.5 * np.sum((x - POINT) ** 2), np.full(5, 0.1), jac=lambda x: x - POINT,
+        constraints=constraints, method="SLSQP", options={"ftol": 1e-14, "maxiter": 500},
+    )  # fmt: skip
+    found = chosen.project(jnp.asarray(POINT))
+    np.testing.assert_allclose(found, best.x, atol=2e-6)
+    assert bool(chosen.contains(found, 1e-8)) and not bool(chosen.contains(jnp.asarray(POINT)))
+    np.testing.assert_allclose(chosen.project(found), found, atol=1e-9)
+
+
+OTHERS = {
+    "L1Ball": sets.L1Ball(1.0),
+    "L1Sphere": sets.L1Sphere(1.0),
+    "L2Sphere": sets.L2Sphere(1.0),
+    "SecondOrderCone": sets.SecondOrderCone(),
+    "SparseSimplex": sets.SparseSimplex(2),
+}
+
+
+@pytest.mark.parametrize("name", [*CASES, *OTHERS])
+def test_derivative_is_that_of_finite_differences(name):
+    chosen = CASES[name][0] if name in CASES else OTHERS[name]
+    x = jnp.asarray(POINT)
+    exact = jax.jacrev(chosen.project)(x)
+    step = 1e-6
+    columns = [
+        (chosen.project(x + step * e) - chosen.project(x - step * e)) / (2 * step)
+        for e in np.eye(5)
+    ]
+    np.testing.assert_allclose(exact, np.stack(columns, 1), atol=2e-6)
+    np.testing.assert_allclose(jax.jacfwd(chosen.project)(x), exact, atol=1e-9)
+    batch = jnp.stack([x, 2 * x])
+    np.testing.assert_allclose(jax.vmap(chosen.project)(batch)[0], chosen.project(x), atol=1e-9)
+
+
+def test_simplex_jacobian_in_closed_form():
+    v = jnp.array([0.9, 0.4, -0.3, 0.2])
+    s = np.asarray(sets.Simplex().project(v)) > 0
+    expected = np.diag(s.astype(float)) - np.outer(s, s) / s.sum()
+    np.testing.assert_allclose(jax.jacrev(sets.Simplex().project)(v), expected, atol=1e-12)
+
+
+def test_simplex_in_the_relative_entropy_is_softmax():
+    y = jnp.asarray(rng.normal(size=5))
+    np.testing.assert_allclose(sets.Simplex().project_kl(y), jax.nn.softmax(y), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "chosen", [sets.L2Ball(1.0), sets.L2Sphere(1.0), sets.L1Sphere(1.0), sets.SecondOrderCone()],
+    ids=lambda s: type(s).__name__,
+)  # fmt: skip
+def test_no_nan_at_the_origin(chosen):
+    jacobian = jax.jacrev(chosen.project)(jnp.zeros(3))
+    assert np.isfinite(jacobian).all() and np.isfinite(chosen.project(jnp.zeros(3))).all()
+
+
+def test_l1_sphere_where_a_coordinate_is_zero():
+    """A peer returns a point of norm 0.55 here, because sign(0) = 0."""
+    found = sets.L1Sphere(1.0).project(jnp.array([0.0, 0.1]))
+    np.testing.assert_allclose(np.abs(found).sum(), 1.0, rtol=1e-12)
+
+
+def test_positive_semidefinite():
+    root = rng.normal(size=(4, 4))
+    x = (root + root.T) / 2
+    values, vectors = np.linalg.eigh(x)
+    expected = (vectors * np.maximum(values, 0)) @ vectors.T
+    found = sets.PositiveSemidefinite().project(jnp.asarray(x))
+    np.testing.assert_allclose(found, expected, atol=1e-10)
+    # Repeated eigenvalues: the derivative exists and is symmetric.
+    jacobian = jax.jacrev(sets.PositiveSemidefinite().project)(
+        jnp.diag(jnp.array([1.0, 1, -1, -1]))
+    )
+    assert np.isfinite(jacobian).all()
+
+
+@pytest.mark.parametrize(
+    "chosen", [sets.TransportPolytope(jnp.array([0.3, 0.7]), jnp.array([0.2, 0.5, 0.3]))],
+)  # fmt: skip
+def test_transport_polytope(chosen):
+    x = jnp.asarray(rng.normal(size=(2, 3)))
+    found = np.asarray(chosen.project(x))
+    np.testing.assert_allclose(found.sum(1), [0.3, 0.7], atol=1e-7)
+    np.testing.assert_allclose(found.sum(0), [0.2, 0.5, 0.3], atol=1e-7)
+    assert (found >= -1e-9).all()
+    best = scipy.optimize.minimize(
+        lambda p: 0.5 * np.sum((p - x.ravel()) ** 2), np.outer([0.3, 0.7], [0.2, 0.5, 0.3]).ravel(),
+        bounds=[(0, None)] * 6, method="SLSQP", options={"ftol": 1e-14},
+        constraints=[
+            {"type": "eq", "fun": lambda p: p.reshape(2, 3).sum(1) - [0.3, 0.7]},
+            {"type": "eq", "fun": lambda p: p.reshape(2, 3).sum(0)[:2] - [0.2, 0.5]},
+        ],
+    )  # fmt: skip
+    np.testing.assert_allclose(found.ravel(), best.x, atol=1e-5)
+
+
+def test_birkhoff_polytope_and_its_corner():
+    permutation = np.eye(4)[[2, 0, 3, 1]]
+    found = sets.Birkhoff().project(jnp.asarray(10 * permutation))
+    np.testing.assert_allclose(found, permutation, atol=1e-6)
+
+
+def test_isotonic_regression_is_pooling_and_its_jacobian_averages_blocks():
+    x = jnp.array([1.0, 3.0, 2.0, 4.0, 3.0, 5.0])
+    np.testing.assert_allclose(sets.Isotonic().project(x), [1, 2.5, 2.5, 3.5, 3.5, 5], atol=1e-12)
+    jacobian = jax.jacrev(sets.Isotonic().project)(x)
+    pair = np.full((2, 2), 0.5)
+    expected = np.zeros((6, 6))
+    expected[0, 0] = expected[5, 5] = 1.0
+    expected[1:3, 1:3] = expected[3:5, 3:5] = pair
+    np.testing.assert_allclose(jacobian, expected, atol=1e-12)
+
+
+def test_product():
+    both = sets.Product({"p": sets.Simplex(), "free": None})
+    x = {"p": jnp.array([2.0, 0.0]), "free": jnp.array([-7.0])}
+    found = both.project(x)
+    np.testing.assert_allclose(found["p"], [1.0, 0.0])
+    np.testing.assert_allclose(found["free"], [-7.0])
+    assert bool(both.contains(found)) and not bool(both.contains(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: sets.L2Ball(-1.0), "radius"),
+        (lambda: sets.L1Ball(-1.0), "radius"),
+        (lambda: sets.LInfBall(-0.5), "radius"),
+        (lambda: sets.Simplex(0.0), "radius"),
+        (lambda: sets.Box(1.0, 0.0), "Box"),
+        (lambda: sets.Isotonic(lower=2.0, upper=1.0), "Isotonic"),
+        (lambda: sets.BoxSection(0.0, 1.0, jnp.ones(3), 5.0), "empty"),
+        (lambda: sets.BoxSection(0.0, 1.0, -jnp.ones(3), 1.0), "positive"),
+        (lambda: sets.SparseSimplex(0), "sparsity"),
+        (lambda: sets.TransportPolytope(jnp.array([1.0]), jnp.array([0.3, 0.3])), "sum"),
+    ],
+)
+def test_inconsistent_sets_are_refused(make, message):
+    with pytest.raises(rf.InputError, match=message):
+        make()
