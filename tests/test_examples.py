@@ -49,10 +49,57 @@ def fit_hare_lynx(found):
             np.testing.assert_allclose((e.value, e.se), expected[e.name], rtol=0.02)
 
 
+def hyperparameters_svm(found):
+    from sklearn.svm import LinearSVC
+
+    def loss(log_penalty):
+        """The validation loss of scikit-learn's machine of Crammer and Singer."""
+        machine = LinearSVC(
+            C=float(np.exp(-log_penalty)), multi_class="crammer_singer", fit_intercept=False,
+            tol=1e-10, max_iter=100_000,
+        )  # fmt: skip
+        machine.fit(found["train"], np.argmax(found["train_labels"], axis=1))
+        errors = found["validation"] @ machine.coef_.T - found["validation_labels"]
+        return 0.5 * np.mean(np.square(errors))
+
+    np.testing.assert_allclose(found["first_loss"], loss(0.0), rtol=1e-5)
+    np.testing.assert_allclose(found["first_slope"], (loss(1e-3) - loss(-1e-3)) / 2e-3, rtol=1e-3)
+    best = float(found["log_penalty"])
+    np.testing.assert_allclose(found["loss"], loss(best), rtol=1e-5)
+    assert loss(best) < min(loss(best - 0.2), loss(best + 0.2))
+
+
+def dataset_distillation(found):
+    from sklearn.linear_model import LogisticRegression
+
+    # The sum over the ten images, and half of |W|^2: the objective over 2 * 0.03.
+    peer = LogisticRegression(C=1 / (10 * 2 * 0.03), fit_intercept=False, tol=1e-8, max_iter=1000)
+    peer.fit(found["distilled"], np.arange(10))
+    np.testing.assert_allclose(found["classifier"].T, peer.coef_, atol=1e-3)
+    assert peer.score(found["test"], found["test_digits"]) > 0.85
+
+
+def dictionary_learning(found):
+    from sklearn.linear_model import ElasticNet
+
+    atoms = np.asarray(found["atoms"])
+    atoms = atoms / np.linalg.norm(atoms, axis=1, keepdims=True)
+    # Its objective is the mean over the 30 features: both penalties are divided by them.
+    peer = ElasticNet(alpha=0.11 / 30, l1_ratio=0.1 / 0.11, fit_intercept=False, tol=1e-12)
+    for code, row in zip(found["codes"][:10], found["test"][:10], strict=True):
+        np.testing.assert_allclose(code, peer.fit(atoms.T, row).coef_, atol=1e-6)
+    assert found["losses"][-1] < 0.5 * found["losses"][0]
+    # Always saying "benign" would be right for 63 per cent of the patients.
+    assert found["accuracy"] > 0.9
+
+
 CHECKS = {
     "01_solve_and_differentiate": solve_and_differentiate,
     "02_root_and_implicit": root_and_implicit,
     "03_fit_hare_lynx": fit_hare_lynx,
+    "04_hyperparameters_svm": hyperparameters_svm,
+    "05_dataset_distillation": dataset_distillation,
+    "06_dictionary_learning": dictionary_learning,
 }
 
 

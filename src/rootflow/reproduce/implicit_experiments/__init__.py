@@ -1,0 +1,1 @@
+"""The experiments of the entry `implicit-differentiation`, one a file."""
