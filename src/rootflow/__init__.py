@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .flows.methods import Tsit5
     from .flows.ode import solve_ode
     from .flows.solution import Result, Solution
+    from .flows.steady_state import steady_state
     from .roots import conditions, prox, sets
     from .roots.argmin import argmin
     from .roots.certificate import certificate
@@ -59,6 +60,7 @@ __all__ = [
     "root",
     "sets",
     "solve_ode",
+    "steady_state",
 ]
 
 _ROOMS = {
@@ -77,6 +79,7 @@ _ROOMS = {
     "flows.methods": ("Tsit5",),
     "flows.ode": ("solve_ode",),
     "flows.solution": ("Result", "Solution"),
+    "flows.steady_state": ("steady_state",),
     "roots": ("conditions", "prox", "sets"),
     "roots.argmin": ("argmin",),
     "roots.certificate": ("certificate",),
