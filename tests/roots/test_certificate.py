@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from rootflow.errors import CertificateWarning, InputError
 from rootflow.roots.certificate import certificate, extreme_singular_values
 from rootflow.roots.implicit import implicit

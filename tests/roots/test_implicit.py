@@ -1,10 +1,11 @@
-"""`implicit`: the derivative of the equation, whatever the solver and whatever the transformation."""
+"""`implicit`: the derivative of the equation, whatever the solver and the transformation."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from rootflow.errors import DerivativeError, InputError, SolveError
 from rootflow.roots.implicit import implicit
 
@@ -139,7 +140,7 @@ def test_options_of_the_solver_alone_and_unknown_arrays():
         return t
 
     assert jax.grad(lambda t: solver(None, t, scale=2.0))(1.0) == 1
-    with pytest.raises(InputError, match="'scale'.*no argument of that name"):
+    with pytest.raises(InputError, match=r"'scale'.*no argument of that name"):
         solver(None, 1.0, scale=jnp.ones(2))
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, PyTree
 from ..errors import InputError
 from . import conditions
 from .checks import as_unknown
+from .hoist import hoist
 from .implicit import implicit
 from .iterate import Method, Tolerance, check_steps, iterate, tolerance
 from .prox import none
@@ -182,9 +183,9 @@ def _objective(f, x0, theta, residuals) -> Any:
         def half_squares(x, *theta):
             return 0.5 * sum(jnp.sum(jnp.square(r)) for r in jax.tree.leaves(f(x, *theta)))
 
-        pure = eqx.filter_closure_convert(half_squares, x0, *theta)
+        pure = hoist(half_squares, x0, *theta)
     else:
-        pure = eqx.filter_closure_convert(f, x0, *theta)
+        pure = hoist(f, x0, *theta)
     out = jax.eval_shape(lambda: pure(x0, *theta))
     if not (eqx.is_array_like(out) or hasattr(out, "shape")) or out.shape != ():
         shape = jax.tree.map(lambda v: getattr(v, "shape", v), out)
@@ -235,7 +236,7 @@ def _smooth(task, f, full, throw, options):
         )
         x, solution = found.value, from_optimistix(found)
     elif isinstance(task.method, optx.AbstractLeastSquaresSolver):
-        pure = _frozen(eqx.filter_closure_convert(f, x0, *theta))
+        pure = _frozen(hoist(f, x0, *theta))
         found = optx.least_squares(
             lambda x, _: pure(x, *theta), task.method, x0, max_steps=task.max_steps, throw=False
         )
@@ -317,14 +318,14 @@ def _as_prox(constraint, prox, task):
     if isinstance(constraint, Set):
         return _Projection(constraint)
     if constraint is not None:
-        return _Projection(eqx.filter_closure_convert(constraint, task.x0, *task.theta))
+        return _Projection(hoist(constraint, task.x0, *task.theta))
     if prox is None:
         return none
     if task.name == "block":
         # Called on rows as well as on the whole, so its shapes cannot be fixed by tracing it here.
         return prox
     step = jnp.ones((), real_dtype(task.x0))
-    return eqx.filter_closure_convert(prox, task.x0, *task.theta, step)
+    return hoist(prox, task.x0, *task.theta, step)
 
 
 def _blocks(task, objective, theta, x0, prox):
@@ -371,10 +372,7 @@ def _mirror(task, constraint, of_vector, unravel, full, throw, options):
 
 
 def _constrained(task, equality, inequality, full, throw, options):
-    pure = [
-        None if g is None else eqx.filter_closure_convert(g, task.x0, *task.theta)
-        for g in (equality, inequality)
-    ]
+    pure = [None if g is None else hoist(g, task.x0, *task.theta) for g in (equality, inequality)]
     objective, theta, x0, frozen = _frozen((task.objective, task.theta, task.x0, pure))
     unravel, dtype = from_vector(x0), real_dtype(x0)
     shapes = [None if g is None else jax.eval_shape(lambda g=g: g(x0, *theta)) for g in frozen]

@@ -20,6 +20,7 @@ from jaxtyping import PyTree
 from ..errors import InputError, SolveError
 from .certificate import warn_if_uncertain
 from .checks import nonfinite, raise_if, same_structure
+from .hoist import hoist
 from .linear import LinearOptions, solve_jacobian
 from .trees import subtract
 
@@ -183,12 +184,12 @@ class _Problem:
             lambda v: jnp.asarray(v) if isinstance(v, (np.ndarray, np.generic)) else v,
             (theta, kwargs),
         )
-        pure = eqx.filter_closure_convert(condition, x, *theta, **kwargs)
+        pure = hoist(condition, x, *theta, **kwargs)
         value = jax.eval_shape(lambda: pure(x, *theta, **kwargs))
         same_structure(value, x, "the value of the condition", "the solution")
         inverse = None
         if preconditioner is not None:
-            inverse = eqx.filter_closure_convert(preconditioner, x, x, *theta, **kwargs)
+            inverse = hoist(preconditioner, x, x, *theta, **kwargs)
         arrays, static = eqx.partition((pure, theta, kwargs, inverse, ridge), eqx.is_array)
         self.operands, structure = jax.tree.flatten(arrays)
         self.options = options
@@ -246,7 +247,8 @@ class _Problem:
             if certify is not None:
                 warn_if_uncertain(residual, x, operands, active, certify)
             values = [operands[i] for i in active]
-            _, forcing = jax.jvp(of_active, (values,), ([dots[i] for i in active],))
+            directions = [jnp.asarray(dots[i], operands[i].dtype) for i in active]
+            _, forcing = jax.jvp(of_active, (values,), (directions,))
             options = self.linear_options(x, operands)
             forcing = jax.tree.map(jnp.negative, forcing)
             return x, solve_jacobian(lambda u: residual(u, operands), x, forcing, options)
@@ -267,4 +269,4 @@ def _apply(inverse, x, theta, kwargs, v):
 def _is_active(dot):
     if isinstance(dot, jax.custom_derivatives.SymbolicZero):
         return False
-    return dot.dtype != jax.dtypes.float0
+    return getattr(dot, "dtype", None) != jax.dtypes.float0

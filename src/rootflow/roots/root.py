@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 
 from ..errors import InputError
 from .checks import as_unknown, same_structure
+from .hoist import hoist
 from .implicit import implicit
 from .iterate import Solution, Tolerance, check_converged, check_steps, iterate, tolerance
 from .solvers.dogleg import Dogleg
@@ -58,7 +59,7 @@ def root(
             both are Equinox's runtime errors.)
     """
     x0 = as_unknown(x0, "the initial guess x0")
-    pure = eqx.filter_closure_convert(condition, x0, *theta)
+    pure = hoist(condition, x0, *theta)
     same_structure(jax.eval_shape(lambda: pure(x0, *theta)), x0, "the value of the condition", "x0")
     check_steps(max_steps)
     tol = tolerance(real_dtype(x0), rtol, atol)
@@ -127,7 +128,7 @@ def fixed_point(
         InputError, SolveError, DerivativeError: as in `root`.
     """
     x0 = as_unknown(x0, "the initial guess x0")
-    pure = eqx.filter_closure_convert(mapping, x0, *theta)
+    pure = hoist(mapping, x0, *theta)
     same_structure(jax.eval_shape(lambda: pure(x0, *theta)), x0, "the value of the map", "x0")
     check_steps(max_steps)
     tol = tolerance(real_dtype(x0), rtol, atol)
