@@ -5,12 +5,11 @@ each step, where powers would cost two of each.
 """
 
 import math
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .methods import Method
+from .system import Tolerances
 
 _SAFETY = math.log(0.9)
 _SHRINK = math.log(0.2)
@@ -19,13 +18,6 @@ _GROW = math.log(10.0)
 _FLOOR = math.log(1e-10)
 #: Stands for an error that is not a number: the step is rejected and shrunk as far as allowed.
 _HOPELESS = 50.0
-
-
-class Tolerances(NamedTuple):
-    """Local error is measured in units of `atol + rtol * |y|`, component by component."""
-
-    rtol: Float[Array, "..."]
-    atol: Float[Array, "..."]
 
 
 def scale(tolerances: Tolerances, *states: Array) -> Array:
@@ -58,7 +50,7 @@ def factor(error: Array, previous: Array, accepted: Array, order: int) -> Float[
     return jnp.exp(jnp.clip(change, _SHRINK, jnp.where(accepted, _GROW, 0.0)))
 
 
-def first_step(f, t, y, slope, span, direction, args, tolerances, method: Method):
+def first_step(f, t, y, slope, span, direction, args, tolerances, order: int):
     """A first step from the size of y, y' and y'' (Hairer, Norsett & Wanner I, Section II.4)."""
     units = scale(tolerances, y)
     tiny = jnp.finfo(t.dtype).tiny
@@ -72,6 +64,6 @@ def first_step(f, t, y, slope, span, direction, args, tolerances, method: Method
     refined = jnp.where(
         largest <= 1e-15,
         jnp.maximum(1e-6, guess * 1e-3),
-        (0.01 / jnp.maximum(largest, tiny)) ** (1 / method.error_order),
+        (0.01 / jnp.maximum(largest, tiny)) ** (1 / order),
     )
     return jnp.minimum(jnp.minimum(100 * guess, refined), span)

@@ -47,23 +47,37 @@ def _norm(x: Array) -> Array:
 def _heuristics(step: Step, h: Array) -> tuple[Array, Array]:
     size = jnp.abs(h)
     error = jnp.zeros_like(size) if step.error is None else _norm(step.error) * size
-    return error, step.stiffness * size
+    stiffness = jnp.zeros_like(size) if step.stiffness is None else step.stiffness * size
+    return error, stiffness
+
+
+def _lifted(setup: Setup, x: Inputs) -> Array:
+    return setup.method.lift(setup.f, x.t0, x.y0, x.args)
 
 
 def _start(setup: Setup, x: Inputs) -> tuple[_Carry, Array]:
     direction = jnp.where(x.t1 < x.t0, -1.0, 1.0).astype(x.t0.dtype)
-    state = setup.method.init(setup.f, x.t0, x.y0, x.args)
+    z = _lifted(setup, x)
+    state = setup.method.init(setup.f, x.t0, z, x.args)
     if setup.given:
         h = x.h
     else:
         slope = setup.f(x.t0, x.y0, x.args)
         span = jnp.abs(x.t1 - x.t0)
         h = control.first_step(
-            setup.f, x.t0, x.y0, slope, span, direction, x.args, x.tolerances, setup.method
+            setup.f,
+            x.t0,
+            x.y0,
+            slope,
+            span,
+            direction,
+            x.args,
+            x.args.tolerances,
+            setup.method.error_order,
         )
     zero = jnp.zeros_like(x.t0)
     count = jnp.zeros((), jnp.int32)
-    return _Carry(x.t0, x.y0, state, h, zero, count, count, zero, zero), direction
+    return _Carry(x.t0, z, state, h, zero, count, count, zero, zero), direction
 
 
 def _running(setup: Setup, c: _Carry, consts: tuple[Inputs, Array]) -> Bool[Array, ""]:
@@ -100,8 +114,9 @@ def _attempt(
         h_next = jnp.where(jnp.all(jnp.isfinite(step.y)), c.h, jnp.nan)
     else:
         assert step.error is not None
-        local, y0, y1 = map(lax.stop_gradient, (step.error, c.y, step.y))
-        error = control.log_error(local, y0, y1, x.tolerances)
+        project = setup.method.project
+        local, y0, y1 = map(lax.stop_gradient, (step.error, project(c.y), project(step.y)))
+        error = control.log_error(local, y0, y1, x.args.tolerances)
         keep = error <= 0
         change = control.factor(error, c.previous, keep, setup.method.error_order)
         h_next = lax.stop_gradient(size) * change
@@ -160,7 +175,7 @@ def _outcome(
     rows = None if done is None else jax.tree.map(_flat, done.rows)
     last = None if done is None else done.last
     result = _result(c, consts)
-    t, y, rows = _refuse(setup, result, (c.t, c.y, rows))
+    t, y, rows = _refuse(setup, result, (c.t, setup.method.project(c.y), rows))
     return Outcome(t, y, c.error, c.stiffness, c.attempts, c.accepted, result, rows, last)
 
 
@@ -210,7 +225,7 @@ def _marched(setup: Setup, x: Inputs, ts: Array | None, loop) -> tuple[Outcome, 
         new, tried = _attempt(setup, carry, consts, live)
         coefficients = setup.method.coefficients(tried.h, tried.y, tried.step)
         passed = (direction * ts > direction * tried.t) & (direction * ts <= direction * new.t)
-        at = jax.vmap(lambda s: polynomial(tried.y, coefficients, s))
+        at = jax.vmap(lambda s: polynomial(setup.method.project(tried.y), coefficients, s))
         value = at((ts - tried.t) / tried.h)
         return new, jnp.where((passed & tried.keep)[:, None], value, saved)
 
@@ -259,10 +274,10 @@ def _replayed(setup: Setup, x: Inputs, done: Outcome, recorded: Record) -> Outco
         step = setup.method.step(setup.f, t, y, h, args, state)
         return step.y, _heuristics(step, h), y if rows.y is not None else None
 
-    known = Replayed(done.y, (done.error, done.stiffness), rows.y, recorded.starts)
+    known = Replayed(recorded.carry.y, (done.error, done.stiffness), rows.y, recorded.starts)
     replayed = replay(
-        step, recorded.count, x.y0, (rows.t, rows.h, index), (x.args, t0_moved, t1_moved, last),
-        known=known,
+        step, recorded.count, _lifted(setup, x), (rows.t, rows.h, index),
+        (x.args, t0_moved, t1_moved, last), known=known,
     )  # fmt: skip
     error, stiffness = replayed.totals
     moved = None
@@ -271,7 +286,7 @@ def _replayed(setup: Setup, x: Inputs, done: Outcome, recorded: Record) -> Outco
         moved = jax.tree.map(_flat, Rows(rows.t + t0_moved, rows.h + stretch, replayed.outs))
     return done._replace(
         t=done.t + jnp.where(reached, t1_moved, t0_moved),
-        y=replayed.carry,
+        y=setup.method.project(replayed.carry),
         error=error,
         stiffness=stiffness,
         rows=moved,

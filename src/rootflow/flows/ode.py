@@ -8,18 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, PyTree
 
 from ..errors import InputError, SolveError
 from . import loop
 from .adjoints import Adjoint, DiscreteAdjoint, ForwardAdjoint
-from .control import Tolerances
 from .methods import Method, Tsit5
 from .problem import Inputs, Setup
 from .saving import accepted, dense_output
 from .solution import MESSAGES, Heuristics, Result, Solution, Stats
+from .system import Pattern, Tolerances, build
 
 
 def solve_ode(
@@ -35,6 +34,8 @@ def solve_ode(
     dt: ArrayLike | None = None,
     dt0: ArrayLike | None = None,
     adjoint: Adjoint = DiscreteAdjoint(),
+    jac: Callable[[Any, Any, Any], Any] | None = None,
+    jac_sparsity: Any = None,
     max_steps: int = 4096,
     throw: bool = True,
 ) -> Solution:
@@ -60,6 +61,10 @@ def solve_ode(
         dt: a fixed step size (positive); the last step is cut to end at t1. Without it steps adapt.
         dt0: the size of the first step of an adaptive solve (positive). Default: automatic.
         adjoint: how to differentiate.
+        jac: the Jacobian of f for implicit methods, `jac(t, y, args)`, of shape (n, n) for the n
+            numbers of the flattened state. Default: forward-mode differentiation.
+        jac_sparsity: where the Jacobian may be different from zero: (n, n), a NumPy array or a
+            sparse matrix of SciPy. Columns that share no row are then found together.
         max_steps: the most steps to try.
         throw: raise if the solve fails; otherwise return what there is, with `sol.result` set.
 
@@ -70,7 +75,22 @@ def solve_ode(
         InputError: arguments that do not fit together.
         SolveError: the solve failed (outside `jit`; inside, a runtime error of Equinox).
     """
-    problem = _Problem(f, y0, span, args, method, saveat, rtol, atol, dt, dt0, adjoint, max_steps)
+    problem = _Problem(
+        f,
+        y0,
+        span,
+        args,
+        method,
+        saveat,
+        rtol,
+        atol,
+        dt,
+        dt0,
+        adjoint,
+        max_steps,
+        jac,
+        jac_sparsity,
+    )
     if _compiling():
         return problem.solve(throw)
     sol = _solve_compiled(problem)
@@ -121,8 +141,13 @@ class _Problem(eqx.Module):
     given: bool = eqx.field(static=True)
     forward: bool = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
+    jac: Callable | None
+    jac_sparsity: Any = eqx.field(static=True)
 
-    def __init__(self, f, y0, span, args, method, saveat, rtol, atol, dt, dt0, adjoint, max_steps):
+    def __init__(
+        self, f, y0, span, args, method, saveat, rtol, atol, dt, dt0, adjoint, max_steps,
+        jac, jac_sparsity,
+    ):  # fmt: skip
         if not callable(f):
             raise InputError(f"The vector field must be a function f(t, y, args); got {f!r}.")
         self.f = f
@@ -162,13 +187,24 @@ class _Problem(eqx.Module):
         ):
             raise InputError(f"max_steps must be a positive integer; got {max_steps!r}.")
         self.max_steps = int(max_steps)
+        self.jac = jac
+        self.jac_sparsity = None if jac_sparsity is None else Pattern(jac_sparsity)
 
     def solve(self, throw: bool) -> Solution:
         y0, unravel = ravel_pytree(self.y0)
-        f, args = _flat_field(self.f, self.y0, self.t0, self.args, unravel)
+        f, args = build(
+            self.f,
+            self.y0,
+            self.t0,
+            self.args,
+            self.tolerances,
+            jac=self.jac,
+            jac_sparsity=self.jac_sparsity,
+        )
+        self.method.check(f)
         keeps = isinstance(self.saveat, str)
         setup = Setup(f, self.method, self.fixed, self.given, self.max_steps, throw, keeps)
-        inputs = Inputs(y0, self.t0, self.t1, args, self.tolerances, self.h)
+        inputs = Inputs(y0, self.t0, self.t1, args, self.h)
         times = None if isinstance(self.saveat, str) else self.saveat
         dense = None
         solve = loop.solve_forward if self.forward else loop.solve
@@ -177,7 +213,7 @@ class _Problem(eqx.Module):
             assert saved is not None
             ts, ys = times, saved
         elif self.saveat is not None and self.saveat == "steps":
-            ts, ys = accepted(out)
+            ts, ys = accepted(setup, out)
         else:
             ts, ys = out.t[None], out.y[None]
             dense = None if self.saveat is None else dense_output(setup, inputs, out, unravel)
@@ -291,40 +327,3 @@ def _tolerances(rtol: Any, atol: Any, y0: PyTree[Array], dtype: Any) -> Toleranc
     if _concrete(rtol) and _concrete(atol) and not bool(((rtol > 0) | (atol > 0)).all()):
         raise InputError("rtol and atol are both zero: no step could be accepted. Raise one.")
     return Tolerances(rtol, atol)
-
-
-def _describe(tree: PyTree) -> str:
-    shapes = jax.tree.map(lambda x: f"{np.dtype(x.dtype).name}{list(x.shape)}", tree)
-    return str(shapes).replace("'", "")
-
-
-def _flat_field(f: Callable, y0: PyTree[Array], t: Array, args: PyTree, unravel: Callable):
-    """The vector field on flat states, with every array it reads made an explicit argument."""
-    arrays, rest = eqx.partition(args, eqx.is_array)
-    expected = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), y0)
-
-    def flat(t, y, arrays):
-        slope = f(t, unravel(y), eqx.combine(arrays, rest))
-        slope = jax.tree.map(jnp.asarray, slope)
-        same = jax.tree.structure(slope) == jax.tree.structure(expected)
-        if not same or jax.tree.map(jnp.shape, slope) != jax.tree.map(jnp.shape, expected):
-            raise InputError(
-                "The vector field f(t, y, args) must return what y0 looks like: expected "
-                f"{_describe(expected)}, got {_describe(slope)}."
-            )
-        slope = ravel_pytree(slope)[0]
-        if jnp.iscomplexobj(slope) and not jnp.iscomplexobj(y):
-            raise InputError(
-                "The vector field returned complex numbers for a real state: make y0 complex."
-            )
-        return slope.astype(y.dtype)
-
-    y = ravel_pytree(y0)[0]
-    jaxpr = jax.make_jaxpr(flat)(t, y, arrays)
-
-    def field(t, y, everything):
-        consts, arrays = everything
-        closed = ClosedJaxpr(jaxpr.jaxpr, consts)
-        return jaxpr_as_fun(closed)(t, y, *jax.tree.leaves(arrays))[0]
-
-    return field, (jaxpr.consts, arrays)

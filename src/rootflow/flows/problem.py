@@ -1,19 +1,18 @@
 """What the loop is given and what it returns."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
-from .control import Tolerances
 from .march import Rows
 from .methods import Method
+from .system import Given, System
 
 
 class Setup(NamedTuple):
     """What is fixed when the loop is compiled."""
 
-    f: Callable[[Array, Array, PyTree], Array]
+    f: System
     method: Method
     fixed: bool  # all steps have the size of the first
     given: bool  # the size of the first step is given
@@ -28,8 +27,7 @@ class Inputs(NamedTuple):
     y0: Float[Array, " n"]
     t0: Float[Array, ""]
     t1: Float[Array, ""]
-    args: PyTree
-    tolerances: Tolerances
+    args: Given
     h: Float[Array, ""]  # size of the first step, where given
 
 

@@ -1,0 +1,238 @@
+"""A differential equation as the methods see it: on flat states, with every array explicit.
+
+A user's function may close over arrays, traced ones too. Each is traced once and what it closes
+over is hoisted into `Given`, so that derivatives and batches pass through explicit arguments only.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from ..errors import InputError
+from .fields import SemiLinear, Separable, Split, flat_linear
+
+Flat = Callable[[Array, Array, Any], Array]
+
+
+class Tolerances(NamedTuple):
+    """Local error is measured in units of `atol + rtol * |y|`, component by component."""
+
+    rtol: Float[Array, "..."]
+    atol: Float[Array, "..."]
+
+
+class Given(NamedTuple):
+    """The arrays that an equation reads: what its methods are handed as `args`."""
+
+    consts: dict[str, list[Array]]  # what the functions close over, by function
+    arrays: PyTree[Array]  # the arrays in the user's args
+    tolerances: Tolerances
+    mass: Float[Array, "..."] | None = None  # (n, n) or the diagonal (n,)
+    linear: Float[Array, "..."] | None = None  # (n, n) or the diagonal (n,)
+    noise: Any = None  # the path that drives the equation
+
+
+class Pattern:
+    """Where a Jacobian may be different from zero; compared by value, so that it can be static."""
+
+    def __init__(self, pattern: Any):
+        if hasattr(pattern, "toarray"):  # scipy.sparse
+            pattern = pattern.toarray()
+        self.array = np.asarray(pattern) != 0
+
+    def __eq__(self, other):
+        return isinstance(other, Pattern) and np.array_equal(self.array, other.array)
+
+    def __hash__(self):
+        return hash((self.array.shape, self.array.tobytes()))
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """The equation; called as `f(t, y, args)` it is the vector field.
+
+    Attributes:
+        field: the vector field on flat states: `(t, y (n,), args) -> (n,)`.
+        size: n.
+        parts: further functions by name, on flat arrays: `explicit`, `implicit` (`Split`),
+            `nonlinear` (`SemiLinear`), `velocity`, `force` (`Separable`; they take and return the
+            flat p or q), `diffusion` (stochastic equations), `jac` (the Jacobian (n, n)).
+        split: the size of q, for `Separable`.
+        sparsity: where the Jacobian may be different from zero, (n, n) booleans; `None`: anywhere.
+        massive: whether there is a mass matrix.
+    """
+
+    field: Flat
+    size: int
+    parts: dict[str, Flat] = field(default_factory=dict)
+    split: int | None = None
+    sparsity: np.ndarray | None = None
+    massive: bool = False
+
+    def __call__(self, t: Array, y: Array, args: Given) -> Array:
+        return self.field(t, y, args)
+
+    def tolerance(self, args: Given, y: Array) -> Array:
+        """The tolerated local error at `y`, component by component; without a derivative."""
+        rtol, atol = jax.lax.stop_gradient(args.tolerances)
+        return atol + rtol * jnp.abs(jax.lax.stop_gradient(y))
+
+
+def describe(tree: PyTree) -> str:
+    """Shapes and dtypes, in words."""
+    shapes = jax.tree.map(lambda x: f"{np.dtype(x.dtype).name}{list(x.shape)}", tree)
+    return str(shapes).replace("'", "")
+
+
+def _like(tree: PyTree[Array]) -> PyTree:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype), tree)
+
+
+class Builder:
+    """Collects the functions of an equation, flat and with their constants hoisted."""
+
+    def __init__(self, y0: PyTree[Array], t0: Array, args: PyTree):
+        self.t0 = t0
+        self.arrays, self.rest = eqx.partition(args, eqx.is_array)
+        self.y0 = y0
+        self.consts: dict[str, list[Array]] = {}
+
+    def add(
+        self,
+        name: str,
+        f: Callable[[Any, Any, Any], Any],
+        takes: PyTree[Array],
+        gives: PyTree[Array] | None,
+        what: str,
+    ) -> Flat:
+        """`f` as a function of flat arrays.
+
+        Args:
+            name: under which its constants are kept.
+            f: the user's function, `f(t, y, args)`.
+            takes: what its state argument looks like.
+            gives: what it must return looks like; `None`: it returns one array, kept as it is.
+            what: what to call it in messages.
+        """
+        y, unravel = ravel_pytree(takes)
+        rest = self.rest
+
+        def flat(t, y, arrays):
+            value = f(t, unravel(y), eqx.combine(arrays, rest))
+            return jnp.asarray(value) if gives is None else _flat_slope(value, gives, y, what)
+
+        jaxpr = jax.make_jaxpr(flat)(self.t0, y, self.arrays)
+        self.consts[name] = jaxpr.consts
+
+        def explicit(t, y, args):
+            closed = ClosedJaxpr(jaxpr.jaxpr, args.consts[name])
+            return jaxpr_as_fun(closed)(t, y, *jax.tree.leaves(args.arrays))[0]
+
+        return explicit
+
+
+def _flat_slope(value: PyTree, like: PyTree[Array], y: Array, what: str) -> Array:
+    expected = _like(like)
+    value = jax.tree.map(jnp.asarray, value)
+    same = jax.tree.structure(value) == jax.tree.structure(expected)
+    if not same or jax.tree.map(jnp.shape, value) != jax.tree.map(jnp.shape, expected):
+        raise InputError(
+            f"{what} must return what y0 looks like: expected {describe(expected)}, got "
+            f"{describe(value)}."
+        )
+    slope = ravel_pytree(value)[0]
+    if jnp.iscomplexobj(slope) and not jnp.iscomplexobj(y):
+        raise InputError(f"{what} returned complex numbers for a real state: make y0 complex.")
+    return slope.astype(y.dtype)
+
+
+def build(
+    f: Callable[[Any, Any, Any], Any],
+    y0: PyTree[Array],
+    t0: Array,
+    args: PyTree,
+    tolerances: Tolerances,
+    *,
+    jac: Callable[[Any, Any, Any], Any] | None = None,
+    jac_sparsity: Pattern | None = None,
+    mass: Any = None,
+    diffusion: Callable[[Any, Any, Any], Any] | None = None,
+    noise: Any = None,
+) -> tuple[System, Given]:
+    """The equation of a user's functions, and the arrays it reads."""
+    builder = Builder(y0, t0, args)
+    flat, _ = ravel_pytree(y0)
+    n = flat.size
+    field = builder.add("field", f, y0, y0, "The vector field f(t, y, args)")
+    parts: dict[str, Flat] = {}
+    split = linear = None
+    if isinstance(f, Split):
+        parts["explicit"] = builder.add("explicit", f.explicit, y0, y0, "The explicit part")
+        parts["implicit"] = builder.add("implicit", f.implicit, y0, y0, "The implicit part")
+    if isinstance(f, SemiLinear):
+        parts["nonlinear"] = builder.add("nonlinear", f.nonlinear, y0, y0, "The nonlinear part")
+        linear = flat_linear(f.linear, y0).astype(flat.dtype)
+    if isinstance(f, Separable):
+        if not (isinstance(y0, tuple) and len(y0) == 2):
+            raise InputError(
+                "The state of a rf.Separable or rf.SecondOrder equation is a pair: pass "
+                f"y0 = (q, p); got {describe(_like(y0))}."
+            )
+        q, p = y0
+        parts["velocity"] = builder.add("velocity", f.velocity, p, q, "The velocity")
+        parts["force"] = builder.add("force", f.force, q, p, "The force")
+        split = ravel_pytree(q)[0].size
+    if jac is not None:
+        parts["jac"] = builder.add("jac", jac, y0, None, "The Jacobian jac(t, y, args)")
+        shape = jax.eval_shape(
+            parts["jac"], t0, flat, Given(builder.consts, builder.arrays, tolerances)
+        ).shape
+        if shape != (n, n):
+            raise InputError(
+                f"jac(t, y, args) must return an array of shape ({n}, {n}), df[i]/dy[j] of the "
+                f"flattened state; got shape {shape}."
+            )
+    if diffusion is not None:
+        parts["diffusion"] = builder.add(
+            "diffusion", diffusion, y0, None, "The diffusion g(t, y, args)"
+        )
+    given = Given(builder.consts, builder.arrays, tolerances, _mass(mass, y0, flat), linear, noise)
+    system = System(
+        field, n, parts, split, _sparsity(jac_sparsity, n), massive=given.mass is not None
+    )
+    return system, given
+
+
+def _mass(mass: Any, y0: PyTree, flat: Array) -> Array | None:
+    if mass is None:
+        return None
+    n = flat.size
+    if jax.tree.structure(mass) == jax.tree.structure(y0) and jax.tree.all(
+        jax.tree.map(lambda m, y: jnp.shape(m) == jnp.shape(y), mass, y0)
+    ):
+        return ravel_pytree(mass)[0].astype(flat.dtype)
+    if jnp.ndim(mass) == 2 and jnp.shape(mass) == (n, n):
+        return jnp.asarray(mass, flat.dtype)
+    raise InputError(
+        f"mass must be a matrix of shape ({n}, {n}) for the flattened state, or its diagonal with "
+        f"the structure of y0; got {jax.tree.map(jnp.shape, mass)}."
+    )
+
+
+def _sparsity(pattern: Pattern | None, n: int) -> np.ndarray | None:
+    if pattern is None:
+        return None
+    if pattern.array.shape != (n, n):
+        raise InputError(
+            f"jac_sparsity must have shape ({n}, {n}) for the flattened state; got shape "
+            f"{pattern.array.shape}."
+        )
+    return pattern.array
