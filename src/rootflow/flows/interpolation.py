@@ -22,9 +22,11 @@ class Steps(eqx.Module):
 
     def locate(self, t: Array) -> tuple[Int[Array, ""], Array]:
         """The row whose step covers `t`, and where in it `t` is (0 to 1)."""
+        # Idle rows end where the step before them does.
         index = jnp.arange(self.starts.shape[0])
         ends = self.direction * jnp.where(index == self.last, self.t1, self.starts + self.sizes)
-        ends = jax.lax.stop_gradient(jnp.where(index <= self.last, ends, jnp.inf))
+        ends = jax.lax.stop_gradient(jnp.where(self.sizes == 0, -jnp.inf, ends))
+        ends = jax.lax.cummax(jnp.where(index <= self.last, ends, jnp.inf))
         row = jnp.searchsorted(ends, self.direction * jax.lax.stop_gradient(t), side="right")
         row = jnp.clip(row, 0, jnp.maximum(self.last, 0))
         # The end of the span may be followed by idle rows.

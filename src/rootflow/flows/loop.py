@@ -1,155 +1,82 @@
 """From (t0, y0) to t1: the adaptive march, and its derivative over the steps it accepted."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Bool
+from jaxtyping import Array
 
-from . import control
+from .attempt import (
+    ENDED,
+    Carry,
+    Consts,
+    at_event,
+    attempt,
+    handle,
+    heuristics,
+    lifted,
+    running,
+    start,
+)
 from .interpolation import polynomial
-from .march import BLOCK, Record, Rows, march, record
-from .methods import Step
+from .march import BLOCK, Phase, Record, Rows, march, record, run_phases
 from .problem import Inputs, Outcome, Setup
-from .replay import Replayed, replay
-from .saving import saved_at
+from .replay import Replayed, pad_rows, replay, replay_nested
+from .saving import observe, saved_at
 from .solution import MESSAGES, Result
 
 #: So many saved times are filled in during the march; more are found afterwards, from the steps.
 _FEW = 256
-#: Relative length by which a step may be stretched to end at t1 rather than just before it.
-_STRETCH = 1e-6
+#: So many blocks can be cut short by a change of phase before they count against `max_steps`.
+_SPARE = 32
 
 
-class _Carry(NamedTuple):
-    t: Array
-    y: Array
-    state: Any
-    h: Array  # the size of the next step; zero: too small to go on; not a number: so was the error
-    previous: Array
-    attempts: Array
-    accepted: Array
-    error: Array
-    stiffness: Array
+def _phases(setup: Setup, body) -> tuple[Phase, ...]:
+    """The phases of a solve: `body(kind, s, consts, live)` for each kind of step."""
 
+    def active(kind, s, consts):
+        c = _carry(s)
+        on = running(setup, c, _plain(consts))
+        return on if c.mode is None else on & (c.mode == kind)
 
-def _norm(x: Array) -> Array:
-    """Euclidean norm whose derivative at zero is zero."""
-    square = jnp.sum(jnp.real(x * jnp.conj(x)) if jnp.iscomplexobj(x) else x * x)
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
+    def enter(kind, s, consts):
+        method, event = setup.kinds[kind]
+        if event:
+            return ()
+        c = _carry(s)
+        return method.init(setup.f, c.t, c.y, _plain(consts)[0].args)
 
-
-def _heuristics(step: Step, h: Array) -> tuple[Array, Array]:
-    size = jnp.abs(h)
-    error = jnp.zeros_like(size) if step.error is None else _norm(step.error) * size
-    stiffness = jnp.zeros_like(size) if step.stiffness is None else step.stiffness * size
-    return error, stiffness
-
-
-def _lifted(setup: Setup, x: Inputs) -> Array:
-    return setup.method.lift(setup.f, x.t0, x.y0, x.args)
-
-
-def _start(setup: Setup, x: Inputs) -> tuple[_Carry, Array]:
-    direction = jnp.where(x.t1 < x.t0, -1.0, 1.0).astype(x.t0.dtype)
-    z = _lifted(setup, x)
-    state = setup.method.init(setup.f, x.t0, z, x.args)
-    if setup.given:
-        h = x.h
-    else:
-        slope = setup.f(x.t0, x.y0, x.args)
-        span = jnp.abs(x.t1 - x.t0)
-        h = control.first_step(
-            setup.f,
-            x.t0,
-            x.y0,
-            slope,
-            span,
-            direction,
-            x.args,
-            x.args.tolerances,
-            setup.method.error_order,
-        )
-    zero = jnp.zeros_like(x.t0)
-    count = jnp.zeros((), jnp.int32)
-    return _Carry(x.t0, z, state, h, zero, count, count, zero, zero), direction
-
-
-def _running(setup: Setup, c: _Carry, consts: tuple[Inputs, Array]) -> Bool[Array, ""]:
-    x, direction = consts
-    return (direction * (x.t1 - c.t) > 0) & (c.h > 0) & (c.attempts < setup.max_steps)
-
-
-class _Tried(NamedTuple):
-    """A step that was tried: from (t, y) by h."""
-
-    t: Array
-    h: Array
-    y: Array
-    step: Step
-    keep: Array
-
-
-def _attempt(
-    setup: Setup, c: _Carry, consts: tuple[Inputs, Array], live: Array | bool
-) -> tuple[_Carry, _Tried]:
-    """Tries one step; keeps it if its error is within the tolerance, and if it is `live` at all.
-
-    What is decided here has no derivative; what is done with the decisions has.
-    """
-    x, direction = consts
-    left = direction * (x.t1 - c.t)
-    last = c.h * (1 + _STRETCH) >= left
-    size = jnp.where(last, left, c.h)
-    h = direction * size
-    step = setup.method.step(setup.f, c.t, c.y, h, x.args, c.state)
-    if setup.fixed:
-        keep, previous = jnp.asarray(True), c.previous
-        # A state that is not finite ends the march: nothing after it could be.
-        h_next = jnp.where(jnp.all(jnp.isfinite(step.y)), c.h, jnp.nan)
-    else:
-        assert step.error is not None
-        project = setup.method.project
-        local, y0, y1 = map(lax.stop_gradient, (step.error, project(c.y), project(step.y)))
-        error = control.log_error(local, y0, y1, x.args.tolerances)
-        keep = error <= 0
-        change = control.factor(error, c.previous, keep, setup.method.error_order)
-        h_next = lax.stop_gradient(size) * change
-        t = lax.stop_gradient(c.t)
-        stuck = ~keep & (t + 0.25 * h_next == t)
-        h_next = jnp.where(stuck, jnp.where(error >= control._HOPELESS, jnp.nan, 0.0), h_next)
-        previous = error
-    tried = 1
-    if live is not True:
-        keep, tried = keep & live, jnp.where(live, 1, 0)
-        h_next = jnp.where(live, h_next, c.h)
-    t = jnp.where(last, x.t1, c.t + h)
-    error_sum, stiffness_sum = _heuristics(step, h)
-    pick = partial(jnp.where, keep)
-    new = _Carry(
-        t=pick(t, c.t),
-        y=pick(step.y, c.y),
-        state=jax.tree.map(pick, step.state, c.state),
-        h=h_next,
-        previous=pick(previous, c.previous),
-        attempts=c.attempts + tried,
-        accepted=c.accepted + keep,
-        error=c.error + pick(error_sum, 0.0),
-        stiffness=c.stiffness + pick(stiffness_sum, 0.0),
+    return tuple(
+        Phase(partial(active, kind), partial(enter, kind), partial(body, kind))
+        for kind in range(len(setup.kinds))
     )
-    return new, _Tried(c.t, h, c.y, step, keep)
+
+
+def _carry(s: Any) -> Carry:
+    return s if isinstance(s, Carry) else s[0]
+
+
+def _plain(consts: Any) -> Consts:
+    return consts if isinstance(consts[0], Inputs) else consts[0]
+
+
+def _tried(setup: Setup, kind: int, c: Carry, state: Any, consts: Consts, live):
+    method, event = setup.kinds[kind]
+    if event:
+        c, tried = handle(setup, setup.methods.index(method), c, consts, live)
+        return c, state, tried
+    return attempt(setup, kind, c, state, consts, live)
 
 
 def _flat(rows: Array) -> Array:
     return rows.reshape(-1, *rows.shape[2:])
 
 
-def _result(c: _Carry, consts: tuple[Inputs, Array]) -> Array:
+def _result(c: Carry, consts: Consts) -> Array:
     x, direction = consts
     finite = jnp.all(jnp.isfinite(c.y))
     reached = ~(direction * (x.t1 - c.t) > 0) & finite
@@ -158,148 +85,270 @@ def _result(c: _Carry, consts: tuple[Inputs, Array]) -> Array:
         Result.non_finite,
         jnp.where(c.h <= 0, Result.step_underflow, Result.max_steps),
     )
-    return jnp.where(reached, Result.success, failure)
+    result = jnp.where(reached, Result.success, failure)
+    if c.which is None:
+        return result
+    return jnp.where((c.mode == ENDED) & finite, Result.event_occurred, result)
 
 
-def _refuse(setup: Setup, result: Array, values: Any) -> Any:
+def refuse(setup: Setup, result: Array, values: Any) -> Any:
     """`values`, which whoever uses them in a compiled program cannot do after a failed solve."""
     if not setup.throw:
         return values
-    failed = result != Result.success
-    return eqx.internal.branched_error_if(values, failed, result - 1, MESSAGES)
+    return eqx.internal.branched_error_if(
+        values, Result.failed(result), jnp.clip(result - 1, 0, len(MESSAGES) - 1), MESSAGES
+    )
 
 
-def _outcome(
-    setup: Setup, c: _Carry, consts: tuple[Inputs, Array], done: Record | None = None
-) -> Outcome:
-    rows = None if done is None else jax.tree.map(_flat, done.rows)
-    last = None if done is None else done.last
+def _outcome(setup: Setup, c: Carry, consts: Consts, done: Record | None = None) -> Outcome:
+    rows = last = kinds = None
+    if done is not None:
+        rows, last = jax.tree.map(_flat, done.rows), done.last
+        kinds = None if done.kinds is None else jnp.repeat(done.kinds, BLOCK)
     result = _result(c, consts)
-    t, y, rows = _refuse(setup, result, (c.t, setup.method.project(c.y), rows))
-    return Outcome(t, y, c.error, c.stiffness, c.attempts, c.accepted, result, rows, last)
+    t, y, rows = refuse(setup, result, (c.t, c.y, rows))
+    return Outcome(
+        t, y, c.error, c.stiffness, c.attempts, c.accepted, c.iterations, result, c.which,
+        rows, last, kinds,
+    )  # fmt: skip
 
 
-def _record(setup: Setup, x: Inputs, states: bool) -> tuple[Outcome, Record]:
-    carry, direction = _start(setup, x)
+def blocks_of(setup: Setup) -> int:
+    """The most blocks of steps that a solve keeps."""
+    blocks = -(-setup.max_steps // BLOCK)
+    return blocks + _SPARE if len(setup.kinds) > 1 else blocks
+
+
+def record_steps(
+    setup: Setup, x: Inputs, states: bool, stride: int | None = 1
+) -> tuple[Outcome, Record]:
+    """Marches and keeps the steps."""
+    carry, direction = start(setup, x)
     consts = (x, direction)
 
-    def body(c, consts, live):
-        c, tried = _attempt(setup, c, consts, live)
-        return c, (tried.t, tried.h, tried.y), tried.keep
+    def body(kind, s, consts, live):
+        c, state, tried = _tried(setup, kind, *s, consts, live)
+        return (c, state), Rows(tried.t, tried.h, tried.y, tried.mark), tried.keep
 
     done = record(
-        partial(_running, setup), body, carry, consts,
-        blocks=-(-setup.max_steps // BLOCK), states=states,
+        _phases(setup, body), carry, consts,
+        blocks=blocks_of(setup), states=states, stride=stride,
     )  # fmt: skip
     return _outcome(setup, done.carry, consts, done if states else None), done
 
 
-def _while(running, body, carry, consts):
+def _run_alone(phases, carry, consts):
     """As `march`, but differentiable in forward mode by JAX itself."""
-    return lax.while_loop(lambda c: running(c, consts), lambda c: body(c, consts, True), carry)
+    alone = tuple(
+        phase._replace(body=partial(lambda body, s, consts: body(s, consts, True), phase.body))
+        for phase in phases
+    )
+    return run_phases(alone, carry, consts)
 
 
-def _marched(setup: Setup, x: Inputs, ts: Array | None, loop) -> tuple[Outcome, Array | None]:
+def _marched(setup: Setup, x: Inputs, ts: Array | None, run) -> tuple[Outcome, Array | None]:
     """Goes from t0 to t1 and fills in the saved times as the steps pass over them.
 
     The cost of a step grows with the number of saved times.
     """
-    carry, direction = _start(setup, x)
+    carry, direction = start(setup, x)
     carry = carry._replace(h=lax.stop_gradient(carry.h))
     consts = (x, direction)
     if ts is None:
-        carry = loop(
-            partial(_running, setup),
-            lambda c, k, live: _attempt(setup, c, k, live)[0],
-            carry,
-            consts,
-        )
+
+        def plain(kind, s, consts, live):
+            return _tried(setup, kind, *s, consts, live)[:2]
+
+        carry = run(_phases(setup, plain), carry, consts)
         return _outcome(setup, carry, consts), None
 
-    def running(c, consts):
-        return _running(setup, c[0], consts[0])
-
-    def save(c, consts, live):
-        (carry, saved), (consts, ts) = c, consts
+    def save(kind, s, consts, live):
+        ((c, saved), state), (consts, ts) = s, consts
         direction = consts[1]
-        new, tried = _attempt(setup, carry, consts, live)
-        coefficients = setup.method.coefficients(tried.h, tried.y, tried.step)
+        method = setup.kinds[kind][0]
+        new, state, tried = _tried(setup, kind, c, state, consts, live)
+        coefficients = method.coefficients(tried.h, tried.y, tried.step)
         passed = (direction * ts > direction * tried.t) & (direction * ts <= direction * new.t)
-        at = jax.vmap(lambda s: polynomial(setup.method.project(tried.y), coefficients, s))
-        value = at((ts - tried.t) / tried.h)
-        return new, jnp.where((passed & tried.keep)[:, None], value, saved)
+        size = jnp.where(tried.h == 0, 1.0, tried.h)
+        y = method.project(tried.y)
 
-    start = jnp.where((ts == x.t0)[:, None], x.y0, jnp.nan)
-    carry, saved = loop(running, save, (carry, start), (consts, ts))
+        def at(t):
+            value = polynomial(y, coefficients, (t - tried.t) / size)
+            return observe(setup.f, t, value, consts[0].args)
+
+        value = jax.vmap(at)(ts)
+        saved = jnp.where((passed & tried.keep)[:, None], value, saved)
+        return (new, saved), state
+
+    begin = at_start(setup, x, ts, jnp.nan)
+    carry, saved = run(_phases(setup, save), (carry, begin), (consts, ts))
     out = _outcome(setup, carry, consts)
-    return out, _refuse(setup, out.result, saved)
+    return out, refuse(setup, out.result, saved)
 
 
 def solve_forward(setup: Setup, x: Inputs, ts: Array | None) -> tuple[Outcome, Array | None]:
     """As `solve`, with the derivative carried along: forward mode only, no step is stored."""
-    return _marched(setup, x, ts, _while)
+    return _marched(setup, x, ts, _run_alone)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def solve(setup: Setup, x: Inputs, ts: Array | None) -> tuple[Outcome, Array | None]:
     """Integrates from `x.t0` to `x.t1`, and saves the state at the times `ts`.
 
-    The derivative is that of the steps that were accepted: their sizes are held fixed, but for the
-    last, which ends at `t1`. Which steps to take is not differentiated.
+    The derivative is that of the steps that were accepted: their sizes are held fixed, but for
+    those that end at a given time (`t1`, a stop) or at an event. Which steps to take is not
+    differentiated.
     """
     if setup.rows:
-        return _record(setup, x, True)[0], None
+        return record_steps(setup, x, True)[0], None
     if ts is None or ts.size <= _FEW:
         return _marched(setup, x, ts, march)
-    out, _ = _record(setup, x, True)
-    return out._replace(rows=None, last=None), saved_at(setup, x, out, ts)
+    out, _ = record_steps(setup, x, True)
+    return out._replace(rows=None, last=None, kinds=None), saved_at(setup, x, out, ts)
 
 
-def _replayed(setup: Setup, x: Inputs, done: Outcome, recorded: Record) -> Outcome:
-    """`done`, as a differentiable function of `x`."""
+def _moved(x: Any) -> Any:
+    """Zero in value, with the derivative of `x`."""
+    return x - lax.stop_gradient(x)
+
+
+def _replayed(
+    setup: Setup, x: Inputs, done: Outcome, recorded: Record, ts: Array | None = None, saved=None
+) -> tuple[Outcome, Array | None]:
+    """`done` and what was `saved` at `ts`, as differentiable functions of `x` and `ts`."""
+    if recorded.rows.mark is not None:
+        return _replayed_timed(setup, x, done, recorded, ts, saved)
     rows = recorded.rows
-    # Zero in value; they carry the derivative of the two ends of the span into the steps.
-    t0_moved = x.t0 - lax.stop_gradient(x.t0)
-    t1_moved = x.t1 - lax.stop_gradient(x.t1)
+    t0_moved, t1_moved = _moved(x.t0), _moved(x.t1)
     reached = done.result == Result.success
     last = jnp.where(reached, recorded.last, -1)
     index = jnp.arange(rows.t.size).reshape(rows.t.shape)
 
-    def step(consts, y, row):
-        args, t0_moved, t1_moved, last = consts
+    def step(method, consts, z, row):
+        args, t0_moved, t1_moved, last, ts = consts
         t, h, index = row
         t = t + t0_moved
         h = h + jnp.where(index == last, t1_moved - t0_moved, 0.0)
-        state = setup.method.init(setup.f, t, y, args)
-        step = setup.method.step(setup.f, t, y, h, args, state)
-        return step.y, _heuristics(step, h), y if rows.y is not None else None
+        step = method.step(setup.f, t, z, h, args, method.init(setup.f, t, z, args))
+        add = heuristics(step, h)
+        if ts is not None:
+            add = (*add, passed_over(setup, method, t, h, z, step, args, ts, index == last))
+        return step.y, add, z if rows.y is not None else None
 
-    known = Replayed(recorded.carry.y, (done.error, done.stiffness), rows.y, recorded.starts)
-    replayed = replay(
-        step, recorded.count, _lifted(setup, x), (rows.t, rows.h, index),
-        (x.args, t0_moved, t1_moved, last), known=known,
+    totals = (done.error, done.stiffness)
+    if ts is not None:
+        totals = (*totals, saved - at_start(setup, lax.stop_gradient(x), ts, 0.0))
+    known = Replayed(recorded.carry.y, totals, rows.y, recorded.starts)
+    replayed = _replay(
+        setup, tuple(partial(step, method) for method in setup.methods), recorded,
+        lifted(setup, x), (rows.t, rows.h, index), (x.args, t0_moved, t1_moved, last, ts), known,
     )  # fmt: skip
-    error, stiffness = replayed.totals
     moved = None
     if rows.y is not None:
         stretch = jnp.where(index == last, t1_moved - t0_moved, 0.0)
         moved = jax.tree.map(_flat, Rows(rows.t + t0_moved, rows.h + stretch, replayed.outs))
-    return done._replace(
-        t=done.t + jnp.where(reached, t1_moved, t0_moved),
-        y=setup.method.project(replayed.carry),
-        error=error,
-        stiffness=stiffness,
-        rows=moved,
-    )
+    t = done.t + jnp.where(reached, t1_moved, t0_moved)
+    return _with_derivative(setup, x, done, t, replayed.carry, replayed.totals, moved, ts)
 
 
-@partial(solve.defjvp, symbolic_zeros=True)
-def _solve_jvp(setup: Setup, primals, tangents):
-    x, ts = primals
-    frozen = jax.tree.map(lax.stop_gradient, x)
-    done, recorded = _record(setup, frozen, setup.rows or ts is not None)
-    # The derivative reads the steps, not the final state: it must refuse on its own.
-    recorded = _refuse(setup, done.result, recorded)
+def _replay(setup: Setup, steps, recorded: Record, carry, rows, consts, known) -> Replayed:
+    if setup.levels is None:
+        return replay(steps, recorded.count, carry, rows, consts, kinds=recorded.kinds, known=known)
+    rows, kinds = pad_rows(setup.levels, rows, recorded.kinds)
+    return replay_nested(
+        steps, recorded.count, carry, rows, consts, kinds=kinds, levels=setup.levels,
+        known=known._replace(outs=None),
+    )  # fmt: skip
+
+
+def passed_over(setup: Setup, method, t, h, z, step, args, ts, last) -> Array:
+    """What is saved at those of the times `ts` that a step passes over; zero at the others."""
+    direction = jnp.sign(h)
+    size = jnp.where(h == 0, 1.0, h)
+    coefficients = method.coefficients(h, z, step)
+    y = method.project(z)
+    end = jnp.where(last, jnp.inf, direction * (t + h))
+    passed = (h != 0) & (direction * ts > direction * t) & (direction * ts <= end)
+    passed = lax.stop_gradient(passed)
+
+    def at(t1):
+        return observe(setup.f, t1, polynomial(y, coefficients, (t1 - t) / size), args)
+
+    return jnp.where(passed[:, None], jax.vmap(at)(ts), 0.0)
+
+
+def at_start(setup: Setup, x: Inputs, ts: Array, other: Any) -> Array:
+    """What is saved at t0, in the rows of `ts` that ask for it; `other` in the others."""
+    slope = setup.f(x.t0, x.y0, x.args)
+    if setup.f.massive:
+        slope = jnp.zeros_like(slope)  # it is not the derivative of the state
+
+    def begin(t):
+        # The derivative with respect to the time: the value is the same.
+        y = x.y0 + (_moved(t) - _moved(x.t0)) * slope
+        return observe(setup.f, t, y, x.args)
+
+    return jnp.where((ts == x.t0)[:, None], jax.vmap(begin)(ts), other)
+
+
+def _with_derivative(setup, x, done: Outcome, t, z, totals, rows, ts):
+    error, stiffness, *saved = totals
+    out = done._replace(t=t, y=z, error=error, stiffness=stiffness, rows=rows)
+    return out, saved[0] + at_start(setup, x, ts, 0.0) if saved else None
+
+
+def _replayed_timed(setup: Setup, x: Inputs, done: Outcome, recorded: Record, ts, saved):
+    """`_replayed` where times within the solve have derivatives too: those of stops and events.
+
+    The carry has the derivative of the time as a second part, a number that is zero in value.
+    """
+    rows = recorded.rows
+    ends = x.t1[None] if x.stops is None else jnp.append(x.stops, x.t1)
+    index = jnp.arange(rows.t.size).reshape(rows.t.shape)
+
+    def step(kind, consts, carry, row):
+        (z, shift), (args, ends_moved, last, ts) = carry, consts
+        t, h, mark, index = row
+        method, event = setup.kinds[kind]
+        h0, t = h, t + shift
+        if event:
+            end, z_next, step, h = at_event(setup, method, t, z, h, jnp.maximum(mark, 0), args)
+            shift_next = jnp.where(h0 == 0, shift, _moved(end))
+        else:
+            lands = (mark >= 0) & (h0 != 0)
+            shift_next = jnp.where(lands, ends_moved[jnp.maximum(mark, 0)], shift)
+            h = h + (shift_next - shift)
+            step = method.step(setup.f, t, z, h, args, method.init(setup.f, t, z, args))
+            z_next = step.y
+        add = heuristics(step, h)
+        if ts is not None:
+            add = (*add, passed_over(setup, method, t, h, z, step, args, ts, index == last))
+        out = (shift, h - h0, z) if rows.y is not None else None
+        return (z_next, shift_next), add, out
+
+    zeros = jnp.zeros_like(rows.t)
+    totals = (done.error, done.stiffness)
+    if ts is not None:
+        totals = (*totals, saved - at_start(setup, lax.stop_gradient(x), ts, 0.0))
+    outs = None if rows.y is None else (zeros, zeros, rows.y)
+    starts = (recorded.starts, jnp.zeros_like(recorded.starts[..., 0]).real)
+    known = Replayed((recorded.carry.y, jnp.zeros_like(done.t)), totals, outs, starts)
+    replayed = _replay(
+        setup, tuple(partial(step, kind) for kind in range(len(setup.kinds))), recorded,
+        (lifted(setup, x), _moved(x.t0)), (rows.t, rows.h, rows.mark, index),
+        (x.args, _moved(ends), recorded.last, ts), known,
+    )  # fmt: skip
+    moved = None
+    if rows.y is not None:
+        shift, stretch, states = replayed.outs
+        moved = Rows(rows.t + shift, rows.h + stretch, states, rows.mark)
+        moved = jax.tree.map(_flat, moved)
+    z, shift = replayed.carry
+    return _with_derivative(setup, x, done, done.t + shift, z, replayed.totals, moved, ts)
+
+
+def _differentiated(setup: Setup, primals, tangents, replayed):
+    """A `jvp` rule: values and derivatives of `replayed(x, ts)` at `primals`."""
     leaves, structure = jax.tree.flatten(primals)
     dots = structure.flatten_up_to(tangents)
     active = [i for i, d in enumerate(dots) if not isinstance(d, SymbolicZero)]
@@ -308,12 +357,50 @@ def _solve_jvp(setup: Setup, primals, tangents):
         full = list(leaves)
         for i, value in zip(active, values, strict=True):
             full[i] = value
-        x, ts = jax.tree.unflatten(structure, full)
-        out = _replayed(setup, x, done, recorded)
-        if setup.rows:
-            return out, None
-        saved = None if ts is None else saved_at(setup, x, out, ts)
-        return out._replace(rows=None, last=None), saved
+        return replayed(*jax.tree.unflatten(structure, full))
 
     values = tuple(leaves[i] for i in active)
     return jax.jvp(of_active, values, tuple(dots[i] for i in active))
+
+
+@partial(solve.defjvp, symbolic_zeros=True)
+def _solve_jvp(setup: Setup, primals, tangents):
+    x, ts = primals
+    frozen = jax.tree.map(lax.stop_gradient, x)
+    done, recorded = record_steps(setup, frozen, setup.rows or ts is not None)
+    # The derivative reads the steps, not the final state: it must refuse on its own.
+    recorded = refuse(setup, done.result, recorded)
+
+    def replayed(x, ts):
+        out, _ = _replayed(setup, x, done, recorded)
+        if setup.rows:
+            return out, None
+        saved = None if ts is None else saved_at(setup, x, out, ts)
+        return out._replace(rows=None, last=None, kinds=None), saved
+
+    return _differentiated(setup, primals, tangents, replayed)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def solve_checkpointed(setup: Setup, x: Inputs, ts: Array | None) -> tuple[Outcome, Array | None]:
+    """As `solve`, with the memory of its derivative bounded by `setup.levels`."""
+    return _marched(setup, x, ts, march)
+
+
+@partial(solve_checkpointed.defjvp, symbolic_zeros=True)
+def _solve_checkpointed_jvp(setup: Setup, primals, tangents):
+    x, ts = jax.tree.map(lax.stop_gradient, primals)
+    assert setup.levels is not None
+    blocks = setup.levels[0][0]
+    total = 1
+    for level in setup.levels:
+        total *= level[0] * level[1]
+    done, recorded = record_steps(setup, x, False, max(total // blocks // BLOCK, 1))
+    saved = None if ts is None else solve_checkpointed(setup, x, ts)[1]
+    recorded = refuse(setup, done.result, recorded)
+
+    def replayed(x, ts):
+        out, values = _replayed(setup, x, done, recorded, ts, saved)
+        return out._replace(rows=None, last=None, kinds=None), values
+
+    return _differentiated(setup, primals, tangents, replayed)

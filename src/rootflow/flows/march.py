@@ -3,6 +3,10 @@
 `march` runs such a loop, without a derivative; `record` does the same and keeps what is needed to
 go through the kept iterations again, which is how `replay` differentiates them.
 
+A loop may have several phases (an explicit and a stiff method, the handling of events). Each is an
+inner loop of its own that runs while any member is in that phase, inside one outer loop; no
+iteration chooses between phases, so that nobody pays for a phase that no member is in.
+
 Under `vmap` all members share one iteration counter, so that a row is written with one contiguous
 copy (never a scatter) and the loop ends when the last member has finished.
 """
@@ -20,16 +24,44 @@ from jaxtyping import Array, ArrayLike, Float, Int
 BLOCK = 32
 
 
+class Phase(NamedTuple):
+    """One kind of iteration.
+
+    Attributes:
+        active: `(carry, consts) -> bool`, whether a member is in this phase and running.
+        enter: `(carry, consts) -> local`, what the iterations of this phase hand on to one another
+            besides the carry.
+        body: `((carry, local), consts, live) -> (carry, local)`, one iteration. `live` is `True`,
+            or under `vmap` whether the member is in this phase: where it is not, the body must
+            leave its carry alone. (It does so at less cost than a second selection around it.)
+            For `record` it returns `(carry, local), row, keep`.
+    """
+
+    active: Callable[[Any, Any], Array]
+    enter: Callable[[Any, Any], Any]
+    body: Callable[[Any, Any, Any], Any]
+
+
 class Rows(NamedTuple):
     """Kept iterations, in blocks: each went from time `t` by `h`; `y`, if kept, is the state there.
 
-    A row may be idle: at the end of the last block, and under `vmap` also where a member rejected
-    an attempt or has finished. There `h` is zero, so that doing it again changes nothing.
+    A row may be idle: at the end of a block, and under `vmap` also where a member rejected an
+    attempt or has finished. There `h` is zero, so that doing it again changes nothing. `mark`, if
+    there, says what the step ended at (see `timeline`).
     """
 
     t: Float[Array, "blocks block"]
     h: Float[Array, "blocks block"]
     y: Float[Array, "blocks block n"] | None
+    mark: Int[Array, "blocks block"] | None = None
+
+
+class _Keep(NamedTuple):
+    """What `record` is asked to keep; see there."""
+
+    blocks: int
+    states: bool
+    stride: int | None
 
 
 class Record(NamedTuple):
@@ -41,6 +73,7 @@ class Record(NamedTuple):
         last: index of the last row that is not idle (-1: none), counted through all blocks.
         starts: the state at the start of each block.
         rows: the rows.
+        kinds: the phase of each block; `None` if there is only one phase.
     """
 
     carry: Any
@@ -48,6 +81,7 @@ class Record(NamedTuple):
     last: Int[Array, ""]
     starts: Float[Array, "blocks n"]
     rows: Rows
+    kinds: Int[Array, " blocks"] | None
 
 
 def row_at(tree: Any, i: ArrayLike) -> Any:
@@ -93,158 +127,213 @@ def every_member(tree: Any, batched: Any, size: int) -> Any:
     )
 
 
-def march(running: Callable, body: Callable, carry: Any, consts: Any) -> Any:
-    """Repeats `carry = body(carry, consts, live)` while `running(carry, consts)`.
+def _alone(phase: Phase) -> Phase:
+    return phase._replace(body=lambda s, consts: phase.body(s, consts, True))
 
-    `live` is `True`, or under `vmap` whether the member is still running: where it is not, `body`
-    must leave its carry alone. (It does so at less cost than a second selection around it.)
+
+def _gated(phase: Phase) -> Phase:
+    """A phase whose iterations know which members are in it; `live` is no longer an argument."""
+
+    def body(s, consts):
+        return phase.body(s, consts, phase.active(s[0], consts))
+
+    return phase._replace(body=body)
+
+
+def _batched(phase: Phase, axes: Any) -> Phase:
+    return Phase(*(jax.vmap(function, (0, axes)) for function in phase))
+
+
+def march(phases: tuple[Phase, ...], carry: Any, consts: Any) -> Any:
+    """Runs the phases, in turn, until none is active.
 
     Not differentiable: the caller defines the derivative through `replay`.
     """
 
     @custom_vmap
     def run(carry, consts):
-        return lax.while_loop(lambda c: running(c, consts), lambda c: body(c, consts, True), carry)
+        return run_phases(tuple(map(_alone, phases)), carry, consts)
 
     @run.def_vmap
     def _(size, batched, carry, consts):
-        carry_batched, consts_batched = batched
-        carry = every_member(carry, carry_batched, size)
-
-        def one(carry, consts):
-            return body(carry, consts, running(carry, consts))
-
-        axes = (0, batch_axes(consts_batched))
-        out = _march_members(jax.vmap(running, axes), jax.vmap(one, axes), carry, consts)
-        return out, all_batched(out)
+        return _march_members(tuple(map(_gated, phases)), size, batched, carry, consts)
 
     return run(carry, consts)
 
 
-def _march_members(running: Callable, body: Callable, carry: Any, consts: Any) -> Any:
-    """`march` for a batch, until its last member has finished."""
+def _march_members(phases, size, batched, carry, consts):
+    carry_batched, consts_batched = batched
+    carry = every_member(carry, carry_batched, size)
+    axes = batch_axes(consts_batched)
+    phases = tuple(_batched(phase, axes) for phase in phases)
 
     @custom_vmap
     def run(carry, consts):
-        return lax.while_loop(
-            lambda c: jnp.any(running(c, consts)), lambda c: body(c, consts), carry
-        )
+        return run_phases(phases, carry, consts)
 
     @run.def_vmap
     def _(size, batched, carry, consts):
-        carry_batched, consts_batched = batched
-        carry = every_member(carry, carry_batched, size)
-        axes = (0, batch_axes(consts_batched))
-        out = _march_members(jax.vmap(running, axes), jax.vmap(body, axes), carry, consts)
-        return out, all_batched(out)
+        return _march_members(phases, size, batched, carry, consts)
 
-    return run(carry, consts)
+    out = run(carry, consts)
+    return out, all_batched(out)
+
+
+def run_phases(phases: tuple[Phase, ...], carry: Any, consts: Any) -> Any:
+    """The loops themselves; `body(s, consts)` of a phase takes no third argument here."""
+
+    def inner(phase, carry):
+        return lax.while_loop(
+            lambda s: jnp.any(phase.active(s[0], consts)),
+            lambda s: phase.body(s, consts),
+            (carry, phase.enter(carry, consts)),
+        )[0]
+
+    if len(phases) == 1:
+        return inner(phases[0], carry)
+
+    def running(carry):
+        active = False
+        for phase in phases:
+            active = jnp.any(phase.active(carry, consts)) | active
+        return active
+
+    def outer(carry):
+        for phase in phases:
+            carry = inner(phase, carry)
+        return carry
+
+    return lax.while_loop(running, outer, carry)
 
 
 def record(
-    running: Callable, body: Callable, carry: Any, consts: Any, *, blocks: int, states: bool
+    phases: tuple[Phase, ...],
+    carry: Any,
+    consts: Any,
+    *,
+    blocks: int,
+    states: bool,
+    stride: int | None = 1,
 ) -> Record:
-    """As `march`, with `body(carry, consts, live) -> (carry, (t, h, y), keep)`; keeps the rows.
+    """As `march`, and keeps the rows.
 
     Args:
-        running: whether to go on.
-        body: one iteration from time `t` and state `y` by `h`; `keep` says whether it counts (an
+        phases: their bodies return `(carry, local), row, keep` with `row` a `Rows` of one
+            iteration, its `y` the state from which it starts; `keep` says whether it counts (an
             accepted step). The carry has the attribute `y`.
         carry: the start.
-        consts: whatever else `running` and `body` read.
+        consts: whatever else the phases read.
         blocks: the most blocks that can be kept.
         states: keep the state of every row, not only those at the starts of blocks.
+        stride: keep the state at the start of every `stride` blocks; `None`: of none.
     """
+    keep = _Keep(blocks, states, stride)
 
     @custom_vmap
     def run(carry, consts):
-        def attempt(s):
-            i, last, carry, rows = s
-            carry, (t, h, y), keep = body(carry, consts, True)
-            row = Rows(t, jnp.where(keep, h, 0), y if states else None)
-            # A rejected attempt is overwritten by the next.
-            return i + keep, last + keep, carry, write_row(rows, row, i)
-
-        return _blocks(
-            lambda carry: running(carry, consts), attempt, carry, jnp.asarray(-1), states, blocks
-        )
+        # A rejected attempt is overwritten by the next.
+        return _blocks(tuple(map(_alone, phases)), carry, consts, keep, shared=False)
 
     @run.def_vmap
     def _(size, batched, carry, consts):
-        carry_batched, consts_batched = batched
-        carry = every_member(carry, carry_batched, size)
-        axes = (0, batch_axes(consts_batched))
-
-        def one(carry, consts):
-            new, (t, h, y), keep = body(carry, consts, running(carry, consts))
-            return new, (t, jnp.where(keep, h, 0), y), keep
-
-        out = _record_members(
-            jax.vmap(running, axes), jax.vmap(one, axes), carry, consts, blocks, states
-        )
-        return _members_first(out), all_batched(out)._replace(count=False)
+        gated = tuple(map(_gated, phases))
+        return _record_members(gated, size, batched, carry, consts, keep)
 
     return run(carry, consts)
 
 
-def _members_first(done: Record) -> Record:
-    return done._replace(
+def _record_members(phases, size, batched, carry, consts, keep):
+    """`record` for a batch: a shared counter, and idle rows where a member has nothing to keep."""
+    carry_batched, consts_batched = batched
+    carry = every_member(carry, carry_batched, size)
+    axes = batch_axes(consts_batched)
+    phases = tuple(_batched(phase, axes) for phase in phases)
+
+    @custom_vmap
+    def run(carry, consts):
+        return _blocks(phases, carry, consts, keep, shared=True)
+
+    @run.def_vmap
+    def _(size, batched, carry, consts):
+        return _record_members(phases, size, batched, carry, consts, keep)
+
+    done = run(carry, consts)
+    done = done._replace(
         starts=jnp.moveaxis(done.starts, 1, 0),
         rows=jax.tree.map(lambda r: jnp.moveaxis(r, 2, 0), done.rows),
     )
+    flags = all_batched(done)._replace(count=False)
+    return done, flags if done.kinds is None else flags._replace(kinds=False)
 
 
-def _record_members(running, body, carry, consts, blocks: int, states: bool) -> Record:
-    """`record` for a batch: a shared counter, and idle rows where a member has nothing to keep."""
+def _blocks(phases, carry, consts, kept: _Keep, shared: bool) -> Record:
+    """Fills block after block, each within one phase, until no phase is active."""
+    blocks, states, stride = kept
+    several = len(phases) > 1
+    # What a phase writes that made no iteration must not go into the last block.
+    room = blocks + len(phases) if several else blocks
+    groups = 0 if stride is None else -(-room // stride)
 
-    @custom_vmap
-    def run(carry, consts):
-        def attempt(s):
-            i, (slot, last), carry, rows = s
-            carry, (t, h, y), keep = body(carry, consts)
-            row = Rows(t, h, y if states else None)
-            return i + 1, (slot + 1, jnp.where(keep, slot, last)), carry, write_row(rows, row, i)
+    def attempt(phase, base):
+        def body(s):
+            i, last, inner, rows = s
+            inner, row, keep = phase.body(inner, consts)
+            row = row._replace(h=jnp.where(keep, row.h, 0), y=row.y if states else None)
+            last = jnp.where(keep, base + i, last)
+            return i + 1 if shared else i + keep, last, inner, write_row(rows, row, i)
 
-        members = jax.eval_shape(running, carry, consts).shape
-        done = _blocks(
-            lambda carry: jnp.any(running(carry, consts)), attempt, carry,
-            (jnp.asarray(0), jnp.full(members, -1)), states, blocks,
-        )  # fmt: skip
-        return done._replace(last=done.last[1])
+        return body
 
-    @run.def_vmap
-    def _(size, batched, carry, consts):
-        carry_batched, consts_batched = batched
-        carry = every_member(carry, carry_batched, size)
-        axes = (0, batch_axes(consts_batched))
-        out = _record_members(
-            jax.vmap(running, axes), jax.vmap(body, axes), carry, consts, blocks, states
+    inner = (carry, phases[0].enter(carry, consts))
+    row = jax.eval_shape(lambda s: phases[0].body(s, consts)[1], inner)
+    row = row._replace(y=row.y if states else None)
+
+    def fill(kind, s):
+        """One block of phase `kind`."""
+        count, last, (carry, local), starts, rows, kinds = s
+        phase = phases[kind]
+        if local is None:
+            local = phase.enter(carry, consts)
+        i, last, inner, block = lax.while_loop(
+            lambda s: (s[0] < BLOCK) & jnp.any(phase.active(s[2][0], consts)),
+            attempt(phase, count * BLOCK),
+            (jnp.asarray(0), last, (carry, local), empty_rows(row, BLOCK)),
         )
-        return _members_first(out), all_batched(out)._replace(count=False)
+        if stride == 1:
+            starts = write_row(starts, carry.y, count)
+        elif stride is not None:
+            place = jnp.where(count % stride == 0, count // stride, groups)
+            starts = write_row(starts, carry.y, place)
+        rows = write_row(rows, block, count)
+        if len(phases) == 1:
+            return count + 1, last, inner, starts, rows, None
+        kinds = lax.dynamic_update_index_in_dim(kinds, jnp.int32(kind), count, 0)
+        return count + (i > 0), last, (inner[0], None), starts, rows, kinds
 
-    return run(carry, consts)
+    def turn(s):
+        for kind in range(len(phases)):
+            s = fill(kind, s)
+        return s
 
+    def running(s):
+        active = False
+        for phase in phases:
+            active = jnp.any(phase.active(s[2][0], consts)) | active
+        return active & (s[0] < blocks)
 
-def _blocks(running, attempt, carry, last, states, blocks) -> Record:
-    """Fills block after block with `attempt` until it is no longer `running`."""
-    y = carry.y
-    t = carry.t
-    row = Rows(t, t, y if states else None)
-
-    def fill(s):
-        count, last, carry, starts, rows = s
-        _, last, new, block = lax.while_loop(
-            lambda s: (s[0] < BLOCK) & running(s[2]),
-            attempt,
-            (jnp.asarray(0), last, carry, empty_rows(row, BLOCK)),
-        )
-        return (
-            count + 1, last, new, write_row(starts, carry.y, count), write_row(rows, block, count)
-        )  # fmt: skip
-
-    count, last, carry, starts, rows = lax.while_loop(
-        lambda s: running(s[2]) & (s[0] < blocks),
-        fill,
-        (jnp.asarray(0), last, carry, empty_rows(y, blocks), empty_rows(row, blocks, BLOCK)),
+    last = jnp.full(jnp.shape(phases[0].active(carry, consts)), -1)
+    # With a stride, one more than are kept: for the starts of the other blocks.
+    slots = groups if stride == 1 or stride is None else groups + 1
+    count, last, (carry, _), starts, rows, kinds = lax.while_loop(
+        running,
+        turn,
+        (
+            jnp.asarray(0),
+            last,
+            (carry, None) if several else inner,
+            empty_rows(carry.y, slots),
+            empty_rows(row, room, BLOCK),
+            jnp.zeros(room, jnp.int32) if several else None,
+        ),
     )
-    return Record(carry, count, last, starts, rows)
+    return Record(carry, count, last, starts[:groups], rows, kinds)

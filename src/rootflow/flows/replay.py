@@ -32,6 +32,11 @@ from .march import (
 _SMALL = 24
 
 
+def _choose(kind: Any, branches: list[Callable], *operands: Any) -> Any:
+    """The branch of this kind; without kinds the only one."""
+    return branches[0](*operands) if kind is None else lax.switch(kind, branches, *operands)
+
+
 def _scan(step: Callable, carry: Any, rows: Any, reverse: bool) -> tuple[Any, Any]:
     if jax.tree.leaves(rows)[0].shape[0] == 1:
         carry, out = step(carry, jax.tree.map(lambda r: jnp.squeeze(r, 0), rows))
@@ -56,12 +61,13 @@ class Replayed(NamedTuple):
 
 
 def replay(
-    step: Callable,
+    steps: tuple[Callable, ...],
     count: Int[Array, ""],
     carry: Any,
     rows: Any,
     consts: Any,
     *,
+    kinds: Int[Array, " blocks"] | None = None,
     reverse: bool = False,
     known: Replayed | None = None,
 ) -> Replayed:
@@ -71,45 +77,124 @@ def replay(
     `step` must not close over traced arrays: they belong into `consts`.
 
     Args:
-        step: one iteration. The carry is a pytree of floating-point arrays; `add` is summed over
-            the iterations, `out` is stacked.
+        steps: one iteration, of each kind. The carry is a pytree of floating-point arrays; `add` is
+            summed over the iterations, `out` is stacked.
         count: how many blocks to use; may be traced.
         carry: the start.
         rows: pytree with leading axes (blocks, rows of a block).
         consts: pytree of whatever else `step` reads.
+        kinds: which of the steps each block is made of; `None` if there is only one.
         reverse: go through the rows from the last used to the first.
         known: what this call would return, where the caller has it already (from `record`); then
             only derivatives are computed.
     """
-    return _replay(step, reverse, count, carry, rows, consts, known)
+    return _replay(steps, reverse, count, kinds, carry, rows, consts, known)
+
+
+def replay_nested(
+    steps: tuple[Callable, ...],
+    count: Int[Array, ""],
+    carry: Any,
+    rows: Any,
+    consts: Any,
+    *,
+    kinds: Int[Array, " blocks"] | None,
+    levels: tuple[tuple[int, int], ...],
+    known: Replayed | None = None,
+) -> Replayed:
+    """As `replay`, with the derivative in less memory and more time: no outputs, a few states.
+
+    The iterations are grouped into blocks of blocks: one iteration of the outer replay is a whole
+    inner one. Each of them keeps the states at the starts of its blocks while it is unwound, and
+    those within one block.
+
+    Args:
+        steps: as in `replay`; their outputs are dropped.
+        count: how many iterations there are, in units of the rows of a block.
+        carry: as in `replay`.
+        rows: as in `replay`.
+        consts: as in `replay`.
+        kinds: as in `replay`.
+        levels: for each replay, from the outermost, its blocks and the rows of each block; their
+            product is the number of rows.
+        known: as in `replay`, `starts` being those of the outermost blocks.
+    """
+    block = jax.tree.leaves(rows)[0].shape[1]
+    bare = tuple(partial(_without_output, step) for step in steps)
+    blocks, inner = levels[0], levels[1:]
+    if not inner:
+        # Blocks here may be shorter than those that were recorded.
+        split = block // blocks[1]
+        rows = jax.tree.map(lambda r: r.reshape(blocks[0], blocks[1], *r.shape[2:]), rows)
+        kinds = None if kinds is None else jnp.repeat(kinds, split)
+        return replay(bare, count * split, carry, rows, consts, kinds=kinds, known=known)
+    size = 1  # rows of one iteration of this replay
+    for level in inner:
+        size *= level[0] * level[1]
+    per = size // block
+    used = jnp.clip(count - per * jnp.arange(blocks[0] * blocks[1]), 0, per)
+    fold = lambda r: r.reshape(blocks[0], blocks[1], per, *r.shape[1:])
+    groups = jax.tree.map(fold, (rows, kinds))
+
+    def group(consts, carry, row):
+        (rows, kinds), used = row
+        done = replay_nested(bare, used, carry, rows, consts, kinds=kinds, levels=inner)
+        return done.carry, done.totals, None
+
+    outer = -(-count // (per * blocks[1]))
+    return replay((group,), outer, carry, (groups, used.reshape(blocks)), consts, known=known)
+
+
+def pad_rows(levels: tuple[tuple[int, int], ...], rows: Any, kinds: Any) -> Any:
+    """Rows and kinds with idle blocks added, so that `levels` divide them."""
+    total = 1
+    for level in levels:
+        total *= level[0] * level[1]
+    blocks, block = jax.tree.leaves(rows)[0].shape[:2]
+    more = -(-total // block) - blocks
+
+    def pad(x):
+        return jnp.pad(x, ((0, more), *((0, 0),) * (x.ndim - 1)))
+
+    return jax.tree.map(pad, (rows, kinds))
+
+
+def _without_output(step, consts, carry, row):
+    carry, add, _ = step(consts, carry, row)
+    return carry, add, None
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _replay(step, reverse, count, carry, rows, consts, known):
+def _replay(steps, reverse, count, kinds, carry, rows, consts, known):
     if known is not None:
         return known
-    return Replayed(*_run(step, reverse, count, carry, rows, consts))
+    return Replayed(*_run(steps, reverse, count, kinds, carry, rows, consts))
 
 
-def _run(step, reverse, count, carry, rows, consts):
+def _run(steps, reverse, count, kinds, carry, rows, consts):
     @custom_vmap
-    def run(count, carry, rows, consts):
+    def run(count, kinds, carry, rows, consts):
         blocks = jax.tree.leaves(rows)[0].shape[0]
 
-        def advance(carry, row):
-            carry, totals = carry
-            carry, add, out = step(consts, carry, row)
-            return (carry, jax.tree.map(jnp.add, totals, add)), out
+        def advance(step):
+            def one(carry, row):
+                carry, totals = carry
+                carry, add, out = step(consts, carry, row)
+                return (carry, jax.tree.map(jnp.add, totals, add)), out
+
+            return lambda carry, rows: _scan(one, carry, rows, reverse)
 
         first = jax.tree.map(lambda r: r[0, 0], rows)
-        _, add, out = jax.eval_shape(step, consts, carry, first)
+        _, add, out = jax.eval_shape(steps[0], consts, carry, first)
+        branches = [advance(step) for step in steps]
         totals = empty_rows(add)
         buffers = (empty_rows(out, *jax.tree.leaves(rows)[0].shape[:2]), empty_rows(carry, blocks))
 
         def block(state):
             i, carry, buffers = state
             j = count - 1 - i if reverse else i
-            new, outs = _scan(advance, carry, row_at(rows, j), reverse)
+            kind = None if kinds is None else kinds[j]
+            new, outs = _choose(kind, branches, carry, row_at(rows, j))
             return i + 1, new, write_row(buffers, (outs, carry[0]), j)
 
         _, (carry, totals), (outs, starts) = lax.while_loop(
@@ -118,37 +203,47 @@ def _run(step, reverse, count, carry, rows, consts):
         return carry, totals, outs, starts
 
     @run.def_vmap
-    def _(size, batched, count, carry, rows, consts):
-        count_batched, carry_batched, rows_batched, consts_batched = batched
+    def _(size, batched, count, kinds, carry, rows, consts):
+        count_batched, kinds_batched, carry_batched, rows_batched, consts_batched = batched
         carry = every_member(carry, carry_batched, size)
         rows = jax.tree.map(lambda r, b: jnp.moveaxis(r, 0, 2) if b else r, rows, rows_batched)
-        axes = (batch_axes(consts_batched), 0, batch_axes(rows_batched))
+        shape = jax.tree.leaves(rows)[0].shape[:2]
+        members, row_axes = steps, batch_axes(rows_batched)
+        const_axes = batch_axes(consts_batched)
+        if kinds_batched:
+            # Members of different kinds: every row chooses for itself.
+            def chosen(consts, carry, row):
+                kind, row = row
+                return lax.switch(kind, steps, consts, carry, row)
+
+            kinds = jnp.broadcast_to(jnp.moveaxis(kinds, 0, 1)[:, None], (*shape, size))
+            members, rows, row_axes, kinds = (chosen,), (kinds, rows), (0, row_axes), None
         if count_batched:
             # Members of different length: idle beyond their own end.
-            def bounded(consts, carry, row):
-                (inner, last), (index, row) = consts, row
-                new, *others = step(inner, carry, row)
-                live = index < last
-                zeros = jax.tree.map(jnp.zeros_like, others)
-                return where_member(live, new, carry), *where_member(live, others, zeros)
-
-            blocks = jax.tree.leaves(rows)[0].shape[0]
-            block = jax.tree.leaves(rows)[0].shape[1]
-            index = jnp.broadcast_to(jnp.arange(blocks)[:, None], (blocks, block))
-            axes = ((axes[0], 0), 0, (None, axes[2]))
-            out = _run(
-                jax.vmap(bounded, axes), reverse, jnp.max(count), carry,
-                (index, rows), (consts, count),
-            )  # fmt: skip
-        else:
-            out = _run(jax.vmap(step, axes), reverse, count, carry, rows, consts)
-        carry, totals, outs, starts = out
+            members = tuple(map(_bounded, members))
+            index = jnp.broadcast_to(jnp.arange(shape[0])[:, None], shape)
+            rows, row_axes = (index, rows), (None, row_axes)
+            consts, const_axes = (consts, count), (const_axes, 0)
+            count = jnp.max(count)
+        batch = tuple(jax.vmap(step, (const_axes, 0, row_axes)) for step in members)
+        carry, totals, outs, starts = _run(batch, reverse, count, kinds, carry, rows, consts)
         outs = jax.tree.map(lambda r: jnp.moveaxis(r, 2, 0), outs)
         starts = jax.tree.map(lambda r: jnp.moveaxis(r, 1, 0), starts)
         out = (carry, totals, outs, starts)
         return out, all_batched(out)
 
-    return run(count, carry, rows, consts)
+    return run(count, kinds, carry, rows, consts)
+
+
+def _bounded(step):
+    def bounded(consts, carry, row):
+        (inner, last), (index, row) = consts, row
+        new, *others = step(inner, carry, row)
+        live = index < last
+        zeros = jax.tree.map(jnp.zeros_like, others)
+        return where_member(live, new, carry), *where_member(live, others, zeros)
+
+    return bounded
 
 
 class _Active:
@@ -171,10 +266,10 @@ class _Active:
 
 
 @partial(_replay.defjvp, symbolic_zeros=True)
-def _replay_jvp(step, reverse, primals, tangents):
-    count, carry, rows, consts, known = primals
-    _, carry_dot, rows_dot, consts_dot, _ = tangents
-    out = _replay(step, reverse, count, carry, rows, consts, known)
+def _replay_jvp(steps, reverse, primals, tangents):
+    count, kinds, carry, rows, consts, known = primals
+    _, _, carry_dot, rows_dot, consts_dot, _ = tangents
+    out = _replay(steps, reverse, count, kinds, carry, rows, consts, known)
     of_rows, of_consts = _Active(rows, rows_dot), _Active(consts, consts_dot)
     carry_tree = jax.tree.structure(carry)
     carry_dot = [
@@ -183,10 +278,10 @@ def _replay_jvp(step, reverse, primals, tangents):
     ]
     inputs = (carry_dot, of_rows.pick(rows_dot), of_consts.pick(consts_dot))
     inputs, inputs_tree = jax.tree.flatten(inputs)
-    residuals, residuals_tree = jax.tree.flatten((count, out.starts, rows, consts))
+    residuals, residuals_tree = jax.tree.flatten((count, kinds, out.starts, rows, consts))
     out_leaves, out_tree = jax.tree.flatten(out)
 
-    def iteration(consts, row):
+    def iteration(step, consts, row):
         """The iteration as a function of what has a derivative, as flat lists."""
 
         def of_active(carry, row_active, consts_active):
@@ -200,36 +295,40 @@ def _replay_jvp(step, reverse, primals, tangents):
         return of_active
 
     def forward(residuals, inputs):
-        count, starts, rows, consts = jax.tree.unflatten(residuals_tree, residuals)
+        count, kinds, starts, rows, consts = jax.tree.unflatten(residuals_tree, residuals)
         carry_dot, rows_dot, consts_dot = jax.tree.unflatten(inputs_tree, inputs)
 
-        def tangent(consts, carry, row):
-            (consts, consts_dot), (carry, carry_dot), (row, row_dot) = consts, carry, row
-            primal = (carry, of_rows.pick(row), of_consts.pick(consts))
-            (new, _, _), (new_dot, add_dot, out_dot) = jax.jvp(
-                iteration(consts, row), primal, (carry_dot, row_dot, consts_dot)
-            )
-            return (new, new_dot), add_dot, out_dot
+        def tangent(step):
+            def one(consts, carry, row):
+                (consts, consts_dot), (carry, carry_dot), (row, row_dot) = consts, carry, row
+                primal = (carry, of_rows.pick(row), of_consts.pick(consts))
+                (new, _, _), (new_dot, add_dot, out_dot) = jax.jvp(
+                    iteration(step, consts, row), primal, (carry_dot, row_dot, consts_dot)
+                )
+                return (new, new_dot), add_dot, out_dot
+
+            return one
 
         # The first block begins where the whole replay does, in either direction.
         first = jnp.maximum(count - 1, 0) if reverse else 0
         carry = jax.tree.leaves(row_at(starts, first))
         done = replay(
-            tangent, count, (carry, carry_dot), (rows, rows_dot), (consts, consts_dot),
-            reverse=reverse,
+            tuple(map(tangent, steps)), count, (carry, carry_dot), (rows, rows_dot),
+            (consts, consts_dot), kinds=kinds, reverse=reverse,
         )  # fmt: skip
         return [*done.carry[1], *done.totals, *done.outs, *done.starts[1]]
 
     def transpose(residuals, bars, batched):
-        count, starts, rows, consts = jax.tree.unflatten(residuals_tree, residuals)
+        count, kinds, starts, rows, consts = jax.tree.unflatten(residuals_tree, residuals)
         bars = out_tree.unflatten([_Zero if b is None else b for b in bars])
-        backward = _Backward(iteration, of_rows, of_consts, bars, batched)
+        iterations = [partial(iteration, step) for step in steps]
+        backward = _Backward(iterations, of_rows, of_consts, bars, batched)
         starts = jax.tree.leaves(starts)
         carry_bar = [
             jnp.zeros_like(s[0]) if b is _Zero else b
             for s, b in zip(starts, jax.tree.leaves(bars.carry), strict=True)
         ]
-        return jax.tree.leaves(backward.run(count, starts, rows, consts, carry_bar, reverse))
+        return jax.tree.leaves(backward.run(count, kinds, starts, rows, consts, carry_bar, reverse))
 
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in out_leaves]
     dots = linear(forward, transpose, residuals, inputs, shapes)
@@ -269,8 +368,8 @@ class _Backward:
     Under `vmap` there is enough to vectorise already, and the products are less work.
     """
 
-    def __init__(self, iteration, of_rows, of_consts, bars: Replayed, batched: bool):
-        self.iteration = iteration
+    def __init__(self, iterations, of_rows, of_consts, bars: Replayed, batched: bool):
+        self.iterations = iterations
         self.of_rows = of_rows
         self.of_consts = of_consts
         self.totals = _Bars(bars.totals)
@@ -278,47 +377,53 @@ class _Backward:
         self.starts = _Bars(bars.starts)
         self.batched = batched
 
-    def run(self, count, starts, rows, consts, carry_bar, reverse):
+    def run(self, count, kinds, starts, rows, consts, carry_bar, reverse):
         inputs = [*(s[0] for s in starts), *(r[0, 0] for r in self.of_rows.pick(rows))]
         inputs += self.of_consts.pick(consts)
         together = sum(x.size for x in inputs) <= _SMALL and not self.batched
         pull = self._pull_together if together else self._pull_in_turn
 
-        def block(consts, carry_bar, row):
-            consts, totals_bar = consts
-            start, rows, outs_bar, starts_bar = row
+        def block(iteration):
+            def one(consts, carry_bar, row):
+                consts, totals_bar = consts
+                start, rows, outs_bar, starts_bar = row
 
-            def again(carry, row):
-                new, _, _ = self.iteration(consts, row)(
-                    carry, self.of_rows.pick(row), self.of_consts.pick(consts)
+                def again(carry, row):
+                    new, _, _ = iteration(consts, row)(
+                        carry, self.of_rows.pick(row), self.of_consts.pick(consts)
+                    )
+                    return new, carry
+
+                _, carries = _scan(again, start, rows, reverse)
+                carry_bar, consts_bar, rows_bar = pull(
+                    iteration, consts, carries, rows, carry_bar, totals_bar, outs_bar, reverse
                 )
-                return new, carry
+                return self.starts.add(carry_bar, starts_bar), consts_bar, rows_bar
 
-            _, carries = _scan(again, start, rows, reverse)
-            carry_bar, consts_bar, rows_bar = pull(
-                consts, carries, rows, carry_bar, totals_bar, outs_bar, reverse
-            )
-            return self.starts.add(carry_bar, starts_bar), consts_bar, rows_bar
+            return one
 
         # What is one iteration here is a whole block there.
         single = jax.tree.map(
             lambda x: jnp.expand_dims(x, 1), (starts, rows, self.outs.given, self.starts.given)
         )
         done = replay(
-            block, count, carry_bar, single, (consts, self.totals.given), reverse=not reverse
-        )
+            tuple(map(block, self.iterations)), count, carry_bar, single,
+            (consts, self.totals.given), kinds=kinds, reverse=not reverse,
+        )  # fmt: skip
         return done.carry, [jnp.squeeze(x, 1) for x in done.outs], done.totals
 
     def _given(self, step_out):
         new, add, out = step_out
         return new, self.totals.pick(add), self.outs.pick(out)
 
-    def _pull_in_turn(self, consts, carries, rows, carry_bar, totals_bar, outs_bar, reverse):
+    def _pull_in_turn(
+        self, iteration, consts, carries, rows, carry_bar, totals_bar, outs_bar, reverse
+    ):
         def pull(bars, row):
             carry_bar, consts_bar = bars
             carry, row, out_bar = row
             _, vjp = jax.vjp(
-                lambda *active: self._given(self.iteration(consts, row)(*active)),
+                lambda *active: self._given(iteration(consts, row)(*active)),
                 carry, self.of_rows.pick(row), self.of_consts.pick(consts),
             )  # fmt: skip
             carry_bar, row_bar, more = vjp((carry_bar, totals_bar, out_bar))
@@ -330,13 +435,15 @@ class _Backward:
         )
         return carry_bar, consts_bar, rows_bar
 
-    def _pull_together(self, consts, carries, rows, carry_bar, totals_bar, outs_bar, reverse):
+    def _pull_together(
+        self, iteration, consts, carries, rows, carry_bar, totals_bar, outs_bar, reverse
+    ):
         def jacobian(carry, row):
             active = (carry, self.of_rows.pick(row), self.of_consts.pick(consts))
             flat, restore = ravel_pytree(active)
 
             def of_flat(flat):
-                return ravel_pytree(self._given(self.iteration(consts, row)(*restore(flat))))[0]
+                return ravel_pytree(self._given(iteration(consts, row)(*restore(flat))))[0]
 
             basis = jnp.eye(flat.size, dtype=flat.dtype)
             return jax.vmap(lambda v: jax.jvp(of_flat, (flat,), (v,))[1])(basis)

@@ -1,14 +1,19 @@
-"""What is kept of a solve: saved times, accepted steps, dense output."""
+"""What is kept of a solve: saved times, accepted steps, dense output, events."""
 
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
+from .attempt import lifted
 from .interpolation import Dense, Steps, polynomial
+from .methods import Method
 from .problem import Inputs, Outcome, Setup
+from .system import Given, System
 
 
 def steps_of(setup: Setup, x: Inputs, out: Outcome) -> Steps:
@@ -16,45 +21,99 @@ def steps_of(setup: Setup, x: Inputs, out: Outcome) -> Steps:
     assert out.rows is not None and out.last is not None
     direction = jnp.where(x.t1 < x.t0, -1.0, 1.0).astype(x.t0.dtype)
     rows = out.rows
-    start = setup.method.lift(setup.f, x.t0, x.y0, x.args)
-    return Steps(rows.t, rows.h, rows.y, out.last, direction, x.t0, out.t, start)
+    return Steps(rows.t, rows.h, rows.y, out.last, direction, x.t0, out.t, lifted(setup, x))
 
 
 def accepted(setup: Setup, out: Outcome) -> tuple[Array, Array]:
-    """The end of every accepted step, in order, padded with NaN."""
+    """The end of every accepted step, in order, padded with NaN to `max_steps` rows."""
     rows = out.rows
     assert rows is not None and rows.y is not None
-    # Under vmap a member has idle rows between its steps: bring its own steps to the front.
+    project = setup.methods[0].project
+    # A member of a batch has idle rows between its steps: bring its own steps to the front.
     order = jnp.argsort(rows.h == 0, stable=True)
     index = jnp.arange(rows.t.shape[0])
     live, last = index < out.accepted, index == out.accepted - 1
     ts = jnp.where(last, out.t, jnp.roll(rows.t[order], -1))
-    ys = jnp.where(
-        last[:, None],
-        out.y,
-        jnp.roll(jax.vmap(setup.method.project)(rows.y[order]), -1, axis=0),
+    ys = jnp.where(last[:, None], project(out.y), jnp.roll(jax.vmap(project)(rows.y[order]), -1, 0))
+    ts, ys = jnp.where(live, ts, jnp.nan), jnp.where(live[:, None], ys, jnp.nan)
+    return ts[: setup.max_steps], ys[: setup.max_steps]
+
+
+def happened(setup: Setup, x: Inputs, out: Outcome, most: int) -> tuple[Array, ...]:
+    """Times, states and indices of the first `most` events, and how many there were."""
+    rows, kinds = out.rows, out.kinds
+    assert rows is not None and kinds is not None and rows.mark is not None and rows.y is not None
+    events = (kinds >= len(setup.methods)) & (rows.h != 0)
+    order = jnp.argsort(~events, stable=True)[:most]
+    live = events[order]
+
+    def end(row):
+        row = jnp.where(events[row], row, order[0])
+        return _again(setup, x.args, kinds[row], rows.t[row], rows.h[row], rows.y[row], _end)
+
+    ys = jax.vmap(end)(order)[:, 0]
+    return (
+        jnp.where(live, rows.t[order] + rows.h[order], jnp.nan),
+        jnp.where(live[:, None], ys, jnp.nan),
+        jnp.where(live, rows.mark[order], -1),
+        jnp.sum(events),
     )
-    return jnp.where(live, ts, jnp.nan), jnp.where(live[:, None], ys, jnp.nan)
 
 
-def _interpolant(setup: Setup, args, t, h, y) -> Float[Array, "degree n"]:
-    method = setup.method
-    state = method.init(setup.f, t, y, args)
-    return method.coefficients(h, y, method.step(setup.f, t, y, h, args, state))
+def _end(method: Method, h, z, step) -> Float[Array, "1 n"]:
+    return method.project(step.y)[None]
 
 
-def dense_output(setup: Setup, x: Inputs, out: Outcome, unravel: Callable) -> Dense:
+def _interpolant(method: Method, h, z, step) -> Float[Array, "degree n"]:
+    return method.coefficients(h, z, step)
+
+
+def _again(setup: Setup, args, kind: Array | None, t, h, z, read) -> Float[Array, "rows n"]:
+    """Takes a step again and reads something off it, whichever method made it.
+
+    Where the methods give different numbers of rows, the missing ones are zero.
+    """
+
+    def by(method, t, h, z):
+        return read(
+            method, h, z, method.step(setup.f, t, z, h, args, method.init(setup.f, t, z, args))
+        )
+
+    branches = [partial(by, method) for method in setup.methods]
+    if kind is None or len(branches) == 1:
+        return branches[0](t, h, z)
+    count = max(jax.eval_shape(branch, t, h, z).shape[0] for branch in branches)
+
+    def padded(branch, t, h, z):
+        value = branch(t, h, z)
+        return jnp.pad(value, ((0, count - value.shape[0]), (0, 0)))
+
+    return lax.switch(kind % len(branches), [partial(padded, b) for b in branches], t, h, z)
+
+
+def _kind(out: Outcome, row: Array) -> Array | None:
+    return None if out.kinds is None else out.kinds[row]
+
+
+def interpolants(
+    setup: Setup, x: Inputs, out: Outcome, steps: Steps
+) -> Float[Array, "rows degree n"]:
     """The interpolant of every step."""
-    steps = steps_of(setup, x, out)
     # Beyond the last step there is nothing to evaluate the vector field at: repeat the last one.
     row = jnp.minimum(jnp.arange(steps.starts.shape[0]), jnp.maximum(steps.last, 0))
 
     def piece(row):
-        t, y = steps.start(row)
-        return _interpolant(setup, x.args, t, steps.sizes[row], y)
+        t, z = steps.start(row)
+        return _again(setup, x.args, _kind(out, row), t, steps.sizes[row], z, _interpolant)
 
-    coefficients = jax.vmap(jax.vmap(unravel))(jax.vmap(piece)(row))
-    project = setup.method.project
+    return jax.vmap(piece)(row)
+
+
+def dense_output(setup: Setup, x: Inputs, out: Outcome, unravel: Callable) -> Dense:
+    """The solution as a function of time."""
+    steps = steps_of(setup, x, out)
+    coefficients = jax.vmap(jax.vmap(unravel))(interpolants(setup, x, out, steps))
+    project = setup.methods[0].project
     states = (jax.vmap(lambda z: unravel(project(z)))(steps.states), unravel(x.y0))
     return Dense(eqx.tree_at(lambda s: (s.states, s.y0), steps, states), coefficients)
 
@@ -62,13 +121,19 @@ def dense_output(setup: Setup, x: Inputs, out: Outcome, unravel: Callable) -> De
 def saved_at(setup: Setup, x: Inputs, out: Outcome, ts: Array) -> Array:
     """The solution at the times `ts`: the stages of the steps that cover them, once more."""
     steps = steps_of(setup, x, out)
+    project = setup.methods[0].project
 
     def at(t):
         row, s = steps.locate(t)
-        start, y = steps.start(row)
-        value = polynomial(
-            setup.method.project(y), _interpolant(setup, x.args, start, steps.sizes[row], y), s
-        )
+        start, z = steps.start(row)
+        size = steps.sizes[row]
+        coefficients = _again(setup, x.args, _kind(out, row), start, size, z, _interpolant)
+        value = observe(setup.f, t, polynomial(project(z), coefficients, s), x.args)
         return jnp.where(steps.covers(t), value, jnp.nan)
 
     return jax.vmap(at)(ts)
+
+
+def observe(f: System, t: Array, y: Array, args: Given) -> Array:
+    """What is saved of a state: the state, or a function of it."""
+    return f.parts["save"](t, y, args) if "save" in f.parts else y

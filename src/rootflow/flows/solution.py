@@ -18,10 +18,16 @@ class Result(IntEnum):
     max_steps = 1
     step_underflow = 2
     non_finite = 3
+    event_occurred = 4
 
     @property
     def message(self) -> str:
         return _MESSAGES[self]
+
+    @staticmethod
+    def failed(result: Any) -> Any:
+        """Whether a result (a code or an array of codes) is a failure."""
+        return (result >= Result.max_steps) & (result <= Result.non_finite)
 
 
 _MESSAGES = {
@@ -41,11 +47,12 @@ _MESSAGES = {
         "step. Check y0, args and the domain of the vector field, or pass throw=False to see how "
         "far the solve got."
     ),
+    Result.event_occurred: "The solve ended at an event.",
 }
 
 
 #: Messages of the failures, in the order of their codes.
-MESSAGES = [result.message for result in Result if result is not Result.success]
+MESSAGES = [result.message for result in Result if Result.failed(result)]
 
 
 class Stats(NamedTuple):
@@ -56,12 +63,32 @@ class Stats(NamedTuple):
         accepted: steps accepted.
         rejected: steps rejected.
         evaluations: evaluations of the vector field.
+        jacobians: Jacobians of it.
+        factorisations: factorisations of matrices.
     """
 
     steps: Int[Array, ""]
     accepted: Int[Array, ""]
     rejected: Int[Array, ""]
     evaluations: Int[Array, ""]
+    jacobians: Int[Array, ""]
+    factorisations: Int[Array, ""]
+
+
+class Happened(NamedTuple):
+    """The events of a solve, in the order of time; rows that were not needed hold NaN and -1.
+
+    Attributes:
+        ts: when, shape (rows,).
+        ys: the state just before, leaves (rows, ...).
+        which: index of the event, shape (rows,).
+        count: how many there were.
+    """
+
+    ts: Float[Array, " rows"]
+    ys: PyTree[Array]
+    which: Int[Array, " rows"]
+    count: Int[Array, ""]
 
 
 class Heuristics(NamedTuple):
@@ -89,6 +116,8 @@ class Solution(eqx.Module):
         stats: counts of steps and evaluations.
         heuristics: the solver's own error and stiffness estimates, integrated; differentiable.
         result: a `Result` code (an integer array, so that it survives `jit` and `vmap`).
+        event: index of the event at which the solve ended (-1: none); `None` without events.
+        events: the events that happened, where `max_events` asks for them.
     """
 
     ts: Float[Array, " n"]
@@ -97,6 +126,8 @@ class Solution(eqx.Module):
     heuristics: Heuristics
     result: Int[Array, ""]
     dense: Dense | None = None
+    event: Int[Array, ""] | None = None
+    events: Happened | None = None
 
     @property
     def message(self) -> str:

@@ -4,7 +4,7 @@ A user's function may close over arrays, traced ones too. Each is traced once an
 over is hoisted into `Given`, so that derivatives and batches pass through explicit arguments only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -64,7 +64,8 @@ class System:
         size: n.
         parts: further functions by name, on flat arrays: `explicit`, `implicit` (`Split`),
             `nonlinear` (`SemiLinear`), `velocity`, `force` (`Separable`; they take and return the
-            flat p or q), `diffusion` (stochastic equations), `jac` (the Jacobian (n, n)).
+            flat p or q), `diffusion` (stochastic equations), `jac` (the Jacobian (n, n)), `save`
+            (what is saved of a state), `event0`, `jump0` and so on (see `Event`).
         split: the size of q, for `Separable`.
         sparsity: where the Jacobian may be different from zero, (n, n) booleans; `None`: anywhere.
         massive: whether there is a mass matrix.
@@ -166,6 +167,9 @@ def build(
     mass: Any = None,
     diffusion: Callable[[Any, Any, Any], Any] | None = None,
     noise: Any = None,
+    events: Sequence[Any] = (),
+    save: Callable[[Any, Any, Any], Any] | None = None,
+    add_parts: Callable[[Builder, dict[str, Flat]], None] | None = None,
 ) -> tuple[System, Given]:
     """The equation of a user's functions, and the arrays it reads."""
     builder = Builder(y0, t0, args)
@@ -203,6 +207,26 @@ def build(
     if diffusion is not None:
         parts["diffusion"] = builder.add(
             "diffusion", diffusion, y0, None, "The diffusion g(t, y, args)"
+        )
+    for i, event in enumerate(events):
+        name = f"event{i}"
+        parts[name] = builder.add(name, event.condition, y0, None, f"The condition of event {i}")
+        value = jax.eval_shape(
+            parts[name], t0, flat, Given(builder.consts, builder.arrays, tolerances)
+        )
+        if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
+            raise InputError(
+                f"The condition of event {i} must return one real number that changes sign at the "
+                f"event; got {value.dtype}{list(value.shape)}."
+            )
+        if event.jump is not None:
+            name = f"jump{i}"
+            parts[name] = builder.add(name, event.jump, y0, y0, f"The jump of event {i}")
+    if add_parts is not None:
+        add_parts(builder, parts)
+    if save is not None:
+        parts["save"] = builder.add(
+            "save", lambda t, y, args: ravel_pytree(save(t, y, args))[0], y0, None, "save"
         )
     given = Given(builder.consts, builder.arrays, tolerances, _mass(mass, y0, flat), linear, noise)
     system = System(

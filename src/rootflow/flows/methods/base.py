@@ -63,6 +63,9 @@ class Method(eqx.Module):
         adaptive: whether the method has an error estimate; without one it needs `dt`.
         mass_matrix: whether it solves M dy/dt = f.
         exact_inverse: whether `inverse` is defined.
+        iterative: whether `Step.iterations` is given.
+        stability: how far the stability region reaches along the negative real axis; an explicit
+            method is left for a stiff one where |h| times the stiffness comes near it.
     """
 
     order: ClassVar[int]
@@ -74,6 +77,8 @@ class Method(eqx.Module):
     adaptive: ClassVar[bool] = True
     mass_matrix: ClassVar[bool] = False
     exact_inverse: ClassVar[bool] = False
+    iterative: ClassVar[bool] = False
+    stability: ClassVar[float] = 3.0
 
     def check(self, f: System) -> None:
         """Raises `InputError` where the equation lacks what the method needs."""
@@ -87,6 +92,18 @@ class Method(eqx.Module):
     def project(self, z: Float[Array, " m"]) -> Float[Array, " n"]:
         """The state in a lifted state."""
         return z
+
+    def restart(
+        self, f: System, t: Array, z: Float[Array, " m"], y: Float[Array, " n"], args: Given
+    ) -> Float[Array, " m"]:
+        """The lifted state z at time t with the state in it replaced by y (after an event)."""
+        del z
+        return self.lift(f, t, y, args)
+
+    def limit(self, f: System, t: Array, z: Float[Array, " m"], args: Given) -> Array | None:
+        """The largest step that may be taken from (t, z); `None`: any."""
+        del f, t, z, args
+        return None
 
     @abc.abstractmethod
     def init(self, f: System, t: Array, z: Float[Array, " m"], args: Given) -> Any:

@@ -1,60 +1,95 @@
-"""Explicit Runge-Kutta methods with an embedded error estimate."""
+"""Explicit Runge-Kutta methods of low and middle order."""
 
 from typing import ClassVar
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
-from .base import Method, Step
-
-
-def _combine(weights: np.ndarray, stages: list[Array]) -> Array:
-    """The weighted sum of the stages, without the terms whose weight is zero."""
-    total = None
-    for weight, stage in zip(weights, stages, strict=True):
-        if weight != 0.0:
-            term = stage if weight == 1.0 else float(weight) * stage
-            total = term if total is None else total + term
-    return jnp.zeros_like(stages[0]) if total is None else total
+from .explicit import ExplicitRungeKutta, nested
 
 
-class ExplicitRungeKutta(Method):
-    """An explicit Runge-Kutta pair, given by its tableau.
+class Euler(ExplicitRungeKutta):
+    """Euler's method, of order 1. It has no error estimate: give `dt`."""
 
-    The stages are unrolled and the tableau is data known at compile time, so that the compiler
-    sees one straight piece of arithmetic. The last stage is evaluated at the new state and reused
-    as the first of the next step ("first same as last").
+    order: ClassVar[int] = 1
+    error_order: ClassVar[int] = 2
+    evaluations: ClassVar[int] = 1
+    stability: ClassVar[float] = 2.0
+    adaptive: ClassVar[bool] = False
+    nodes: ClassVar[np.ndarray] = np.array([0.0, 1.0])
+    matrix: ClassVar[list[np.ndarray]] = [np.array([1.0])]
+    error_weights: ClassVar[np.ndarray | None] = None
+    interpolation: ClassVar[np.ndarray] = nested(matrix[-1])
+
+
+class _SecondOrder(ExplicitRungeKutta):
+    """Two stages, order 2, with Euler's method embedded.
+
+    Source: Hairer, Norsett & Wanner, Solving ODEs I, Section II.1, equation (1.4) and Exercise 1:
+    the family with the second stage at any time.
     """
 
-    nodes: ClassVar[np.ndarray]
-    matrix: ClassVar[list[np.ndarray]]
-    error_weights: ClassVar[np.ndarray]
-    #: Row i: coefficients of s, s**2, ... in the interpolation weight of stage i.
-    interpolation: ClassVar[np.ndarray]
+    order: ClassVar[int] = 2
+    error_order: ClassVar[int] = 2
+    evaluations: ClassVar[int] = 2
+    stability: ClassVar[float] = 2.0
 
-    def init(self, f, t, y, args):
-        return f(t, y, args)
 
-    def step(self, f, t, y, h, args, state):
-        stages = [state]
-        arguments = [y]
-        for node, row in zip(self.nodes[1:], self.matrix, strict=True):
-            arguments.append(y + h * _combine(row, stages))
-            stages.append(f(t + float(node) * h, arguments[-1], args))
-        error = h * _combine(self.error_weights, stages)
-        # Shampine's estimate: the last two stages share their time, so that their difference is
-        # the Jacobian applied to the difference of their arguments.
-        rise, run = stages[-1] - stages[-2], arguments[-1] - arguments[-2]
-        rise, run = jnp.sum(jnp.abs(rise) ** 2), jnp.sum(jnp.abs(run) ** 2)
-        moved = run > 0
-        ratio = jnp.where(moved, rise, 0.0) / jnp.where(moved, run, 1.0)
-        positive = ratio > 0
-        stiffness = jnp.where(positive, jnp.sqrt(jnp.where(positive, ratio, 1.0)), 0.0)
-        return Step(arguments[-1], error, stages[-1], stages, stiffness)
+class Heun(_SecondOrder):
+    """Heun's method, the explicit trapezoidal rule: a 2(1) pair.
 
-    def coefficients(self, h, y, step) -> Float[Array, "degree n"]:
-        return jnp.stack([h * _combine(column, step.stages) for column in self.interpolation.T])
+    Source: K. Heun, "Neue Methoden zur approximativen Integration der Differentialgleichungen
+    einer unabhaengigen Veraenderlichen", Zeitschrift fuer Mathematik und Physik 45 (1900).
+    """
+
+    nodes: ClassVar[np.ndarray] = np.array([0.0, 1.0, 1.0])
+    matrix: ClassVar[list[np.ndarray]] = [np.array([1.0]), np.array([1 / 2, 1 / 2])]
+    error_weights: ClassVar[np.ndarray | None] = np.array([-1 / 2, 1 / 2, 0.0])
+    interpolation: ClassVar[np.ndarray] = nested(matrix[-1])
+
+
+class Midpoint(_SecondOrder):
+    """The explicit midpoint rule: a 2(1) pair.
+
+    Source: C. Runge, "Ueber die numerische Aufloesung von Differentialgleichungen",
+    Mathematische Annalen 46 (1895).
+    """
+
+    nodes: ClassVar[np.ndarray] = np.array([0.0, 1 / 2, 1.0])
+    matrix: ClassVar[list[np.ndarray]] = [np.array([1 / 2]), np.array([0.0, 1.0])]
+    error_weights: ClassVar[np.ndarray | None] = np.array([-1.0, 1.0, 0.0])
+    interpolation: ClassVar[np.ndarray] = nested(matrix[-1])
+
+
+class Ralston(_SecondOrder):
+    """Ralston's method: the 2(1) pair with two stages and the smallest bound on its local error.
+
+    Source: A. Ralston, "Runge-Kutta methods with minimum error bounds", Mathematics of Computation
+    16 (1962), Section 3.
+    """
+
+    nodes: ClassVar[np.ndarray] = np.array([0.0, 2 / 3, 1.0])
+    matrix: ClassVar[list[np.ndarray]] = [np.array([2 / 3]), np.array([1 / 4, 3 / 4])]
+    error_weights: ClassVar[np.ndarray | None] = np.array([-3 / 4, 3 / 4, 0.0])
+    interpolation: ClassVar[np.ndarray] = nested(matrix[-1])
+
+
+class Bosh3(ExplicitRungeKutta):
+    """Bogacki and Shampine's 3(2) pair, with the cubic Hermite interpolant.
+
+    Source: P. Bogacki & L. F. Shampine, "A 3(2) pair of Runge-Kutta formulas", Applied Mathematics
+    Letters 2 (1989).
+    """
+
+    order: ClassVar[int] = 3
+    error_order: ClassVar[int] = 3
+    evaluations: ClassVar[int] = 3
+    stability: ClassVar[float] = 2.5127
+    nodes: ClassVar[np.ndarray] = np.array([0.0, 1 / 2, 3 / 4, 1.0])
+    matrix: ClassVar[list[np.ndarray]] = [
+        np.array([1 / 2]), np.array([0.0, 3 / 4]), np.array([2 / 9, 1 / 3, 4 / 9])
+    ]  # fmt: skip
+    error_weights: ClassVar[np.ndarray | None] = np.array([-5 / 72, 1 / 12, 1 / 9, -1 / 8])
+    interpolation: ClassVar[np.ndarray] = nested(matrix[-1])
 
 
 def _polynomial(factor: float, *factors: tuple[float, ...]) -> np.ndarray:
@@ -76,6 +111,7 @@ class Tsit5(ExplicitRungeKutta):
     order: ClassVar[int] = 5
     error_order: ClassVar[int] = 5
     evaluations: ClassVar[int] = 6
+    stability: ClassVar[float] = 3.5068
     nodes: ClassVar[np.ndarray] = np.array([0.0, 0.161, 0.327, 0.9, 0.9800255409045097, 1.0, 1.0])
     matrix: ClassVar[list[np.ndarray]] = [
         np.array([0.161]),
@@ -97,7 +133,7 @@ class Tsit5(ExplicitRungeKutta):
             ]
         ),
     ]  # fmt: skip
-    error_weights: ClassVar[np.ndarray] = np.array(
+    error_weights: ClassVar[np.ndarray | None] = np.array(
         [
             -0.00178001105222577714, -0.0008164344596567469, 0.007880878010261995,
             -0.1447110071732629, 0.5823571654525552, -0.45808210592918697, 1 / 66,

@@ -1,0 +1,84 @@
+"""The exact derivative of the steps, within a budget of stored states."""
+
+import equinox as eqx
+
+from ...errors import InputError
+from .. import loop
+from ..march import BLOCK
+from .base import Adjoint
+
+#: The deepest nesting tried: four replays, eight levels.
+_DEPTH = 4
+#: States held unless the user says otherwise.
+_DEFAULT = 64
+
+
+class CheckpointAdjoint(Adjoint):
+    """The derivative of `DiscreteAdjoint` with less memory and more time.
+
+    Of the steps only times and sizes are kept (two numbers each), and few states; the others are
+    computed again, from the nearest one kept. Forward and reverse mode, to any order.
+
+    States saved by `saveat` cost time in proportion to their number in each step that is gone
+    through again: for more than some hundred, `DiscreteAdjoint` is faster.
+
+    Source: Griewank & Walther, Evaluating Derivatives (2008), Chapter 12: multi-level checkpointing
+    with levels of equal size, for a number of steps that is known only afterwards.
+
+    Attributes:
+        checkpoints: the most states to hold at any time. Default: 64, or the fewest that hold
+            `max_steps` if that is more.
+    """
+
+    checkpoints: int | None = eqx.field(default=None, static=True)
+
+    def __check_init__(self):
+        n = self.checkpoints
+        if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 4):
+            raise InputError(f"checkpoints must be an integer of at least 4; got {n!r}.")
+
+    def check(self, setup, x):
+        if setup.rows:
+            raise InputError(
+                "rf.CheckpointAdjoint() does not keep the steps, which saveat='steps', "
+                "saveat='dense' and max_events need: use rf.DiscreteAdjoint(), or save at given "
+                "times."
+            )
+        levels(loop.blocks_of(setup), self.checkpoints)
+
+    def solve(self, setup, x, ts):
+        setup = setup._replace(levels=levels(loop.blocks_of(setup), self.checkpoints))
+        return loop.solve_checkpointed(setup, x, ts)
+
+
+def levels(blocks: int, checkpoints: int | None) -> tuple[tuple[int, int], ...]:
+    """Sizes of the levels: powers of two whose sum is within the budget and which hold all steps.
+
+    The rows of the innermost level divide a block, and what is inside an outer block is a whole
+    number of blocks.
+    """
+    steps = blocks * BLOCK
+    fewest: tuple[int, tuple[tuple[int, int], ...]] | None = None
+    for depth in range(1, _DEPTH + 1):
+        size = 2
+        while size ** (2 * depth) < steps:
+            size *= 2
+        rows = min(size, BLOCK)
+        sizes = [size] * (2 * depth - 2) + [max(size, BLOCK // rows), rows]
+        # The outermost takes up the rest.
+        rest = 1
+        for each in sizes[1:]:
+            rest *= each
+        sizes[0] = -(-steps // rest)
+        pairs = tuple(zip(sizes[::2], sizes[1::2], strict=True))
+        if sum(sizes) <= (_DEFAULT if checkpoints is None else checkpoints):
+            return pairs
+        if fewest is None or sum(sizes) < fewest[0]:
+            fewest = sum(sizes), pairs
+    assert fewest is not None
+    if checkpoints is None:
+        return fewest[1]
+    raise InputError(
+        f"checkpoints={checkpoints} are too few for {steps} steps: allow at least {fewest[0]}, or "
+        "a smaller max_steps."
+    )

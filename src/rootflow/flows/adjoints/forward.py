@@ -1,0 +1,25 @@
+"""Forward sensitivities."""
+
+from ...errors import InputError
+from .. import loop
+from .base import Adjoint
+
+
+class ForwardAdjoint(Adjoint):
+    """The derivative of the steps in forward mode only, carried along with the solve.
+
+    For few parameters and for second derivatives over another forward mode: nothing is stored, and
+    the program is small and quick to compile. Each step fills in the saved times that it passes, at
+    a cost that grows with their number; for more than some hundred, use `DiscreteAdjoint`. Reverse
+    mode is refused by JAX with an error about `while_loop`.
+    """
+
+    def check(self, setup, x):
+        if setup.rows:
+            raise InputError(
+                "rf.ForwardAdjoint() keeps no steps, which saveat='steps', saveat='dense' and "
+                "max_events need: use rf.DiscreteAdjoint(), or save at given times."
+            )
+
+    def solve(self, setup, x, ts):
+        return loop.solve_forward(setup, x, ts)

@@ -1,0 +1,232 @@
+"""Arguments of solves, checked: an error says what was wrong, with which value, and what to do."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, PyTree
+
+from ..errors import InputError
+from .adjoints import Adjoint
+from .control import PIDController
+from .events import Event
+from .methods import AutoSwitch, Method, Rodas5P, Tsit5
+from .system import System, Tolerances
+
+
+def as_array(x: Any) -> Any:
+    """Python floats and NumPy arrays as arrays of JAX; anything else as it is."""
+    return jnp.asarray(x) if isinstance(x, float | complex | np.ndarray | np.generic) else x
+
+
+def concrete(x: Any) -> bool:
+    """Whether a value is known while the program is traced."""
+    return not isinstance(x, Tracer)
+
+
+def function(name: str, form: str, f: Any) -> Callable | None:
+    """A function, or `None`."""
+    if f is not None and not callable(f):
+        raise InputError(f"{name} must be a function {form}; got {f!r}.")
+    return f
+
+
+def positive_integer(name: str, value: Any) -> int:
+    """A positive integer."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(f"{name} must be a positive integer; got {value!r}.")
+    return int(value)
+
+
+def state(y0: PyTree) -> PyTree[Array]:
+    """The initial state, in arrays."""
+    leaves = jax.tree.leaves(y0)
+    if not leaves:
+        raise InputError(f"The initial state y0 has no arrays in it; got {y0!r}.")
+    for leaf in leaves:
+        if not eqx.is_array_like(leaf) or np.dtype(jnp.result_type(leaf)).kind not in "iufc":
+            raise InputError(
+                f"Every leaf of y0 must be a floating-point array or number; got {leaf!r}."
+            )
+
+    def convert(x):
+        x = jnp.asarray(x)
+        return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
+
+    return jax.tree.map(convert, y0)
+
+
+def real_dtype(y0: PyTree[Array]) -> Any:
+    """The precision of a state: that of its real part."""
+    return jnp.finfo(jnp.result_type(*jax.tree.leaves(y0))).dtype
+
+
+def span(value: Any, dtype: Any) -> tuple[Array, Array]:
+    """The span, in the precision of the state."""
+    try:
+        t0, t1 = value
+    except (TypeError, ValueError):
+        raise InputError(f"The span must be a pair (t0, t1); got {value!r}.") from None
+    times = []
+    for name, t in (("t0", t0), ("t1", t1)):
+        is_number = eqx.is_array_like(t) and not jnp.ndim(t)
+        if not is_number or np.dtype(jnp.result_type(t)).kind not in "iuf":
+            raise InputError(f"{name} must be one real number; got {t!r}.")
+        t = jnp.asarray(t, dtype)
+        if concrete(t) and not np.isfinite(t):
+            raise InputError(f"{name} must be finite; got {t}.")
+        times.append(t)
+    return times[0], times[1]
+
+
+def method(value: Any) -> Method | AutoSwitch:
+    """The method; `"auto"` switches between an explicit and a stiff one."""
+    if isinstance(value, str) and value == "auto":
+        return AutoSwitch(Tsit5(), Rodas5P())
+    if isinstance(value, type) and issubclass(value, Method | AutoSwitch):
+        raise InputError(f"method must be an instance: write {value.__name__}().")
+    if not isinstance(value, Method | AutoSwitch):
+        raise InputError(f'method must be "auto" or a method such as rf.Tsit5(); got {value!r}.')
+    return value
+
+
+def needs_step(value: Method | AutoSwitch, fixed: bool) -> None:
+    """A method without an error estimate has to be given a step."""
+    if isinstance(value, Method) and not value.adaptive and not fixed:
+        name = type(value).__name__
+        raise InputError(
+            f"{name} has no error estimate and cannot choose its own steps: give a step size, "
+            f"such as dt=0.01 with method=rf.{name}()."
+        )
+
+
+def mass_matrix(value: Method, f: System) -> None:
+    """A mass matrix needs a method that takes one."""
+    if f.massive and not value.mass_matrix:
+        raise InputError(
+            f"{type(value).__name__} does not solve M dy/dt = f(t, y): use method=rf.Rodas5P()."
+        )
+
+
+def adjoint(value: Any) -> Adjoint:
+    """The adjoint."""
+    if isinstance(value, type) and issubclass(value, Adjoint):
+        raise InputError(f"adjoint must be an instance: write rf.{value.__name__}().")
+    if not isinstance(value, Adjoint):
+        raise InputError(f"adjoint must be one such as rf.DiscreteAdjoint(); got {value!r}.")
+    return value
+
+
+def saveat(value: Any, t0: Array, t1: Array, dtype: Any) -> Any:
+    """What to save: `None`, a word or times."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if value not in ("steps", "dense"):
+            raise InputError(
+                f'saveat must be None, "steps", "dense" or an array of times; got {value!r}.'
+            )
+        return value
+    ts = jnp.asarray(value, dtype)
+    if ts.ndim != 1 or ts.size == 0:
+        raise InputError(
+            f"saveat must be a one-dimensional array of at least one time; got shape {ts.shape}."
+        )
+    low, high = jnp.minimum(t0, t1), jnp.maximum(t0, t1)
+    bad = ~((ts >= low) & (ts <= high))
+    if concrete(bad):
+        if bool(bad.any()):
+            time = float(ts[int(jnp.argmax(bad))])
+            raise InputError(
+                f"saveat holds {time}, which is outside the span ({float(t0)}, {float(t1)}): "
+                "widen the span or drop that time."
+            )
+    return ts
+
+
+def stops(value: Any, dtype: Any) -> Array | None:
+    """Times at which steps end, if there are any."""
+    if value is None:
+        return None
+    times = jnp.asarray(value, dtype)
+    if times.ndim != 1:
+        raise InputError(
+            f"stops must be a one-dimensional array of times; got shape {times.shape}."
+        )
+    if concrete(times) and not bool(jnp.isfinite(times).all()):
+        raise InputError(f"stops must be finite times; got {value!r}.")
+    return times if times.size else None
+
+
+def events(value: Any, most: Any) -> tuple[tuple[Event, ...], int | None]:
+    """The events, and how many of them to keep."""
+    if value is None:
+        if most is not None:
+            raise InputError(f"max_events={most!r} has no meaning without event=.")
+        return (), None
+    given = (value,) if isinstance(value, Event) else value
+    if not isinstance(given, tuple | list) or not given:
+        raise InputError(f"event must be a rf.Event or a list of them; got {value!r}.")
+    for each in given:
+        if not isinstance(each, Event):
+            raise InputError(
+                f"event must be a rf.Event or a list of them; got {each!r}: write "
+                "rf.Event(condition)."
+            )
+    return tuple(given), None if most is None else positive_integer("max_events", most)
+
+
+def controller(value: Any, dt: Any) -> PIDController:
+    """The controller of the steps."""
+    if value is None:
+        return PIDController()
+    if not isinstance(value, PIDController):
+        raise InputError(f"controller must be a rf.PIDController(...); got {value!r}.")
+    if dt is not None:
+        raise InputError(f"dt={dt!r} fixes every step, so that a controller has nothing to do.")
+    return value
+
+
+def step_size(dt: Any, dt0: Any, dtype: Any) -> tuple[bool, bool, Array]:
+    """Whether all steps are of one size, whether the first is given, and that size."""
+    if dt is not None and dt0 is not None:
+        raise InputError(
+            f"dt={dt!r} fixes every step and dt0={dt0!r} only the first: give one of them."
+        )
+    fixed = dt is not None
+    name, size = ("dt", dt) if fixed else ("dt0", 1.0 if dt0 is None else dt0)
+    h = jnp.asarray(size, dtype)
+    if h.ndim or (concrete(h) and not float(h) > 0):
+        raise InputError(
+            f"{name} must be one positive number, also for a reversed span; got {size!r}."
+        )
+    return fixed, fixed or dt0 is not None, h
+
+
+def tolerances(rtol: Any, atol: Any, y0: PyTree[Array], dtype: Any) -> Tolerances:
+    """Tolerances for the flat state, by default those of its precision."""
+    double = dtype == jnp.float64
+    rtol = (1e-6 if double else 1e-4) if rtol is None else rtol
+    atol = (1e-9 if double else 1e-6) if atol is None else atol
+    if jax.tree.structure(atol) != jax.tree.structure(0.0):
+        if jax.tree.structure(atol) != jax.tree.structure(y0):
+            raise InputError(
+                f"atol must be one number or have the structure of y0, {jax.tree.structure(y0)}; "
+                f"got {jax.tree.structure(atol)}."
+            )
+        atol = ravel_pytree(jax.tree.map(lambda a, y: jnp.broadcast_to(a, y.shape), atol, y0))[0]
+    elif jnp.ndim(atol):
+        atol = ravel_pytree(jax.tree.map(lambda y: jnp.broadcast_to(atol, y.shape), y0))[0]
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        array = jnp.asarray(value, dtype)
+        if concrete(array) and not bool((array >= 0).all() and jnp.isfinite(array).all()):
+            raise InputError(f"{name} must be finite and not negative; got {value!r}.")
+    rtol, atol = jnp.asarray(rtol, dtype), jnp.asarray(atol, dtype)
+    if concrete(rtol) and concrete(atol) and not bool(((rtol > 0) | (atol > 0)).all()):
+        raise InputError("rtol and atol are both zero: no step could be accepted. Raise one.")
+    return Tolerances(rtol, atol)

@@ -1,0 +1,207 @@
+"""`solve_dde`: delay differential equations."""
+
+from collections.abc import Callable, Sequence
+from itertools import combinations_with_replacement
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import ArrayLike, PyTree
+
+from ..errors import InputError
+from . import checks
+from .adjoints import Adjoint, DiscreteAdjoint
+from .control import PIDController
+from .events import Event
+from .methods import AutoSwitch, Method, Tsit5
+from .methods.delayed import Delayed
+from .solution import Solution
+from .solve import Problem, solve
+from .system import Builder
+
+#: A jump in the derivative at t0 comes back after every delay, one order smoother each time.
+_SMOOTH = 5
+
+Delay = ArrayLike | Callable[[Any, Any, Any], Any]
+
+
+def solve_dde(
+    f: Callable[[Any, Any, tuple[Any, ...], Any], Any],
+    history: Callable[[Any], PyTree],
+    delays: Sequence[Delay],
+    span: tuple[ArrayLike, ArrayLike],
+    args: PyTree = None,
+    *,
+    method: Method = Tsit5(),
+    saveat: ArrayLike | Literal["steps", "dense"] | None = None,
+    save: Callable[[Any, Any, Any], Any] | None = None,
+    rtol: ArrayLike | None = None,
+    atol: PyTree[ArrayLike] | None = None,
+    dt: ArrayLike | None = None,
+    dt0: ArrayLike | None = None,
+    controller: PIDController | None = None,
+    stops: ArrayLike | None = None,
+    event: Event | Sequence[Event] | None = None,
+    max_events: int | None = None,
+    adjoint: Adjoint = DiscreteAdjoint(),
+    max_steps: int = 1024,
+    throw: bool = True,
+) -> Solution:
+    """Solves dy/dt = f(t, y(t), (y(t - d1), y(t - d2), ...), args) with y(t) = history(t), t <= t0.
+
+    By the method of steps: delayed states come from the interpolants of earlier steps, and no step
+    is longer than the shortest delay. Where the history does not join the solution smoothly, the
+    jump in the derivative at t0 comes back a delay later, and so on; steps end at all sums of up to
+    five constant delays after t0, and where a delay that depends on the state first looks back at
+    t0. Differentiable in `args`, the constant delays, the span and in what `f`, `history` and the
+    delays close over.
+
+    Args:
+        f: the vector field, `f(t, y, delayed, args)`, `delayed` a tuple with the state at t - d for
+            each of the delays; returns the structure of y.
+        history: `history(t)`, the state at and before t0 (for a reversed span at and after).
+        delays: positive numbers, or functions `delay(t, y, args)` with a positive number as value.
+        span: `(t0, t1)`.
+        args: passed to `f` and to delays that are functions.
+        method: a one-step method.
+        saveat: as in `solve_ode`, like all that follow.
+        save: what to save of a state.
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+        dt: a fixed step size.
+        dt0: the size of the first step.
+        controller: how steps adapt.
+        stops: times at which a step ends.
+        event: an event or several; they see the present state.
+        max_events: keep so many of the events.
+        adjoint: how to differentiate: `DiscreteAdjoint`, `CheckpointAdjoint` or `ForwardAdjoint`.
+        max_steps: the most steps to try. The past of a solve is kept in an array of this length,
+            and every step costs time in proportion.
+        throw: raise if the solve fails.
+
+    Returns:
+        A `Solution`.
+
+    Raises:
+        InputError: arguments that do not fit together.
+        SolveError: the solve failed.
+    """
+    if not callable(history):
+        raise InputError(f"history must be a function history(t); got {history!r}.")
+    if not callable(f):
+        raise InputError(f"f must be a function f(t, y, delayed, args); got {f!r}.")
+    if callable(delays) or isinstance(delays, str) or not isinstance(delays, Sequence):
+        if not (eqx.is_array_like(delays) and np.ndim(delays) == 1):
+            raise InputError(
+                f"delays must be a sequence of numbers or functions, such as (1.0,); got {delays!r}"
+            )
+    if len(delays) == 0:
+        raise InputError("delays is empty: without delays use rf.solve_ode.")
+    if isinstance(method, AutoSwitch) or (isinstance(method, str) and method == "auto"):
+        raise InputError("Equations with delays need one method: use rf.Tsit5() or rf.Rodas5P().")
+    method = checks.method(method)
+    if type(method).project is not Method.project:
+        raise InputError(
+            f"{type(method).__name__} carries more than the state from step to step and does not "
+            "solve equations with delays: use method=rf.Tsit5() or rf.Rodas5P()."
+        )
+    constant = [i for i, d in enumerate(delays) if not callable(d)]
+    numbers = tuple(_positive(i, delays[i]) for i in constant)
+    t0, _ = checks.span(span, jnp.result_type(float))
+    y0 = checks.state(history(t0))
+    dtype = checks.real_dtype(y0)
+    t0, t1 = checks.span(span, dtype)
+    direction = jnp.where(t1 < t0, -1.0, 1.0)
+    shifted = [jnp.asarray(d, dtype) for d in numbers]
+    breaks = [
+        t0 + direction * sum(shifted[i] for i in chosen)
+        for count in range(1, _SMOOTH + 1)
+        for chosen in combinations_with_replacement(range(len(shifted)), count)
+    ]
+    if stops is not None:
+        breaks += list(jnp.asarray(stops, dtype))
+    watched = () if event is None else (event,) if isinstance(event, Event) else tuple(event)
+    watched = tuple(_with_args(each) for each in watched)
+    varying = [i for i in range(len(delays)) if i not in constant]
+    watched += tuple(_first_look_back(delays[i], t0, direction) for i in varying)  # pyright: ignore
+
+    def delay(i, t, y, everything):
+        args, numbers = everything
+        if i in constant:
+            return direction * numbers[constant.index(i)]
+        return direction * jnp.asarray(delays[i](t, y, args))  # pyright: ignore
+
+    def add_parts(builder: Builder, parts: dict[str, Any]) -> None:
+        both = (y0, tuple(y0 for _ in delays))
+        parts["delayed"] = builder.add(
+            "delayed", lambda t, both, e: f(t, both[0], both[1], e[0]), both, y0,
+            "The vector field f(t, y, delayed, args)",
+        )  # fmt: skip
+        parts["history"] = builder.add("history", lambda t, y, e: history(t), y0, y0, "The history")
+        for i in range(len(delays)):
+            parts[f"delay{i}"] = builder.add(
+                f"delay{i}", lambda t, y, e, i=i: delay(i, t, y, e), y0, None, f"Delay {i}"
+            )
+
+    def field(t, y, everything):
+        """The equation near t0, where all that is looked up is history."""
+        past = tuple(history(t - delay(i, t, y, everything)) for i in range(len(delays)))
+        return f(t, y, past, everything[0])
+
+    flat, _ = ravel_pytree(y0)
+    degree = _degree(method, flat)
+    steps = checks.positive_integer("max_steps", max_steps)
+    problem = Problem(
+        field, y0, (t0, t1), (args, numbers),
+        method=Delayed(method, len(delays), steps, flat.size, degree), saveat=saveat,
+        save=None if save is None else lambda t, y, e: save(t, y, e[0]), rtol=rtol, atol=atol,
+        dt=dt, dt0=dt0, controller=controller, stops=jnp.stack(breaks) if breaks else None,
+        event=watched or None, max_events=max_events, adjoint=adjoint, max_steps=steps,
+        add_parts=add_parts,
+    )  # fmt: skip
+    return solve(problem, throw)
+
+
+def _positive(i: int, delay: Any) -> Any:
+    value = jnp.asarray(delay)
+    if value.ndim or not jnp.issubdtype(value.dtype, jnp.number):
+        raise InputError(f"Delay {i} must be one positive number or a function; got {delay!r}.")
+    if checks.concrete(value) and not float(value) > 0:
+        raise InputError(
+            f"Delay {i} must be positive, also for a reversed span; got {delay!r}. Without delays "
+            "use rf.solve_ode."
+        )
+    return delay if isinstance(delay, float) else value.astype(jnp.result_type(value, float))
+
+
+def _with_args(event: Event) -> Event:
+    jump = event.jump
+    return Event(
+        lambda t, y, e: event.condition(t, y, e[0]), event.direction, event.terminal,
+        None if jump is None else lambda t, y, e: jump(t, y, e[0]),
+    )  # fmt: skip
+
+
+def _first_look_back(delay, t0, direction) -> Event:
+    def condition(t, y, e):
+        return direction * (t - t0) - jnp.asarray(delay(t, y, e[0]))
+
+    return Event(condition, terminal=False)
+
+
+def _degree(method: Method, y) -> int:
+    """The degree of a method's interpolant."""
+    from .system import Given, System, Tolerances
+
+    one = jnp.ones((), jnp.finfo(y.dtype).dtype)
+    given = Given({}, (), Tolerances(one, one))
+    system = System(lambda t, y, args: y, y.size)
+
+    def coefficients(t, y):
+        state = method.init(system, t, y, given)
+        return method.coefficients(t, y, method.step(system, t, y, t, given, state))
+
+    return jax.eval_shape(coefficients, one, y).shape[0]

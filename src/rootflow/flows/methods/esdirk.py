@@ -1,0 +1,290 @@
+"""Singly diagonally implicit Runge-Kutta methods, most of them with an explicit first stage."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from ..jacobian import (
+    LinearSolver,
+    apply_mass,
+    check_linear_solver,
+    idle_safe,
+    jacobian,
+    refuse_complex,
+    shifted,
+    shifted_at,
+    stiffness,
+)
+from ..linear_solve import Solve
+from ..newton import Stage, solve_stage
+from ..system import Given, System
+from .base import Method, Step
+
+
+class Linearised(eqx.Module):
+    """The linear systems of a step, all with the matrix of its start; without a derivative.
+
+    Attributes:
+        solve: the solution of `(M / (gamma h) - J) x = b`.
+        stiffness: an estimate of the largest eigenvalue of J; `None` where J is not formed.
+    """
+
+    solve: Solve
+    stiffness: Array | None
+
+
+def linearise(
+    f: System, t: Array, y: Array, args: Given, shift: Array, linear_solver: LinearSolver
+) -> Linearised:
+    """The linear systems for `shift = 1 / (gamma h)`, with the Jacobian at (t, y)."""
+    frozen_t, frozen_y, frozen_args, shift = lax.stop_gradient((t, y, args, shift))
+    if linear_solver == "gmres":
+        solve = shifted_at(
+            f, frozen_t, frozen_y, frozen_args, shift, linear_solver, exact=False
+        )  # fmt: skip
+        return Linearised(solve, None)
+    matrix = jacobian(f, t, y, args)
+    return Linearised(
+        shifted(f, frozen_args, shift, lax.stop_gradient(matrix)), stiffness(matrix)
+    )  # fmt: skip
+
+
+def filtered(
+    f: System,
+    t: Array,
+    y: Array,
+    args: Given,
+    shift: Array,
+    error: Array,
+    linear_solver: LinearSolver,
+) -> Float[Array, " n"]:
+    """(I - gamma h J)^-1 error, for an error estimate that carries the factor M.
+
+    It leaves smooth components alone and damps those that are stiff, for which the plain difference
+    of two solutions is far too large (Shampine; Hairer & Wanner, Solving ODEs II, Eq. IV.8.19).
+    """
+    solve = shifted_at(f, t, y, args, shift, linear_solver, exact=False)
+    return shift * solve(error)
+
+
+def hermite(h_slope0: Array, h_slope1: Array, change: Array) -> Float[Array, "3 n"]:
+    """Coefficients of the cubic with these slopes (times h) at the ends of a step."""
+    return jnp.stack(
+        [h_slope0, 3 * change - 2 * h_slope0 - h_slope1, h_slope0 + h_slope1 - 2 * change]
+    )
+
+
+class _Stages(eqx.Module):
+    """The stages of a step: increments x_i of the state, and M-scaled slopes k_i = h f_i."""
+
+    increments: Float[Array, "stages n"]
+    slopes: Float[Array, "stages n"]
+    mass: Array | None
+
+
+def predict(nodes: np.ndarray) -> np.ndarray:
+    """Row i: weights by which earlier slopes predict that at node i, from the nearest three."""
+    weights = np.zeros((len(nodes), len(nodes)))
+    for i in range(1, len(nodes)):
+        if nodes[i] == nodes[i - 1]:
+            weights[i, i - 1] = 1.0
+            continue
+        near = sorted(range(i), key=lambda j: abs(nodes[j] - nodes[i]))[:3]
+        for j in near:
+            others = [m for m in near if m != j]
+            weights[i, j] = np.prod([(nodes[i] - nodes[m]) / (nodes[j] - nodes[m]) for m in others])
+    return weights
+
+
+class ESDIRK(Method):
+    """A stiffly accurate method whose stages are implicit one after the other, but the first.
+
+    Stage i solves `M x_i = sum_{j<i} matrix_ij k_j + gamma k_i` for the increment x_i of the state,
+    with `k_i = h f(t + nodes_i h, y + x_i)`, by a simplified Newton iteration with the Jacobian of
+    the start of the step. M may be singular. The derivative of a step is that of its equations (the
+    implicit function theorem), however far the iteration went.
+
+    Attributes:
+        linear_solver: `"direct"`: the Jacobian is formed and factorised, once for each step.
+            `"gmres"`: only products with it are formed, for large systems.
+    """
+
+    linear_solver: LinearSolver = eqx.field(static=True, default="direct")
+
+    start: ClassVar[int] = 0
+    jacobians: ClassVar[int] = 1
+    factorisations: ClassVar[int] = 1
+    iterative: ClassVar[bool] = True
+    mass_matrix: ClassVar[bool] = True
+
+    gamma: ClassVar[float]
+    nodes: ClassVar[np.ndarray]
+    matrix: ClassVar[np.ndarray]
+
+    def __check_init__(self):
+        check_linear_solver(self.linear_solver)
+
+    def lift(self, f, t, y, args):
+        refuse_complex(y, type(self).__name__)
+        return y
+
+    def init(self, f, t, y, args):
+        return None
+
+    def step(self, f, t, y, h, args, state):
+        live, h = idle_safe(t, h)
+        shift = 1 / (self.gamma * h)
+        linear = linearise(f, t, y, args, shift, self.linear_solver)
+        unit = f.tolerance(args, y)
+
+        def stage(carry, row):
+            increments, slopes, converged, iterations, rate = carry
+            i, node, weights, predictor = row
+            known = weights @ slopes
+            # With a mass matrix slopes say nothing about the state: start at the stage before.
+            guess = known + self.gamma * (predictor @ slopes)
+            guess = guess if args.mass is None else increments[i - 1]
+            solved = solve_stage(
+                f, Stage(t + node * h, y, shift, known, args), guess, linear.solve, unit, rate,
+                self.linear_solver,
+            )  # fmt: skip
+            x = solved.x
+            slope = (apply_mass(args, x) - known) / self.gamma
+            return (
+                increments.at[i].set(x),
+                slopes.at[i].set(slope),
+                converged & solved.converged,
+                iterations + solved.iterations,
+                solved.rate,
+            ), None
+
+        empty = jnp.zeros((len(self.nodes), f.size), y.dtype)
+        slopes = empty.at[0].set(h * f(t, y, args))
+        start = (
+            empty, slopes, jnp.asarray(True), jnp.zeros((), jnp.int32), jnp.ones((), y.dtype)
+        )  # fmt: skip
+        tableau = (self.nodes, self.matrix, predict(self.nodes))
+        rows = (
+            np.arange(1, len(self.nodes)),
+            *(jnp.asarray(part[1:], y.dtype) for part in tableau),
+        )
+        (increments, slopes, converged, iterations, _), _ = lax.scan(stage, start, rows)
+        error = self._error(f, t, y, args, shift, _Stages(increments, slopes, args.mass))
+        error = jnp.where(converged, error, jnp.nan)
+        # A step of fixed size that failed must not pass for one that did not.
+        y1 = jnp.where(converged, y + increments[-1], jnp.nan)
+        y1 = jnp.where(live, y1, y)
+        stages = _Stages(increments, slopes, args.mass)
+        return Step(y1, error, None, stages, linear.stiffness, iterations=iterations)
+
+    def _error(self, f, t, y, args, shift, stages: _Stages) -> Float[Array, " n"]:
+        """The last stage but one is an embedded solution, as stable as the method itself."""
+        return stages.increments[-1] - stages.increments[-2]
+
+    def coefficients(self, h, y, step) -> Float[Array, "degree n"]:
+        stages = step.stages
+        if stages.mass is None:
+            return hermite(stages.slopes[0], stages.slopes[-1], stages.increments[-1])
+        return jnp.asarray(self._through_stages(), y.dtype) @ stages.increments
+
+    def _through_stages(self) -> np.ndarray:
+        """The interpolant where slopes are not known: the polynomial through some of the stages."""
+        inner = [i for i in range(1, len(self.nodes)) if 0 < self.nodes[i] < 1][:2]
+        chosen = [*inner, len(self.nodes) - 1]
+        powers = self.nodes[chosen][:, None] ** np.arange(1, len(chosen) + 1)
+        matrix = np.zeros((len(chosen), len(self.nodes)))
+        matrix[:, chosen] = np.linalg.inv(powers)
+        return matrix
+
+
+class ImplicitEuler(ESDIRK):
+    """The backward Euler method, L-stable, of order 1.
+
+    The error estimate is the difference to the trapezoidal rule, filtered. Between the steps the
+    solution is a straight line.
+    """
+
+    order: ClassVar[int] = 1
+    error_order: ClassVar[int] = 2
+    evaluations: ClassVar[int] = 1
+    gamma: ClassVar[float] = 1.0
+    nodes: ClassVar[np.ndarray] = np.array([0.0, 1.0])
+    matrix: ClassVar[np.ndarray] = np.zeros((2, 2))
+
+    def _error(self, f, t, y, args, shift, stages):
+        difference = 0.5 * (stages.slopes[0] - stages.slopes[1])
+        return filtered(f, t, y, args, shift, difference, self.linear_solver)
+
+    def coefficients(self, h, y, step):
+        return step.stages.increments[-1:]
+
+
+_G3 = 0.4358665215084590
+_A3 = [
+    [0.0, 0.0, 0.0, 0.0],
+    [_G3, 0.0, 0.0, 0.0],
+    [(-4 * _G3**2 + 6 * _G3 - 1) / (4 * _G3), (1 - 2 * _G3) / (4 * _G3), 0.0, 0.0],
+    [
+        (6 * _G3 - 1) / (12 * _G3),
+        -1 / ((24 * _G3 - 12) * _G3),
+        (-6 * _G3**2 + 6 * _G3 - 1) / (6 * _G3 - 3),
+        0.0,
+    ],
+]  # fmt: skip
+
+
+class Kvaerno3(ESDIRK):
+    """Kvaerno's method of order 3(2), L-stable as is its embedded method.
+
+    Source: A. Kvaerno, "Singly diagonally implicit Runge-Kutta methods with an explicit first
+    stage", BIT Numerical Mathematics 44 (2004), method 3/2.
+    """
+
+    order: ClassVar[int] = 3
+    error_order: ClassVar[int] = 3
+    evaluations: ClassVar[int] = 1
+    gamma: ClassVar[float] = _G3
+    nodes: ClassVar[np.ndarray] = np.array([0.0, 2 * _G3, 1.0, 1.0])
+    matrix: ClassVar[np.ndarray] = np.array(_A3)
+
+
+_A5 = [
+    [0.0] * 7,
+    [0.26, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+    [0.13, 0.84033320996790809, 0.0, 0.0, 0.0, 0.0, 0.0],
+    [0.22371961478320505, 0.47675532319799699, -0.06470895363112615, 0.0, 0.0, 0.0, 0.0],
+    [
+        0.16648564323248321, 0.10450018841591720, 0.03631482272098715, -0.13090704451073998,
+        0.0, 0.0, 0.0,
+    ],
+    [
+        0.13855640231268224, 0.0, -0.04245337201752043, 0.02446657898003141, 0.61943039072480676,
+        0.0, 0.0,
+    ],
+    [
+        0.13659751177640291, 0.0, -0.05496908796538376, -0.04118626728321046, 0.62993304899016403,
+        0.06962479448202728, 0.0,
+    ],
+]  # fmt: skip
+
+
+class Kvaerno5(ESDIRK):
+    """Kvaerno's method of order 5(4), L-stable as is its embedded method.
+
+    Source: A. Kvaerno, "Singly diagonally implicit Runge-Kutta methods with an explicit first
+    stage", BIT Numerical Mathematics 44 (2004), method 5/4. Between the steps the solution is a
+    cubic, of order 3.
+    """
+
+    order: ClassVar[int] = 5
+    error_order: ClassVar[int] = 5
+    evaluations: ClassVar[int] = 1
+    gamma: ClassVar[float] = 0.26
+    matrix: ClassVar[np.ndarray] = np.array(_A5)
+    nodes: ClassVar[np.ndarray] = np.array(
+        [0.0, 0.52, 1.230333209967908, 0.8957659843500759, 0.43639360985864756, 1.0, 1.0]
+    )

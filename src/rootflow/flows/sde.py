@@ -1,0 +1,289 @@
+"""`solve_sde`: stochastic differential equations dy = f dt + g dW."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Literal as Constant
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, ArrayLike, PyTree
+
+from ..errors import InputError
+from . import checks
+from .adjoints import Adjoint, DiscreteAdjoint
+from .control import PIDController
+from .events import Event
+from .methods.reversible import ReversibleHeun
+from .methods.runge_kutta import Heun
+from .methods.sde import Calculus, EulerMaruyama, StochasticMethod, StratonovichHeun
+from .methods.sde_reversible import StochasticReversibleHeun
+from .noise import BrownianMotion, Noise
+from .noise.base import known
+from .noise.markov import MarkovFractional
+from .solution import Solution
+from .solve import Problem, solve
+from .system import describe
+
+
+def solve_sde(
+    drift: Callable[[Any, Any, Any], Any],
+    diffusion: Callable[[Any, Any, Any], Any],
+    y0: PyTree[ArrayLike],
+    span: tuple[ArrayLike, ArrayLike],
+    noise: Noise,
+    args: PyTree = None,
+    *,
+    method: StochasticMethod | Heun | ReversibleHeun = EulerMaruyama(),
+    calculus: Calculus | None = None,
+    dt: ArrayLike | None = None,
+    dt0: ArrayLike | None = None,
+    rtol: ArrayLike | None = None,
+    atol: PyTree[ArrayLike] | None = None,
+    saveat: ArrayLike | Literal["steps", "dense"] | None = None,
+    save: Callable[[Any, Any, Any], Any] | None = None,
+    controller: PIDController | None = None,
+    stops: ArrayLike | None = None,
+    event: Event | Sequence[Event] | None = None,
+    max_events: int | None = None,
+    adjoint: Adjoint = DiscreteAdjoint(),
+    max_steps: int = 4096,
+    throw: bool = True,
+) -> Solution:
+    """Solves dy = drift(t, y, args) dt + diffusion(t, y, args) dW, y(t0) = y0, on a given path W.
+
+    The noise is a path: the solve is a deterministic function of it, and can be repeated, refined,
+    run backwards and differentiated on the same one. For many paths, `vmap` over their keys.
+
+    The shape of what the diffusion returns says how the noise acts:
+
+    - like `y0`: each component has a noise of its own, of the shape of `y0` (diagonal noise; for a
+      pytree the noise has shape (n,), n being the numbers in it); or all share one, of shape ()
+      (scalar noise).
+    - like `y0` with the axes of the noise appended to every leaf: general noise; the product is
+      summed over these axes.
+
+    Without `dt` the steps adapt where the method has an error estimate. Rejected steps do not bias
+    the path; still, where the noise does not commute, adaptive steps may converge to a wrong limit
+    with methods that see increments only: give `dt` there.
+
+    Args:
+        drift: f, with the structure and shapes of `y0`.
+        diffusion: g, of a shape as above.
+        y0: the initial state: a pytree of floating-point arrays or numbers.
+        span: `(t0, t1)`, within the span of the noise.
+        noise: the path, such as `rf.BrownianMotion(key, shape, t0, t1)`.
+        args: passed to both functions.
+        method: `EulerMaruyama`, `Milstein`, `EulerHeun`, `Heun`, `SRA1`, `ShARK`, `SPaRK` or
+            `ReversibleHeun`.
+        calculus: in which sense the equation is understood, `"ito"` or `"stratonovich"`; a method
+            for the other is refused, unless the noise is additive. `None`: that of the method.
+        dt: a fixed step size (positive); the last step is cut to end at t1.
+        dt0: the size of the first step of an adaptive solve.
+        rtol: relative tolerance of the local error of an adaptive solve.
+        atol: absolute tolerance.
+        saveat: times at which to save, as in `solve_ode`; between steps, on the straight line.
+        save: what to save, `save(t, y, args)`.
+        controller: how steps adapt, and their limits.
+        stops: times at which a step ends.
+        event: an event or several.
+        max_events: keep so many of the events.
+        adjoint: how to differentiate; the default is exact for the steps that were taken.
+        max_steps: the most steps to try.
+        throw: raise if the solve fails; otherwise return what there is, with `sol.result` set.
+
+    Returns:
+        A `Solution`, differentiable in `y0`, `args` and in arrays that the functions close over,
+        with the path held fixed.
+
+    Raises:
+        InputError: arguments that do not fit together: shapes, span, calculus, step.
+        SolveError: the solve failed (outside `jit`; inside, a runtime error of Equinox).
+    """
+    method = _method(method)
+    if calculus not in (None, "ito", "stratonovich"):
+        raise InputError(f'calculus must be "ito", "stratonovich" or None; got {calculus!r}.')
+    if not callable(drift):
+        raise InputError(f"The drift must be a function drift(t, y, args); got {drift!r}.")
+    if not callable(diffusion):
+        raise InputError(f"The diffusion must be a function g(t, y, args); got {diffusion!r}.")
+    if isinstance(noise, MarkovFractional):
+        if method.calculus == "ito" or calculus == "ito":
+            # The correction between the two senses would grow without bound with the terms.
+            calculus = _fractional_calculus(diffusion, y0, span, args, method, calculus)
+        markov = noise
+        drift, diffusion, y0, noise = markov.augmented(drift, diffusion, checks.state(y0))
+        save = _First(save)
+        _no_events(event)
+    if not isinstance(noise, Noise):
+        raise InputError(
+            "noise must be a path such as rf.BrownianMotion(key, shape, t0, t1); got "
+            f"{type(noise).__name__}."
+        )
+    y0 = checks.state(y0)
+    dtype = checks.real_dtype(y0)
+    _check_span(noise, *checks.span(span, dtype), dt)
+    args = jax.tree.map(checks.as_array, args)
+    general = _kind(diffusion, y0, checks.span(span, dtype)[0], args, noise, method)
+    _check_calculus(diffusion, y0, checks.span(span, dtype)[0], args, method, calculus)
+    if method.areas and not noise.areas:
+        raise InputError(
+            f"{type(method).__name__}() needs the space-time Levy area of the path: make it with "
+            "rf.BrownianMotion(..., levy_area=True), or use another method."
+        )
+    problem = Problem(
+        drift, y0, span, args, method=method, diffusion=_Flat(diffusion, noise.size, general),
+        noise=jax.tree.map(jnp.asarray, noise), dt=dt, dt0=dt0, rtol=rtol, atol=atol,
+        saveat=saveat, save=save, controller=controller, stops=stops, event=event,
+        max_events=max_events, adjoint=adjoint, max_steps=max_steps,
+    )  # fmt: skip
+    return solve(problem, throw)
+
+
+class _Flat(eqx.Module):
+    """The diffusion as one array: (n,) for scalar and diagonal noise, (n, m) for any other."""
+
+    function: Callable
+    size: int = eqx.field(static=True)
+    general: bool = eqx.field(static=True)
+
+    def __call__(self, t, y, args):
+        value = jax.tree.map(jnp.asarray, self.function(t, y, args))
+        dtype = jnp.result_type(*jax.tree.leaves(y))
+        if not self.general:
+            return ravel_pytree(value)[0].astype(dtype)
+        leaves = [leaf.reshape(-1, self.size) for leaf in jax.tree.leaves(value)]
+        return jnp.concatenate(leaves).astype(dtype)
+
+
+class _First(eqx.Module):
+    """What to save of a state that was extended: the first part, or a function of it."""
+
+    function: Callable | None
+
+    def __call__(self, t, z, args):
+        return z[0] if self.function is None else self.function(t, z[0], args)
+
+
+def _no_events(event: Any) -> None:
+    if event is not None:
+        raise InputError(
+            "Events are not available with the Markov approximation of fractional noise."
+        )
+
+
+def _method(method: Any) -> StochasticMethod:
+    if isinstance(method, StochasticMethod):
+        return method
+    if isinstance(method, ReversibleHeun):
+        return StochasticReversibleHeun()
+    if isinstance(method, Heun):
+        return StratonovichHeun()
+    names = "EulerMaruyama, Milstein, EulerHeun, Heun, SRA1, ShARK, SPaRK or ReversibleHeun"
+    if isinstance(method, type):
+        raise InputError(f"method must be an instance: write {method.__name__}().")
+    raise InputError(f"A stochastic equation needs one of the methods {names}; got {method!r}.")
+
+
+def _check_span(noise: Noise, t0: Array, t1: Array, dt: Any) -> None:
+    a, b = getattr(noise, "t0", None), getattr(noise, "t1", None)
+    if a is None or b is None or not known(t0, t1, a, b):
+        return
+    a, b, t0, t1 = float(a), float(b), float(t0), float(t1)  # pyright: ignore
+    slack = 1e-6 * (b - a)
+    if min(t0, t1) < a - slack or max(t0, t1) > b + slack:
+        raise InputError(
+            f"The span ({t0:g}, {t1:g}) leaves that of the noise, ({a:g}, {b:g}): make the path "
+            "with a wider span."
+        )
+    steps = noise.steps if isinstance(noise, BrownianMotion) else None
+    if steps is None:
+        return
+    size = (b - a) / steps
+    first = (min(t0, t1) - a) / size, (max(t0, t1) - a) / size
+    aligned = all(abs(x - round(x)) < 1e-3 for x in first)
+    if not (aligned and dt is not None and known(dt) and abs(float(dt) / size - 1) < 1e-6):
+        raise InputError(
+            f"A path with steps={steps} knows its increments over steps of {size:g} from {a:g} on, "
+            f"and no others; got dt={dt!r} on ({t0:g}, {t1:g}). Pass dt={size:g}, or make the path "
+            "without steps."
+        )
+
+
+def _kind(diffusion, y0, t0, args, noise: Noise, method: StochasticMethod) -> bool:
+    """Whether the noise is general; checks the shapes."""
+    value = jax.eval_shape(lambda t, y: diffusion(t, y, args), t0, y0)
+    shape = tuple(getattr(noise, "shape", (noise.size,)))
+    structure = jax.tree.structure(y0)
+    leaves = [y.shape for y in jax.tree.leaves(y0)]
+    n = sum(int(np.prod(s)) for s in leaves)
+    fits = jax.tree.structure(value) == structure
+    got = [v.shape for v in jax.tree.leaves(value)]
+    # A noise of shape () has no axes to append: it is scalar.
+    own = shape == () or shape == (n,) or (len(leaves) == 1 and shape == leaves[0])
+    if fits and got == leaves and own:
+        return False
+    if not (fits and shape and got == [s + shape for s in leaves]):
+        raise InputError(
+            f"The diffusion returned {describe(value)} for a state {describe(y0)} and noise of "
+            f"shape {shape}. It must return what y0 looks like for scalar noise (shape ()) and "
+            "diagonal noise (the shape of y0), or the same with the axes of the noise appended."
+        )
+    if method.diagonal and noise.size > 1:
+        raise InputError(
+            f"{type(method).__name__}() is for scalar or diagonal noise; the diffusion returned "
+            f"{describe(value)} for noise of shape {shape}. Use rf.EulerMaruyama(), "
+            "rf.EulerHeun() or rf.Heun()."
+        )
+    return True
+
+
+def _reads_state(diffusion, y0, t0, args) -> bool:
+    """Whether the diffusion depends on the state, as far as its program shows."""
+    jaxpr = jax.make_jaxpr(lambda y: diffusion(t0, y, args))(y0).jaxpr
+    reached = set(jaxpr.invars)
+
+    def depends(variables):
+        return any(not isinstance(v, Constant) and v in reached for v in variables)
+
+    for equation in jaxpr.eqns:
+        if depends(equation.invars):
+            reached.update(equation.outvars)
+    return depends(jaxpr.outvars)
+
+
+def _check_calculus(diffusion, y0, t0, args, method: StochasticMethod, calculus) -> None:
+    name = type(method).__name__.removeprefix("Stratonovich").removeprefix("Stochastic")
+    mismatch = None not in (calculus, method.calculus) and calculus != method.calculus
+    if not (method.additive or mismatch) or not _reads_state(diffusion, y0, t0, args):
+        return
+    if method.additive:
+        raise InputError(
+            f"{name}() is for additive noise: the diffusion must not depend on the state, and this "
+            "one reads y. (jnp.ones_like(y) does not.) Otherwise use rf.Heun() or rf.Milstein()."
+        )
+    titles = {"ito": "Ito", "stratonovich": "Stratonovich"}
+    others = {
+        "ito": "rf.EulerMaruyama() or rf.Milstein()",
+        "stratonovich": 'rf.EulerHeun(), rf.Heun() or rf.Milstein("stratonovich")',
+    }
+    raise InputError(
+        f"{name}() solves {titles[method.calculus or 'ito']} equations, and calculus={calculus!r} "
+        f"says that this is one of {titles[calculus]}: use {others[calculus]}, or rewrite the "
+        "drift (the Ito drift is the Stratonovich one plus half of g' g)."
+    )
+
+
+def _fractional_calculus(diffusion, y0, span, args, method, calculus):
+    y0 = checks.state(y0)
+    t0, _ = checks.span(span, checks.real_dtype(y0))
+    args = jax.tree.map(checks.as_array, args)
+    if _reads_state(diffusion, y0, t0, args):
+        raise InputError(
+            "An equation with fractional noise and a diffusion that depends on the state is "
+            "understood in the Stratonovich sense: use rf.EulerHeun(), rf.Heun() or "
+            'rf.Milstein("stratonovich").'
+        )
+    return None

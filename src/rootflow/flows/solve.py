@@ -1,0 +1,264 @@
+"""A solve as the user asks for it: the arguments of all equations, checked and put together."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, PyTree
+
+from ..errors import InputError, SolveError
+from . import checks
+from .adjoints import Adjoint, DiscreteAdjoint
+from .control import PIDController
+from .events import Event, Watch
+from .methods import AutoSwitch, Method
+from .problem import Inputs, Outcome, Setup
+from .saving import accepted, dense_output, happened
+from .solution import MESSAGES, Happened, Heuristics, Result, Solution, Stats
+from .system import Pattern, System, Tolerances, build
+
+
+class Problem(eqx.Module):
+    """The arguments of a solve, checked and in the types that the loop works with."""
+
+    f: Callable
+    y0: PyTree[Array]
+    t0: Array
+    t1: Array
+    args: PyTree
+    method: Method | AutoSwitch
+    saveat: Any
+    tolerances: Tolerances
+    h: Array
+    controller: PIDController
+    adjoint: Adjoint
+    stops: Array | None
+    events: tuple[Event, ...]
+    jac: Callable | None
+    mass: Any
+    diffusion: Callable | None
+    noise: Any
+    save: Callable | None
+    jac_sparsity: Pattern | None = eqx.field(static=True)
+    fixed: bool = eqx.field(static=True)
+    given: bool = eqx.field(static=True)
+    max_steps: int = eqx.field(static=True)
+    max_events: int | None = eqx.field(static=True)
+    consistent: Callable | None = eqx.field(static=True)
+    add_parts: Callable | None
+
+    def __init__(
+        self,
+        f: Callable,
+        y0: PyTree,
+        span: Any,
+        args: PyTree,
+        *,
+        method: Any,
+        saveat: Any = None,
+        save: Any = None,
+        rtol: Any = None,
+        atol: Any = None,
+        dt: Any = None,
+        dt0: Any = None,
+        controller: PIDController | None = None,
+        stops: Any = None,
+        event: Any = None,
+        max_events: int | None = None,
+        adjoint: Adjoint = DiscreteAdjoint(),
+        max_steps: int = 4096,
+        jac: Any = None,
+        jac_sparsity: Any = None,
+        mass: Any = None,
+        consistent: Callable | None = None,
+        diffusion: Any = None,
+        noise: Any = None,
+        add_parts: Callable | None = None,
+    ):
+        if not callable(f):
+            raise InputError(f"The vector field must be a function f(t, y, args); got {f!r}.")
+        self.f = f
+        self.y0 = checks.state(y0)
+        dtype = checks.real_dtype(self.y0)
+        self.t0, self.t1 = checks.span(span, dtype)
+        self.args = jax.tree.map(checks.as_array, args)
+        self.method = method
+        self.saveat = checks.saveat(saveat, self.t0, self.t1, dtype)
+        self.save = checks.function("save", "save(t, y, args)", save)
+        if self.save is not None and isinstance(self.saveat, str) and self.saveat == "dense":
+            raise InputError(
+                'saveat="dense" gives the state at any time: apply the function of save= to it.'
+            )
+        self.tolerances = checks.tolerances(rtol, atol, self.y0, dtype)
+        self.adjoint = checks.adjoint(adjoint)
+        self.stops = checks.stops(stops, dtype)
+        self.events, self.max_events = checks.events(event, max_events)
+        self.controller = checks.controller(controller, dt)
+        self.fixed, self.given, self.h = checks.step_size(dt, dt0, dtype)
+        self.max_steps = checks.positive_integer("max_steps", max_steps)
+        self.jac = checks.function("jac", "jac(t, y, args)", jac)
+        self.jac_sparsity = None if jac_sparsity is None else Pattern(jac_sparsity)
+        self.mass = None if mass is None else jax.tree.map(checks.as_array, mass)
+        self.consistent = consistent
+        self.diffusion = checks.function("The diffusion", "diffusion(t, y, args)", diffusion)
+        self.noise = noise
+        self.add_parts = add_parts
+        checks.needs_step(self.method, self.fixed)
+
+    def build(self, y0: PyTree[Array]) -> tuple[System, Any]:
+        """The equation and the arrays that it reads."""
+        return build(
+            self.f,
+            y0,
+            self.t0,
+            self.args,
+            self.tolerances,
+            jac=self.jac,
+            jac_sparsity=self.jac_sparsity,
+            mass=self.mass,
+            diffusion=self.diffusion,
+            noise=self.noise,
+            events=self.events,
+            save=self.save,
+            add_parts=self.add_parts,
+        )
+
+    def solve(self, throw: bool) -> Solution:
+        """Runs the solve."""
+        y0, unravel = ravel_pytree(self.y0)
+        f, args = self.build(self.y0)
+        method = self.method
+        methods = (method.explicit, method.stiff) if isinstance(method, AutoSwitch) else (method,)
+        for each in methods:
+            each.check(f)
+            checks.mass_matrix(each, f)
+        if self.consistent is not None:
+            y0 = self.consistent(f, self.t0, y0, args)
+        watch = None
+        if self.events:
+            watch = Watch(
+                tuple(event.direction for event in self.events),
+                tuple(event.terminal for event in self.events),
+                tuple(event.jump is not None for event in self.events),
+            )
+        keeps = isinstance(self.saveat, str) or self.max_events is not None
+        setup = Setup(
+            f, methods, self.controller, watch, self.fixed, self.given, self.max_steps, throw,
+            keeps,
+        )  # fmt: skip
+        x = Inputs(y0, self.t0, self.t1, args, self.stops, self.h)
+        self.adjoint.check(setup, x)
+        times = None if isinstance(self.saveat, str) or keeps else self.saveat
+        out, saved = self.adjoint.solve(setup, x, times)
+        ts, ys, dense = self._saved(setup, x, out, saved, unravel)
+        events = None
+        if self.max_events is not None:
+            at, states, which, count = happened(setup, x, out, self.max_events)
+            events = Happened(at, jax.vmap(unravel)(states), which, count)
+        heuristics = Heuristics(out.error, out.stiffness)
+        return Solution(
+            ts, ys, _stats(setup, out), heuristics, out.result, dense, out.which, events
+        )
+
+    def _saved(self, setup, x, out: Outcome, saved, unravel):
+        project = setup.methods[0].project
+        if isinstance(self.saveat, Array):
+            if saved is None:  # the steps were kept for another reason
+                from .saving import saved_at
+
+                saved = saved_at(setup, x, out, self.saveat)
+            return self.saveat, self._observed(saved, unravel), None
+        if self.saveat == "steps":
+            ts, ys = accepted(setup, out)
+        else:
+            ts, ys = out.t[None], project(out.y)[None]
+        ys = jax.vmap(unravel)(ys)
+        if self.save is not None:
+            ys = jax.vmap(lambda t, y: self.save(t, y, self.args))(ts, ys)  # pyright: ignore
+        dense = dense_output(setup, x, out, unravel) if self.saveat == "dense" else None
+        return ts, ys, dense
+
+    def _observed(self, saved: Array, unravel: Callable) -> PyTree[Array]:
+        """Saved rows as what they were before they were flattened."""
+        if self.save is None:
+            return jax.vmap(unravel)(saved)
+        shapes = jax.eval_shape(self.save, self.t0, self.y0, self.args)
+        like = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        return jax.vmap(ravel_pytree(like)[1])(saved)
+
+
+def _stats(setup: Setup, out: Outcome) -> Stats:
+    first = setup.methods[0]
+    count = jnp.zeros((), jnp.int32)
+    # The first slope serves the first step size as well as the first step.
+    evaluations = count + first.start
+    if not setup.given:
+        evaluations = evaluations + (1 if first.start else 2)
+    jacobians = factorisations = count
+    for i, method in enumerate(setup.methods):
+        tried = out.attempts[i]
+        evaluations = evaluations + method.evaluations * tried
+        jacobians = jacobians + method.jacobians * tried
+        factorisations = factorisations + method.factorisations * tried
+    if out.iterations is not None:
+        evaluations = evaluations + out.iterations
+    steps = jnp.sum(out.attempts)
+    rejected = jnp.maximum(steps - out.accepted, 0)
+    return Stats(steps, out.accepted, rejected, evaluations, jacobians, factorisations)
+
+
+def solve(problem: Problem, throw: bool) -> Solution:
+    """Solves; outside `jit` the solve is compiled, and errors say more."""
+    if _compiling():
+        return problem.solve(throw)
+    sol = _solve_compiled(problem)
+    return _raise(problem, sol) if throw else sol
+
+
+def _compiling() -> bool:
+    return isinstance(jnp.zeros(()) + 0, Tracer)
+
+
+@eqx.filter_jit
+def _solve_compiled(problem: Problem) -> Solution:
+    # Whether to raise is decided outside, where the error can say more.
+    return problem.solve(throw=False)
+
+
+def _raise(problem: Problem, sol: Solution) -> Solution:
+    """Raises for a solve that failed, where that can be known now; with its numbers."""
+    if isinstance(sol.result, Tracer):  # batched or differentiated, but not compiled
+        bad = Result.failed(sol.result)
+        ys = eqx.internal.branched_error_if(
+            sol.ys, bad, jnp.clip(sol.result - 1, 0, len(MESSAGES) - 1), MESSAGES
+        )
+        return eqx.tree_at(lambda s: s.ys, sol, ys)
+    codes = np.asarray(sol.result)
+    failed = Result.failed(codes)
+    if not failed.any():
+        return sol
+    worst = Result(int(codes[failed].max()))
+    tried = int(np.asarray(sol.stats.steps).max())
+    raise SolveError(f"{worst.message} ({tried} steps tried{_stiffness(problem, sol)}.)")
+
+
+def _stiffness(problem: Problem, sol: Solution) -> str:
+    """What a failed explicit solve has to say about the stiffness that it met."""
+    methods = problem.method
+    known = not isinstance(sol.heuristics.stiffness, Tracer) and not np.ndim(sol.result)
+    if isinstance(methods, AutoSwitch) or methods.jacobians or not known:
+        return ""
+    gone = abs(float(sol.ts[-1]) - float(problem.t0)) if sol.ts.shape == (1,) else np.nan
+    per_step = gone / max(int(sol.stats.accepted), 1)
+    mean = float(sol.heuristics.stiffness) / gone if gone > 0 else np.nan
+    if not (np.isfinite(mean) and mean * per_step > 0.5):
+        return ""
+    return (
+        f"; the equation is stiff: the Jacobian has eigenvalues of about {mean:.2g}, which hold "
+        'the steps of this method down. Use method=rf.Rodas5P() or method="auto"'
+    )

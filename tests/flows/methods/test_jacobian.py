@@ -1,0 +1,183 @@
+"""Linear systems of implicit methods: against NumPy's, with their derivatives; colouring."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rootflow as rf
+from rootflow.errors import InputError
+from rootflow.flows import jacobian as jac
+from rootflow.flows import linear_solve
+from rootflow.flows.methods import BDF, Kvaerno3, Kvaerno5, Rodas5P
+from rootflow.flows.system import Pattern, Tolerances, build
+
+RANDOM = np.random.default_rng(0)
+
+
+def same_with_derivatives(ours, plain, matrix, b, direction):
+    """Values, gradients, and second derivatives in two mixed modes."""
+    np.testing.assert_allclose(ours(matrix, b), plain(matrix, b), rtol=1e-9, atol=1e-11)
+
+    def loss(solve):
+        return lambda matrix, b: jnp.sum(jnp.sin(solve(matrix, b)))
+
+    def everything(solve):
+        gradient = jax.grad(loss(solve), (0, 1))
+        forward = jax.jvp(gradient, (matrix, b), (direction, b))
+        backward = jax.grad(lambda m: jnp.vdot(gradient(m, b)[0], direction))(matrix)
+        return forward, backward
+
+    for a, e in zip(
+        *map(jax.tree.leaves, map(jax.jit(everything, static_argnums=0), (ours, plain)))
+    ):
+        # Derivatives by entries that are zero by construction are not asked for.
+        mask = direction != 0 if a.shape == direction.shape else True
+        scale = np.abs(e).max()
+        np.testing.assert_allclose(np.where(mask, a, 0), np.where(mask, e, 0), atol=1e-8 * scale)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 40])  # unrolled; inverse by LAPACK; LU
+def test_dense_systems(n):
+    matrix = RANDOM.normal(size=(n, n))
+    matrix[0, 0] = 0.0 if n > 1 else 2.0  # needs pivoting
+    direction = jnp.asarray(RANDOM.normal(size=(n, n)))
+    b = jnp.asarray(RANDOM.normal(size=n))
+    same_with_derivatives(
+        lambda m, b: linear_solve.factorise(m)(b), jnp.linalg.solve, jnp.asarray(matrix), b,
+        direction,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 40])
+def test_singular_and_non_finite_systems_are_not_finite(n):
+    for bad in (jnp.zeros((n, n)), jnp.full((n, n), jnp.nan)):
+        assert not np.isfinite(linear_solve.factorise(bad)(jnp.ones(n))).any()
+
+
+@pytest.mark.parametrize("lower, upper", [(1, 1), (0, 1), (3, 2)])
+def test_banded_systems(lower, upper):
+    n = 11
+    place = np.arange(n)[:, None] + np.arange(-lower, upper + 1)
+    inside = (place >= 0) & (place < n)
+    columns = np.clip(place, 0, n - 1)
+
+    def dense(rows):
+        index = np.broadcast_to(np.arange(n)[:, None], place.shape)
+        return jnp.zeros((n, n)).at[index, columns].add(jnp.where(inside, rows, 0))
+
+    rows, direction = np.where(inside, RANDOM.normal(size=(2, *place.shape)), 0)
+    if lower:
+        rows[1, lower] = 0.0  # needs pivoting
+    same_with_derivatives(
+        lambda r, b: linear_solve.factorise_band(linear_solve.Band(r, lower, upper))(b),
+        lambda r, b: jnp.linalg.solve(dense(r), b), jnp.asarray(rows),
+        jnp.asarray(RANDOM.normal(size=n)), jnp.asarray(direction),
+    )  # fmt: skip
+
+
+def test_columns_of_one_colour_share_no_row():
+    pattern = RANDOM.random((30, 30)) < 0.1
+    colours = jac.colour(pattern)
+    for c in range(colours.max() + 1):
+        assert pattern[:, colours == c].sum(axis=1).max() <= 1
+    tridiagonal = np.abs(np.subtract.outer(np.arange(30), np.arange(30))) <= 1
+    assert jac.colour(tridiagonal).max() + 1 == 3
+
+
+CELLS = 40
+
+
+def brusselator(t, y, args):
+    """Two species on a line, one after the other in the state: a band only when reordered."""
+    u, v = y[:CELLS], y[CELLS:]
+
+    def spread(w, edge):
+        w = jnp.concatenate([edge[None], w, edge[None]])
+        return args * (w[:-2] - 2 * w[1:-1] + w[2:])
+
+    one = jnp.ones(())
+    reaction = u**2 * v
+    return jnp.concatenate(
+        [1 + reaction - 4 * u + spread(u, one), 3 * u - reaction + spread(v, 3 * one)]
+    )
+
+
+def brusselator_case():
+    x = np.arange(1, CELLS + 1) / (CELLS + 1)
+    near = np.abs(np.subtract.outer(np.arange(CELLS), np.arange(CELLS))) <= 1
+    pattern = np.block([[near, np.eye(CELLS)], [np.eye(CELLS), near]])
+    y0 = jnp.asarray(np.concatenate([1 + np.sin(2 * np.pi * x), np.full(CELLS, 3.0)]))
+    return y0, pattern
+
+
+def test_coloured_and_reordered_jacobian_solves_the_dense_system():
+    y0, pattern = brusselator_case()
+    units = Tolerances(jnp.array(1e-6), jnp.array(1e-9))
+    t, strength = jnp.array(0.0), jnp.array(30.0)
+    dense, given = build(brusselator, y0, t, strength, units)
+    banded, _ = build(
+        brusselator, y0, t, strength, units, jac_sparsity=Pattern(pattern)
+    )  # fmt: skip
+    rows = jac.jacobian(banded, t, y0, given)
+    assert rows.shape[0] == 2 * CELLS and rows.shape[1] < 12
+    b = jnp.asarray(RANDOM.normal(size=2 * CELLS))
+    full = jac.jacobian(dense, t, y0, given)
+    expected = jnp.linalg.solve(5.0 * jnp.eye(2 * CELLS) - full, b)
+    np.testing.assert_allclose(
+        jac.shifted(banded, given, jnp.array(5.0), rows)(b), expected, rtol=1e-10
+    )
+    np.testing.assert_allclose(jac.stiffness(rows), jac.stiffness(full), rtol=1e-12)
+    largest = np.abs(np.linalg.eigvals(full)).max()
+    assert largest <= jac.stiffness(full) < 3 * largest
+
+
+@pytest.mark.parametrize("method", [Rodas5P(), BDF()], ids=["Rodas5P", "BDF"])
+def test_sparse_dense_and_given_jacobians_agree_to_round_off(method):
+    y0, pattern = brusselator_case()
+    given = jax.jacrev(brusselator, 1)
+
+    def final(**options):
+        def value(strength):
+            return rf.solve_ode(
+                brusselator, y0, (0.0, 0.2), strength, method=method, dt=0.02, **options
+            ).ys[-1]
+
+        return jax.jit(lambda s: jax.jvp(value, (s,), (jnp.ones(()),)))(jnp.array(30.0))
+
+    dense = final()
+    for options in (
+        {"jac_sparsity": pattern},
+        {"jac": given},
+        {"jac_sparsity": pattern, "jac": given},
+    ):
+        for a, b in zip(final(**options), dense, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("method", [Kvaerno3, BDF])
+def test_krylov_and_direct_solves_agree(method):
+    y0, _ = brusselator_case()
+
+    def final(solver):
+        return jax.jit(
+            jax.value_and_grad(
+                lambda s: rf.solve_ode(
+                    brusselator, y0, (0.0, 0.1), s, method=method(linear_solver=solver),
+                    dt=0.02, rtol=1e-9, atol=1e-9,
+                ).ys[-1, 3]
+            )
+        )(jnp.array(30.0))  # fmt: skip
+
+    np.testing.assert_allclose(final("gmres"), final("direct"), rtol=1e-7)
+
+
+def test_user_errors():
+    with pytest.raises(InputError, match=r"linear_solver must be .*got 'lu'"):
+        Kvaerno5(linear_solver="lu")
+    with pytest.raises(InputError, match="needs a real state"):
+        rf.solve_ode(lambda t, y, a: 1j * y, 1.0 + 0j, (0.0, 1.0), method=Rodas5P())
+    with pytest.raises(InputError, match=r"jac_sparsity must have shape \(3, 3\)"):
+        rf.solve_ode(
+            lambda t, y, a: -y, jnp.ones(3), (0.0, 1.0), method=Rodas5P(), jac_sparsity=np.eye(2)
+        )

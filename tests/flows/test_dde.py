@@ -1,0 +1,152 @@
+"""`rf.solve_dde`: delay equations with known solutions, their derivatives, and bad input."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rootflow as rf
+
+
+def minus_past(t, y, delayed, rate):
+    return -rate * delayed[0]
+
+
+def one(t):
+    return jnp.array(1.0)
+
+
+def exact(t, rate, delay):
+    """y' = -r y(t - d), y = 1 before: the sum of (-r)^k (t - (k - 1) d)^k / k! over its terms."""
+    terms = [1.0]
+    k = 1
+    factorial = 1.0
+    while t - (k - 1) * delay > 0:
+        factorial *= k
+        terms.append((-rate) ** k * (t - (k - 1) * delay) ** k / factorial)
+        k += 1
+    return sum(terms)
+
+
+@pytest.mark.parametrize("method", [rf.Tsit5(), rf.Rodas5P()])
+def test_piecewise_polynomial(method):
+    ts = jnp.array([0.5, 1.0, 2.0, 3.0, 4.75])
+    sol = rf.solve_dde(
+        minus_past, one, (1.0,), (0.0, 5.0), 0.8, saveat=ts, method=method, rtol=1e-9, atol=1e-9
+    )
+    np.testing.assert_allclose(sol.ys, [exact(float(t), 0.8, 1.0) for t in ts], atol=2e-8)
+
+
+def test_the_order_is_not_spoilt_by_the_jumps_in_the_derivatives():
+    errors = []
+    for n in (4, 8, 16):
+        sol = rf.solve_dde(
+            lambda t, y, d, a: -d[0] * jnp.cos(y), one, (1.0,), (0.0, 3.0), dt=1.0 / n, max_steps=64
+        )
+        errors.append(sol.ys[-1])
+    differences = np.abs(np.diff(errors))
+    assert np.log2(differences[0] / differences[1]) > 4.2
+
+
+def test_derivatives_in_the_rate_the_delay_and_the_history():
+    def final(rate, delay, level):
+        sol = rf.solve_dde(
+            minus_past, lambda t: level * jnp.ones(()), (delay,), (0.0, 2.5), rate,
+            rtol=1e-10, atol=1e-10, max_steps=256,
+        )  # fmt: skip
+        return sol.ys[-1]
+
+    at = (0.8, 1.0, 1.0)
+    gradient = jax.grad(final, (0, 1, 2))(*at)
+    eps = 1e-6
+    expected = (
+        (exact(2.5, 0.8 + eps, 1.0) - exact(2.5, 0.8 - eps, 1.0)) / (2 * eps),
+        (exact(2.5, 0.8, 1.0 + eps) - exact(2.5, 0.8, 1.0 - eps)) / (2 * eps),
+        exact(2.5, 0.8, 1.0),
+    )
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+    forward = [jax.jacfwd(final, i)(*at) for i in range(3)]
+    np.testing.assert_allclose(gradient, forward, rtol=1e-11)
+
+
+def test_delay_that_depends_on_the_state():
+    # y' = y(t - (1 + y^2 / 10))... with a history that makes it exp: constructed from y = exp(-t).
+    def delay(t, y, args):
+        return 0.5 + 0.1 * y**2
+
+    def field(t, y, delayed, args):
+        d = 0.5 + 0.1 * jnp.exp(-2 * t)
+        return -delayed[0] * jnp.exp(-d)
+
+    sol = rf.solve_dde(
+        field, lambda t: jnp.exp(-t), (delay,), (0.0, 3.0), rtol=1e-9, atol=1e-9,
+        saveat=[1.0, 3.0], max_steps=256,
+    )  # fmt: skip
+    np.testing.assert_allclose(sol.ys, np.exp([-1.0, -3.0]), rtol=1e-6)
+
+
+def test_two_delays_a_pytree_and_a_reversed_span():
+    # x' = y(t - 1), y' = -x(t - pi / 2 + ...): with y = cos, x = sin shifted so that all is exact.
+    def field(t, s, delayed, args):
+        first, second = delayed
+        return {
+            "x": jnp.cos(1.0) * first["x"] - jnp.sin(1.0) * first["y"] + 2 * s["y"] - s["y"],
+            "y": -(jnp.cos(2.0) * second["x"] + jnp.sin(2.0) * second["y"]) - s["x"] + s["x"],
+        }
+
+    # With x = sin t, y = cos t: sin(t - 1) cos 1 - cos(t - 1) sin 1 = sin(t - 2), and
+    # sin(t - 2) cos 2 + cos(t - 2) sin 2 = sin t.
+    def exact_field(t, s, delayed, args):
+        out = field(t, s, delayed, args)
+        return {"x": out["x"] - jnp.sin(t - 2.0), "y": out["y"]}
+
+    def history(t):
+        return {"x": jnp.sin(t), "y": jnp.cos(t)}
+
+    sol = rf.solve_dde(
+        exact_field, history, (1.0, 2.0), (0.0, 4.0), rtol=1e-9, atol=1e-9, max_steps=256
+    )
+    np.testing.assert_allclose(sol.ys["x"][-1], np.sin(4.0), atol=1e-6)
+    np.testing.assert_allclose(sol.ys["y"][-1], np.cos(4.0), atol=1e-6)
+
+    back = rf.solve_dde(
+        lambda t, y, d, a: d[0] * jnp.exp(-1.0), lambda t: jnp.exp(t), (1.0,), (0.0, -3.0),
+        rtol=1e-9, atol=1e-9, max_steps=256,
+    )  # fmt: skip
+    # Backwards the delayed time is t + 1: y' = y(t + 1) / e has the solution exp(t).
+    np.testing.assert_allclose(back.ys[-1], np.exp(-3.0), rtol=1e-7)
+
+
+def test_batch_and_event():
+    def first_zero(rate):
+        sol = rf.solve_dde(
+            minus_past, one, (1.0,), (0.0, 5.0), rate, rtol=1e-9, atol=1e-9, max_steps=128,
+            event=rf.Event(lambda t, y, a: y),
+        )  # fmt: skip
+        return sol.ts[-1]
+
+    rates = jnp.array([1.0, 1.25])
+    # Within the first delay y = 1 - r t, so that y = 0 at 1 / r.
+    np.testing.assert_allclose(jax.vmap(first_zero)(rates), 1 / rates, rtol=1e-8)
+    np.testing.assert_allclose(jax.grad(first_zero)(1.25), -1 / 1.25**2, rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"delays": ()}, "rf.solve_ode"),
+        ({"delays": 1.0}, "sequence"),
+        ({"delays": (0.0,)}, "must be positive"),
+        ({"delays": (-1.0,)}, "must be positive"),
+        ({"delays": (jnp.ones(2),)}, "one positive number"),
+        ({"history": 1.0}, r"history\(t\)"),
+        ({"history": lambda t: jnp.ones((), complex)}, "real states"),
+        ({"f": lambda t, y, d, a: jnp.ones(3)}, "must return what y0 looks like"),
+        ({"method": "auto"}, "one method"),
+        ({"method": rf.ReversibleHeun()}, "more than the state"),
+    ],
+)
+def test_refused(change, message):
+    call = dict(f=minus_past, history=one, delays=(1.0,), span=(0.0, 2.0), args=1.0) | change
+    with pytest.raises(rf.InputError, match=message):
+        rf.solve_dde(**call)
