@@ -126,3 +126,28 @@ def test_singular_systems_are_errors(method):
 def test_nan_instead_of_an_error():
     solver = implicit(_line, singular="nan")(lambda init, t: jnp.stack([0.5 * t, 0.5 * t]))
     assert np.all(np.isnan(jax.jacfwd(lambda t: solver(None, t))(1.0)))
+
+
+@pytest.mark.parametrize("n", [2, 40, 200])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_every_size_of_dense_system(n, symmetric):
+    """Written out, with the identity beside it, and by LAPACK's pivots: the same solutions."""
+    root = np.random.default_rng(n).normal(size=(n, n))
+    matrix = root @ root.T + np.eye(n) if symmetric else root + 2 * np.eye(n)[::-1]
+    b = jnp.arange(1.0, n + 1)
+
+    def solve(matrix, b):
+        equation = lambda x, m, b: m @ x - b
+        solver = implicit(equation, symmetric=symmetric)(lambda i, m, b: jnp.linalg.solve(m, b))
+        return solver(None, matrix, b)
+
+    _, push = jax.jvp(lambda b: solve(jnp.asarray(matrix), b), (b,), (jnp.sin(b),))
+    _, pull = jax.vjp(lambda b: solve(jnp.asarray(matrix), b), b)
+    np.testing.assert_allclose(push, np.linalg.solve(matrix, np.sin(b)), rtol=1e-6, atol=1e-9)
+    transposed = np.linalg.solve(matrix.T, np.cos(b))
+    np.testing.assert_allclose(pull(jnp.cos(b))[0], transposed, rtol=1e-6, atol=1e-9)
+    # Two equal rows (and columns) at any size.
+    matrix[1], matrix[:, 1] = matrix[0], matrix[:, 0]
+    singular = implicit(lambda x, b: jnp.asarray(matrix) @ x - b, symmetric=symmetric)
+    with pytest.raises(DerivativeError, match="does not exist"):
+        jax.jacfwd(lambda b: singular(lambda i, b: b)(None, b))(b)

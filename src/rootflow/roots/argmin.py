@@ -7,23 +7,24 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import optimistix as optx
 from jaxtyping import Array, PyTree
 
 from ..errors import InputError
 from . import conditions
-from .checks import as_unknown
+from .checks import as_unknown, concrete
 from .hoist import hoist
 from .implicit import implicit
 from .iterate import Method, Tolerance, check_steps, iterate, tolerance
 from .prox import none
-from .root import checked_options, finish, from_optimistix
+from .root import checked_options, confirm, finish, from_optimistix
 from .sets import Set, Simplex
 from .solvers.block_descent import BlockDescent, Blocks
 from .solvers.interior_point import Constrained, InteriorPoint, polish
 from .solvers.lbfgs import LBFGS
-from .solvers.mirror_descent import MirrorDescent, Mirrored, kullback_leibler, safe_log
+from .solvers.mirror_descent import MirrorDescent, Mirrored, safe_log
 from .solvers.newton import Newton
 from .solvers.optax_descent import OptaxDescent
 from .solvers.proximal_gradient import Composite, ProximalGradient
@@ -31,6 +32,8 @@ from .trees import from_vector, real_dtype, size, to_vector
 
 # Up to this many unknowns an exact Hessian costs less than the iterations it saves.
 _NEWTON_LIMIT = 128
+# The same for the Jacobian of a proximal step, which is factorised without symmetry.
+_PROXIMAL_NEWTON_LIMIT = 64
 
 _SMOOTH = ("newton", "lbfgs")
 _COMPOSITE = ("proximal_newton", "accelerated", "proximal_gradient", "mirror_descent", "block")
@@ -85,12 +88,13 @@ def argmin(
             returns residuals, and half the sum of their squares is minimised), or an optimiser of
             Optax;
             with `constraint` or `prox`: `"proximal_newton"` (accelerated steps and semismooth
-            Newton steps; the choice up to 128 unknowns), `"accelerated"` (FISTA),
+            Newton steps; the choice up to 64 unknowns), `"accelerated"` (FISTA),
             `"proximal_gradient"`, `"mirror_descent"` (simplex only, entropy), `"block"` (block
             coordinate descent over the rows of x, which is one matrix; the constraint or prox must
             apply to one row as well as to all);
             with `equality` or `inequality`: `"interior_point"` (dense).
-        step: a fixed step size for the gradient methods; by default found by backtracking.
+        step: a fixed step size for the methods with `constraint` or `prox`, a positive number; by
+            default found by backtracking.
         rtol: relative tolerance; by default 1e-8 in double, 1e-4 in single precision. What is
             compared with atol + rtol max|x| is the size of a Newton step or of a projected step.
         atol: absolute tolerance; by default 1e-10 in double, 1e-6 in single precision.
@@ -126,6 +130,7 @@ def argmin(
     if max_steps is None:
         max_steps = _DEFAULT_STEPS.get(method_name, 10_000)
     check_steps(max_steps)
+    _check_step(step, method_name)
     tol = tolerance(real_dtype(x0), rtol, atol)
     residuals = isinstance(method, optx.AbstractLeastSquaresSolver)
     objective = _objective(f, x0, theta, residuals)
@@ -165,7 +170,7 @@ def _choose_method(method, kinds, n):
         if kinds[2]:
             return "interior_point"
         if restricted:
-            return "proximal_newton" if n <= _NEWTON_LIMIT else "accelerated"
+            return "proximal_newton" if n <= _PROXIMAL_NEWTON_LIMIT else "accelerated"
         return "newton" if n <= _NEWTON_LIMIT else "lbfgs"
     allowed = ("interior_point",) if kinds[2] else _COMPOSITE if restricted else _SMOOTH
     if method not in allowed:
@@ -174,6 +179,19 @@ def _choose_method(method, kinds, n):
             + ", ".join(repr(name) for name in allowed)
         )
     return method
+
+
+def _check_step(step, name):
+    if step is None:
+        return
+    if name not in _COMPOSITE:
+        raise InputError(
+            f"step={step} has no meaning for method={name!r}, which chooses its own; it is for the "
+            "gradient methods with a constraint or prox"
+        )
+    known = concrete(step)
+    if known is not None and (known.ndim != 0 or not 0 < known < np.inf):
+        raise InputError(f"step={step} must be one positive number")
 
 
 def _objective(f, x0, theta, residuals) -> Any:
@@ -195,10 +213,10 @@ def _objective(f, x0, theta, residuals) -> Any:
     return pure
 
 
-def _given(condition, x, arguments, options, **known):
+def _given(condition, x, arguments, options):
     """`x`, already computed, with the derivative of `condition`."""
 
-    @implicit(condition, throw=False, **known, **options)
+    @implicit(condition, throw=False, **options)
     def computed(x, *_):
         return x
 
@@ -253,8 +271,9 @@ def _smooth(task, f, full, throw, options):
         return jax.grad(objective)(x, *theta)
 
     options = {"symmetric": True, **options}
+    x = confirm(x, solution, throw, "argmin")
     x = _given(condition, x, (task.objective, *task.theta), options)
-    return finish(x, solution, full, throw, "argmin")
+    return finish(x, solution, full)
 
 
 def _composite(task, constraint, prox, full, throw, options):
@@ -271,10 +290,10 @@ def _composite(task, constraint, prox, full, throw, options):
     problem = Composite(of_vector, prox_of_vector)
     step = None if task.step is None else jnp.asarray(task.step, real_dtype(x0))
     if task.name == "mirror_descent":
-        return _mirror(task, constraint, of_vector, unravel, full, throw, options)
+        return _mirror(task, constraint, of_vector, unravel, step, full, throw, options)
     if task.name == "block":
-        x, solution = _blocks(task, objective, theta, x0, frozen_prox)
-        size_used = None
+        x, solution = _blocks(task, objective, theta, x0, frozen_prox, step)
+        size_used = step
     else:
         newton = task.name == "proximal_newton"
         # A Newton step costs about as much as this many accelerated steps.
@@ -299,8 +318,8 @@ def _composite(task, constraint, prox, full, throw, options):
         # The identity minus a contraction: Krylov methods need few steps.
         options = {"linear_solver": "bicgstab", **options}
     arguments = (size_used, task.objective, operator, *task.theta)
-    x = _given(condition, x, arguments, options)
-    return finish(x, solution, full, throw, "argmin")
+    x = _given(condition, confirm(x, solution, throw, "argmin"), arguments, options)
+    return finish(x, solution, full)
 
 
 class _Projection(eqx.Module):
@@ -328,7 +347,7 @@ def _as_prox(constraint, prox, task):
     return hoist(prox, task.x0, *task.theta, step)
 
 
-def _blocks(task, objective, theta, x0, prox):
+def _blocks(task, objective, theta, x0, prox, step):
     if not (isinstance(x0, jax.Array) and x0.ndim == 2):
         raise InputError("method='block' needs x to be one matrix, whose rows are the blocks")
     problem = Blocks(
@@ -336,11 +355,11 @@ def _blocks(task, objective, theta, x0, prox):
         lambda row, step: prox(row, *theta, step),
         (x0.shape[0], x0.shape[1]),
     )
-    x, _, solution = task.run(BlockDescent(task.tolerance), problem, x0)
+    x, _, solution = task.run(BlockDescent(task.tolerance, step), problem, x0)
     return x.reshape(x0.shape), solution
 
 
-def _mirror(task, constraint, of_vector, unravel, full, throw, options):
+def _mirror(task, constraint, of_vector, unravel, step, full, throw, options):
     if not isinstance(constraint, Simplex):
         raise InputError(
             "method='mirror_descent' needs constraint=sets.Simplex(); for other geometries, write "
@@ -351,11 +370,11 @@ def _mirror(task, constraint, of_vector, unravel, full, throw, options):
     def project(v):
         return to_vector(jax.tree.map(frozen.project_kl, unravel(v)))
 
-    problem = Mirrored(of_vector, safe_log, project, kullback_leibler)
-    solver = MirrorDescent(task.tolerance, task.step)
+    problem = Mirrored(of_vector, safe_log, project)
+    solver = MirrorDescent(task.tolerance, step)
     # On the edge of the simplex the method cannot move, and log has no value.
     inside = jax.tree.map(lambda v: frozen.project_kl(safe_log(v)), _frozen(task.x0))
-    x, used, solution = task.run(solver, problem, inside)
+    x, state, solution = task.run(solver, problem, inside)
 
     def condition(x, used, objective, constraint, *theta):
         def mirror(tree):
@@ -366,9 +385,9 @@ def _mirror(task, constraint, of_vector, unravel, full, throw, options):
 
         return conditions.MirrorDescent(objective, mirror, project, used)(x, *theta)
 
-    arguments = (used, task.objective, constraint, *task.theta)
-    x = _given(condition, unravel(x), arguments, options)
-    return finish(x, solution, full, throw, "argmin")
+    arguments = (state.size, task.objective, constraint, *task.theta)
+    x = _given(condition, confirm(unravel(x), solution, throw, "argmin"), arguments, options)
+    return finish(x, solution, full)
 
 
 def _constrained(task, equality, inequality, full, throw, options):
@@ -406,7 +425,7 @@ def _constrained(task, equality, inequality, full, throw, options):
 
     # Indefinite, and formed already by the solver: not a matrix for a Krylov method.
     options = {"linear_solver": "lu", **options}
-    unknown = (unravel(x), nu, lam)
+    unknown = confirm((unravel(x), nu, lam), solution, throw, "argmin")
     x, nu, lam = _given(condition, unknown, (task.objective, pure, *task.theta), options)
     solution = eqx.tree_at(lambda s: s.dual, solution, (nu, lam), is_leaf=lambda node: node is None)
-    return finish(x, solution, full, throw, "argmin")
+    return finish(x, solution, full)

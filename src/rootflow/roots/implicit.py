@@ -15,6 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import PyTree
 
 from ..errors import InputError, SolveError
@@ -52,10 +53,10 @@ def implicit(
             are not arrays (strings, None, functions) reach solver and condition untouched. Keyword
             arguments go to the condition under their names; those that it does not take must not
             be arrays (they are options of the solver).
-        linear_solver: `"auto"` (the Jacobian is formed and factorised up to 256 unknowns, above
-            GMRES; if symmetric, up to 128 unknowns, above conjugate gradients), or `"lu"`, `"qr"`,
-            `"svd"`, `"cholesky"`, `"cg"`, `"normal_cg"`, `"gmres"`, `"bicgstab"`, `"lsmr"`, or a
-            solver object of lineax.
+        linear_solver: `"auto"` (up to 256 unknowns the Jacobian is formed and factorised, by
+            Cholesky's method if symmetric, else by elimination; above, conjugate gradients if
+            symmetric, else GMRES), or `"lu"`, `"qr"`, `"svd"`, `"cholesky"`, `"cg"`,
+            `"normal_cg"`, `"gmres"`, `"bicgstab"`, `"lsmr"`, or a solver object of lineax.
         has_aux: the solver returns `(x, aux)`; `aux` is passed on without a derivative.
         symmetric: whether dF/dx is symmetric and definite, as for the gradient of a function at
             its minimum. The default asks the condition (an attribute `symmetric`), else False.
@@ -254,12 +255,20 @@ class _Problem:
             return x, solve_jacobian(lambda u: residual(u, operands), x, forcing, options)
 
         solution.defjvp(rule, symbolic_zeros=True)
-        return solution(x, self.operands)
+        return solution(x, [_as_traced(v) for v in self.operands])
 
 
 def _as_arrays(tree):
     # Eager transformations hand constants on as Python numbers, which would no longer be operands.
     return jax.tree.map(lambda v: v if isinstance(v, jax.Array) else jnp.asarray(v), tree)
+
+
+def _as_traced(v):
+    # What `vmap` batches inside `jit` may still be a NumPy array inside its tracer, which a custom
+    # rule cannot take; any operation makes it one of JAX's own.
+    if isinstance(v, Tracer) and jnp.issubdtype(v.dtype, jnp.number):
+        return jnp.copy(v)
+    return v
 
 
 def _apply(inverse, x, theta, kwargs, v):

@@ -20,7 +20,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..errors import InputError, SolveError
-from .checks import raise_if
+from .checks import nonfinite, raise_if
 
 Vector = Float[Array, " n"]
 
@@ -129,13 +129,13 @@ def check_steps(max_steps: int) -> None:
         raise InputError(f"max_steps={max_steps!r} must be a positive integer")
 
 
-def check_converged(solution: Solution, what: str, advice: str) -> Solution:
-    """Raises `SolveError` where a solution did not converge."""
+def check_converged(x: PyTree, solution: Solution, what: str, advice: str) -> PyTree:
+    """`x`, which raises `SolveError` where its `Solution` did not converge or it is not finite."""
     numbers = ""
     if not isinstance(solution.error, Tracer):
         numbers = f" ({solution.message})"
     message = f"{what} did not converge{numbers}; {advice}, or take the result with throw=False"
-    return raise_if(solution, ~solution.converged, message, SolveError)
+    return raise_if(x, ~solution.converged | nonfinite(x), message, SolveError)
 
 
 Function = Callable[[Vector], Vector]

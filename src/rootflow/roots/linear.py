@@ -5,24 +5,26 @@ any order whatever method computes it; the transposed system reuses the same fac
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from ..errors import DerivativeError, InputError
+from . import written_out
 from .checks import raise_if
 from .krylov import bicgstab, conjugate_gradients, gmres
 from .trees import from_vector, size, to_vector
 
 # Up to this many unknowns the Jacobian is formed and factorised, which is robust, and serves any
-# number of right-hand sides. A definite matrix, on which conjugate gradients cannot stagnate, is
-# left to them earlier.
+# number of right-hand sides.
 DENSE_LIMIT = 256
-DENSE_LIMIT_SYMMETRIC = 128
+# Up to this many unknowns the arithmetic of an elimination costs less than its bookkeeping.
+_AUGMENTED_LIMIT = 128
 
 _DIRECT = {"lu": lx.LU, "qr": lx.QR, "svd": lx.SVD, "cholesky": lx.Cholesky}
 _ITERATIVE = ("cg", "normal_cg", "gmres", "bicgstab", "lsmr")
@@ -82,8 +84,7 @@ def jacobian_matrix(
 def is_dense(n: int, options: LinearOptions) -> bool:
     """Whether the Jacobian is formed for this size and choice of method."""
     if isinstance(options.solver, str):
-        limit = DENSE_LIMIT_SYMMETRIC if options.symmetric else DENSE_LIMIT
-        return options.solver in _DIRECT or (options.solver == "auto" and n <= limit)
+        return options.solver in _DIRECT or (options.solver == "auto" and n <= DENSE_LIMIT)
     solver = options.solver
     if isinstance(solver, lx.Normal):
         solver = solver.inner_solver
@@ -124,6 +125,8 @@ def solve_matrix(
     """Solves a small system given by its matrix."""
     if options.singular == "minimum_norm":
         return jnp.linalg.pinv(matrix, rtol=options.rcond) @ b
+    if options.solver == "auto" and options.symmetric:
+        return _solve_definite(matrix, b, options.singular)
     if options.solver in ("auto", "lu"):
         return _solve_lu(matrix, b, options.singular)
     direct = options.solver
@@ -137,6 +140,11 @@ _SINGULAR = (
     "check that the solution is isolated and that F is differentiable at it, or choose "
     "singular='minimum_norm' or a ridge"
 )
+_INDEFINITE = (
+    "the implicit derivative does not exist here: dF/dx is said to be symmetric and definite, but "
+    "is singular, indefinite or not finite at the solution; check that it is a strict minimum or "
+    "maximum, or choose symmetric=False (for a saddle point), singular='minimum_norm' or a ridge"
+)
 
 
 def _solve_lu(matrix, b, singular):
@@ -147,33 +155,98 @@ def _solve_lu(matrix, b, singular):
     largest = jnp.max(jnp.abs(frozen), axis=1)
     scale = 1 / jnp.where(largest > 0, largest, 1)
     equilibrated = frozen * scale[:, None]
-    lu, _, order = jax.lax.linalg.lu(equilibrated)
-    pivot = jnp.abs(jnp.diagonal(lu))
-    threshold = n * jnp.finfo(matrix.dtype).eps * jnp.max(jnp.abs(equilibrated), axis=0)
-    bad = jnp.any(~(pivot > threshold))
-    if singular == "error":
-        matrix, lu = raise_if((matrix, lu), bad, _SINGULAR, DerivativeError)
+    column = jnp.max(jnp.abs(equilibrated), axis=0)
+    if n <= written_out.LIMIT:
+        factor = written_out.lu(equilibrated)
+        pivot = jnp.abs(factor.pivots())
+
+        def solve(v):
+            return factor.solve(scale * v)
+
+        def transpose_solve(v):
+            return scale * factor.solve_transposed(v)
+
+    elif n <= _AUGMENTED_LIMIT:
+        # Eliminating in [A, I] leaves [U, L^-1 P]: the order of the rows, whose computation from
+        # the pivots is a loop that takes long to compile and longer under `vmap`, is not needed.
+        both = jnp.concatenate([equilibrated, jnp.eye(n, dtype=matrix.dtype)], axis=1)
+        both, _, _ = jax.lax.linalg.lu(both)
+        upper, reduce = both[:, :n], both[:, n:]
+        pivot = jnp.abs(jnp.diagonal(upper))
+
+        def solve(v):
+            return jax.scipy.linalg.solve_triangular(upper, reduce @ (scale * v))
+
+        def transpose_solve(v):
+            return scale * (jax.scipy.linalg.solve_triangular(upper, v, trans=1) @ reduce)
+
     else:
-        lu = jnp.where(bad, jnp.nan, lu)
+        lu, _, order = jax.lax.linalg.lu(equilibrated)
+        pivot = jnp.abs(jnp.diagonal(lu))
 
-    def triangular(v, lower, transpose):
-        return jax.lax.linalg.triangular_solve(
-            lu,
-            v[:, None],
-            left_side=True,
-            lower=lower,
-            transpose_a=transpose,
-            unit_diagonal=lower,
-        )[:, 0]
+        def triangular(v, lower, transpose):
+            return jax.lax.linalg.triangular_solve(
+                lu,
+                v[:, None],
+                left_side=True,
+                lower=lower,
+                transpose_a=transpose,
+                unit_diagonal=lower,
+            )[:, 0]
 
-    def solve(_, v):
-        return triangular(triangular((scale * v)[order], True, False), False, False)
+        def solve(v):
+            return triangular(triangular((scale * v)[order], True, False), False, False)
 
-    def transpose_solve(_, v):
-        v = triangular(triangular(v, False, True), True, True)
-        return scale * jnp.zeros_like(v).at[order].set(v)
+        def transpose_solve(v):
+            v = triangular(triangular(v, False, True), True, True)
+            return scale * jnp.zeros_like(v).at[order].set(v)
 
-    return jax.lax.custom_linear_solve(lambda v: matrix @ v, b, solve, transpose_solve)
+    bad = jnp.any(~(pivot > n * jnp.finfo(matrix.dtype).eps * column))
+    return _checked(matrix, b, solve, transpose_solve, bad, singular, _SINGULAR)
+
+
+def _solve_definite(matrix, b, singular):
+    frozen = jax.lax.stop_gradient(matrix)
+    # A stationary point of a maximum has a negative definite Jacobian.
+    sign = jnp.where(jnp.trace(frozen) < 0, -1.0, 1.0).astype(matrix.dtype)
+    solve, definite = definite_solver(sign * frozen, margin=matrix.shape[0])
+    return _checked(matrix, b, lambda v: solve(sign * v), None, ~definite, singular, _INDEFINITE)
+
+
+def definite_solver(
+    matrix: Float[Array, "n n"], *, margin: float = 0
+) -> tuple[Callable[[Array], Array], Bool[Array, ""]]:
+    """Factorises a symmetric matrix.
+
+    Args:
+        matrix: its lower half is read.
+        margin: pivots of up to this many units of round-off count as zero.
+
+    Returns:
+        The function that solves with it, and whether it is positive definite; if not, solutions
+        mean nothing.
+    """
+    n = matrix.shape[0]
+    if n <= written_out.LIMIT:
+        factor = written_out.ldl(matrix)
+        solve, pivots = factor.solve, jnp.stack(factor.diagonal)
+    else:
+        lower = jnp.linalg.cholesky(matrix, symmetrize_input=False)
+        solve = functools.partial(jax.scipy.linalg.cho_solve, (lower, True))
+        pivots = jnp.square(jnp.diagonal(lower))
+    # A pivot is what remains of a diagonal entry; its scale is that entry, whatever the units.
+    least = margin * jnp.finfo(matrix.dtype).eps * jnp.abs(jnp.diagonal(matrix))
+    return solve, jnp.all(pivots > least)
+
+
+def _checked(matrix, b, solve, transpose_solve, bad, singular, message):
+    """The solution of a factorised system, linear in `b`; checked where it comes out."""
+
+    def check(solver):
+        return lambda _, v: _finish(solver(v), bad, singular, message)
+
+    back = solve if transpose_solve is None else transpose_solve
+    return jax.lax.custom_linear_solve(lambda v: matrix @ v, b, check(solve), check(back))
 
 
 def _solve_lineax_matrix(matrix, b, solver, singular):

@@ -67,8 +67,12 @@ def root(
     def equations(x, pure, *theta):
         return pure(x, *theta)
 
-    @implicit(equations, has_aux=True, throw=throw, **checked_options(implicit_options))
+    @implicit(equations, has_aux=True, throw=False, **checked_options(implicit_options))
     def solve(x0, pure, *theta):
+        x, solution = search(x0, pure, *theta)
+        return confirm(x, solution, throw, "root"), solution
+
+    def search(x0, pure, *theta):
         if isinstance(method, str):
             if method not in ("auto", "newton", "dogleg"):
                 raise InputError(
@@ -86,7 +90,7 @@ def root(
         return _optimistix_root(method, pure, x0, theta, max_steps, options)
 
     x, solution = solve(x0, pure, *theta)
-    return finish(x, solution, full, throw, "root")
+    return finish(x, solution, full)
 
 
 def fixed_point(
@@ -137,7 +141,7 @@ def fixed_point(
     def equations(x, pure, *theta):
         return jax.tree.map(lambda u, v: u - v, x, pure(x, *theta))
 
-    @implicit(equations, has_aux=True, throw=throw, **checked_options(implicit_options))
+    @implicit(equations, has_aux=True, throw=False, **checked_options(implicit_options))
     def solve(x0, pure, *theta):
         unravel = from_vector(x0)
 
@@ -149,10 +153,10 @@ def fixed_point(
 
         problem = vector_equations if isinstance(solver, Dogleg) else vector_map
         x, _, solution = iterate(solver, problem, to_vector(x0), max_steps=max_steps)
-        return unravel(x), solution
+        return confirm(unravel(x), solution, throw, "fixed_point"), solution
 
     x, solution = solve(x0, pure, *theta)
-    return finish(x, solution, full, throw, "fixed_point")
+    return finish(x, solution, full)
 
 
 def _fixed_point_method(method, tol: Tolerance, depth, damping):
@@ -192,13 +196,23 @@ def checked_options(implicit_options: dict[str, Any]) -> dict[str, Any]:
     return implicit_options
 
 
-def finish(x: PyTree, solution: Solution, full: bool, throw: bool, verb: str) -> Any:
-    """Checks convergence and puts the differentiable value into the `Solution`."""
-    solution = eqx.tree_at(lambda s: s.value, solution, x, is_leaf=lambda v: v is None)
-    if throw:
-        advice = "try another initial guess, more max_steps, or a looser rtol and atol"
-        solution = check_converged(solution, f"rootflow.{verb}", advice)
-    return solution if full else solution.value
+def confirm(x: PyTree, solution: Solution, throw: bool, verb: str) -> PyTree:
+    """`x`, which raises `SolveError` where the method that found it did not converge.
+
+    To be called before `x` is given its derivative: a computation may ask for the derivative alone,
+    and would then pass by a check made afterwards.
+    """
+    if not throw:
+        return x
+    advice = "try another initial guess, more max_steps, or a looser rtol and atol"
+    return check_converged(x, solution, f"rootflow.{verb}", advice)
+
+
+def finish(x: PyTree, solution: Solution, full: bool) -> Any:
+    """The differentiable value, alone or in its `Solution`."""
+    if not full:
+        return x
+    return eqx.tree_at(lambda s: s.value, solution, x, is_leaf=lambda v: v is None)
 
 
 def _optimistix_root(method, pure, x0, theta, max_steps, options):

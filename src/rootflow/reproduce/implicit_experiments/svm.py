@@ -13,7 +13,6 @@ from ...roots.sets import Simplex
 from ...roots.solvers.mirror_descent import (
     MirrorDescent,
     Mirrored,
-    kullback_leibler,
     safe_log,
 )
 from ...roots.solvers.proximal_gradient import Composite, ProximalGradient
@@ -101,7 +100,6 @@ def mirror_descent(data: Problem, steps: int) -> Callable[..., Any]:
             lambda v: data.dual(v.reshape(shape), log_theta),
             safe_log,
             lambda v: _SIMPLEX.project_kl(v.reshape(shape)).ravel(),
-            kullback_leibler,
         )
         method = MirrorDescent(_NEVER, size)
         return _repeat(method, method.init(task, x.ravel()), x.ravel(), task, steps).reshape(shape)

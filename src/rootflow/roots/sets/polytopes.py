@@ -24,7 +24,7 @@ def _quadratic_kkt(unknown, x, matrix, offset, eq_matrix, eq_offset):
     return gradient, eq_matrix @ z - eq_offset, lam * (matrix @ z - offset)
 
 
-@implicit(_quadratic_kkt, singular="minimum_norm", has_aux=True, throw=False)
+@implicit(_quadratic_kkt, singular="minimum_norm", throw=False)
 def _nearest(init, x, matrix, offset, eq_matrix, eq_offset):
     problem = Constrained(
         lambda z: 0.5 * jnp.sum((z - x) ** 2),
@@ -36,7 +36,12 @@ def _nearest(init, x, matrix, offset, eq_matrix, eq_offset):
     polished, dual, _ = polish(problem, z, state)
     done = solution.converged
     pick = lambda new, old: jnp.where(done, new, old)
-    return (pick(polished, z), pick(dual.nu, state.nu), pick(dual.lam, state.lam)), done
+    found = pick(polished, z), pick(dual.nu, state.nu), pick(dual.lam, state.lam)
+    message = (
+        "the projection on a Polyhedron did not converge; most likely the inequalities and "
+        "equations contradict each other, so that the set is empty"
+    )
+    return raise_if(found, ~done, message, SolveError)
 
 
 class Polyhedron(Set):
@@ -88,12 +93,7 @@ class Polyhedron(Set):
         equations = self._equations(x.dtype)
 
         def one(v):
-            (z, _, _), done = _nearest(None, v, matrix, offset, *equations)
-            message = (
-                "the projection on a Polyhedron did not converge; most likely the inequalities "
-                "and equations contradict each other, so that the set is empty"
-            )
-            return raise_if(z, ~done, message, SolveError)
+            return _nearest(None, v, matrix, offset, *equations)[0]
 
         return over_leading(one, x)
 
@@ -133,10 +133,14 @@ def _minimise_dual(potential, start, x, rows, columns):
 
     method = Newton(tolerance(x.dtype, None, None), singular=jnp.max(rows))
     z, _, solution = iterate(method, dual, jnp.concatenate(start), max_steps=200)
-    return (z[:n], z[n:]), solution.converged
+    message = (
+        "the projection on a transport polytope did not converge; check that the sums of rows and "
+        "columns are finite, not negative, and have equal totals"
+    )
+    return raise_if((z[:n], z[n:]), ~solution.converged, message, SolveError)
 
 
-@implicit(_marginal_error(_l2_plan), singular="minimum_norm", has_aux=True, throw=False)
+@implicit(_marginal_error(_l2_plan), singular="minimum_norm", throw=False)
 def _l2_duals(init, x, rows, columns):
     n, m = x.shape
     u = (rows - jnp.sum(x, axis=1)) / m
@@ -144,7 +148,7 @@ def _l2_duals(init, x, rows, columns):
     return _minimise_dual(lambda d, x: 0.5 * _l2_plan(d, x) ** 2, (u, v), x, rows, columns)
 
 
-@implicit(_marginal_error(_kl_plan), singular="minimum_norm", has_aux=True, throw=False)
+@implicit(_marginal_error(_kl_plan), singular="minimum_norm", throw=False)
 def _kl_duals(init, log_x, rows, columns):
     # Two sweeps of Sinkhorn's iteration are a safe start for Newton's method.
     tiny = jnp.finfo(log_x.dtype).tiny
@@ -158,12 +162,7 @@ def _kl_duals(init, log_x, rows, columns):
 
 def _transport(duals, plan, x, rows, columns):
     def one(v):
-        found, done = duals(None, v, rows, columns)
-        message = (
-            "the projection on a transport polytope did not converge; check that the sums of rows "
-            "and columns are finite, not negative, and have equal totals"
-        )
-        return plan(raise_if(found, ~done, message, SolveError), v)
+        return plan(duals(None, v, rows, columns), v)
 
     return over_leading(one, x, 2)
 

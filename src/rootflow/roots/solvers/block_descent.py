@@ -1,7 +1,7 @@
 """Block coordinate descent: a proximal-gradient step on one block after the other.
 
-Each block has its own step size, found by backtracking (Tseng and Yun 2009). Blocks are the rows of
-one array, or the leaves of a pytree.
+Each block has its own step size, found by backtracking unless fixed (Tseng and Yun 2009). Blocks
+are the rows of one array.
 """
 
 from collections.abc import Callable
@@ -29,11 +29,15 @@ class BlockDescent(eqx.Module):
 
     Attributes:
         tolerance: of the change of x in one sweep.
+        step_size: a fixed step size for every block, or None for backtracking.
     """
 
     tolerance: Tolerance
+    step_size: Array | float | None = None
 
     def init(self, problem: Blocks, x: Vector) -> Float[Array, " k"]:
+        if self.step_size is not None:
+            return jnp.full(problem.shape[0], self.step_size, x.dtype)
         rows = x.reshape(problem.shape)
 
         def first(j):
@@ -52,8 +56,12 @@ class BlockDescent(eqx.Module):
 
             row = rows[j]
             value, gradient = jax.value_and_grad(of_row)(row)
-            part = Composite(of_row, problem.prox)
-            new, size = backtrack(part, row, value, gradient, sizes[j])
+            size = sizes[j]
+            if self.step_size is None:
+                part = Composite(of_row, problem.prox)
+                new, size = backtrack(part, row, value, gradient, size)
+            else:
+                new = problem.prox(row - size * gradient, size)
             return rows.at[j].set(new), sizes.at[j].set(size)
 
         new, sizes = jax.lax.fori_loop(0, problem.shape[0], update, (rows, sizes))

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..iterate import Function, Tolerance, Vector
-from ..linear import LinearOptions, solve_jacobian
+from ..linear import LinearOptions, is_dense, jacobian_matrix, solve_jacobian, solve_matrix
 
 
 class _State(NamedTuple):
     value: Vector
+    size: Float[Array, ""]
     radius: Float[Array, ""]
 
 
@@ -35,21 +36,20 @@ class Dogleg(eqx.Module):
     linear: LinearOptions = eqx.field(static=True, default=LinearOptions(singular="nan"))
 
     def init(self, problem: Function, x: Vector) -> _State:
-        return _State(problem(x), jnp.asarray(jnp.inf, x.dtype))
+        value = problem(x)
+        return _State(value, jnp.vdot(value, value), jnp.asarray(jnp.inf, x.dtype))
 
     def step(self, problem: Function, x: Vector, state: _State):
-        value, radius = state
-        _, tangent = jax.linearize(problem, x)
-        newton = solve_jacobian(problem, x, -value, self.linear)
-        singular = ~jnp.all(jnp.isfinite(newton))
-        (descent,) = jax.linear_transpose(tangent, x)(-value)
+        value, before, radius = state
+        newton, tangent, transpose = self._linearise(problem, x, value)
+        singular = ~jnp.isfinite(jnp.vdot(newton, newton))
+        descent = transpose(-value)
         slope, bend = jnp.vdot(descent, descent), tangent(descent)
         cauchy = descent * _ratio(slope, jnp.vdot(bend, bend))
         newton = jnp.where(singular, cauchy, newton)
         step = _dogleg(cauchy, newton, radius)
 
         trial = problem(x + step)
-        before = jnp.vdot(value, value)
         after = jnp.vdot(trial, trial)
         linear = value + tangent(step)
         predicted = before - jnp.vdot(linear, linear)
@@ -59,7 +59,7 @@ class Dogleg(eqx.Module):
         # At round-off level no step reduces |F| any more; a tiny Newton step is then the proof.
         found = (error <= 1) | (before == 0)
         accept = (gain > 1e-4) | (found & jnp.isfinite(after) & (after <= before))
-        length = jnp.linalg.norm(step)
+        length = jnp.sqrt(jnp.vdot(step, step))
         radius = jnp.where(
             gain < 0.25,
             0.25 * length,
@@ -69,7 +69,22 @@ class Dogleg(eqx.Module):
         value = jnp.where(accept, trial, value)
         stuck = (length == 0) & (before > 0) | ~jnp.isfinite(before)
         error = jnp.where(before == 0, 0.0, jnp.where(stuck & ~found, jnp.nan, error))
-        return x, _State(value, radius), error
+        return x, _State(value, jnp.where(accept, after, before), radius), error
+
+    def _linearise(self, problem, x, value):
+        """The Newton step, and the products with the Jacobian and its transpose."""
+        if is_dense(x.shape[0], self.linear):
+            matrix = jacobian_matrix(problem, x)
+            newton = solve_matrix(matrix, -value, self.linear)
+            return (
+                newton,
+                lambda v: jnp.sum(matrix * v, axis=1),
+                lambda v: jnp.sum(matrix * v[:, None], axis=0),
+            )
+        _, tangent = jax.linearize(problem, x)
+        transposed = jax.linear_transpose(tangent, x)
+        newton = solve_jacobian(problem, x, -value, self.linear)
+        return newton, tangent, lambda v: transposed(v)[0]
 
 
 def _ratio(a, b):
@@ -79,12 +94,13 @@ def _ratio(a, b):
 def _dogleg(cauchy, newton, radius):
     """The point on the path 0 - cauchy - newton at distance `radius` from 0, or its end."""
     bounded = jnp.where(jnp.isfinite(radius), radius, 0)
-    shortest = jnp.linalg.norm(cauchy)
+    square = jnp.vdot(cauchy, cauchy)
+    shortest = jnp.sqrt(square)
     along_gradient = cauchy * _ratio(bounded, shortest)
     leg = newton - cauchy
     a, b = jnp.vdot(leg, leg), jnp.vdot(cauchy, leg)
-    c = shortest**2 - bounded**2
+    c = square - bounded**2
     t = _ratio(-b + jnp.sqrt(jnp.maximum(b * b - a * c, 0)), a)
     on_leg = cauchy + jnp.clip(t, 0, 1) * leg
     short = jnp.where(shortest >= radius, along_gradient, on_leg)
-    return jnp.where(jnp.linalg.norm(newton) <= radius, newton, short)
+    return jnp.where(jnp.sqrt(jnp.vdot(newton, newton)) <= radius, newton, short)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..iterate import Tolerance, Vector
+from ..linear import definite_solver
 
 
 class _State(NamedTuple):
@@ -53,12 +54,9 @@ class Newton(eqx.Module):
         if self.singular is not None:
             floor = 10 * x.shape[0] * jnp.finfo(x.dtype).eps
             hessian = hessian + scale * jnp.clip(slope / self.singular, floor, 1e-3) * identity
-        factor = jnp.linalg.cholesky(hessian + damping * identity, symmetrize_input=False)
-        definite = jnp.all(jnp.isfinite(factor))
+        solve, definite = definite_solver(hessian + damping * identity)
         # Where there is no minimum of the model, try nothing and damp more.
-        factor = jnp.where(definite, factor, identity)
-        move = -jax.scipy.linalg.cho_solve((factor, True), gradient)
-        move = jnp.where(definite, move, 0)
+        move = jnp.where(definite, -solve(gradient), 0)
         new_value, new_gradient = jax.value_and_grad(problem)(x + move)
         new_value = new_value.astype(x.dtype)
 

@@ -91,7 +91,8 @@ class ProximalGradient(eqx.Module):
 
     def init(self, problem: Composite, x: Vector) -> FistaState:
         if self.step_size is None:
-            size = first_step_size(problem.f, x)
+            # Backtracking finds the scale within a few halvings, or doublings from step to step.
+            size = jnp.ones((), x.dtype)
         else:
             size = jnp.asarray(self.step_size, x.dtype)
         return FistaState(x, jnp.ones((), x.dtype), size)
