@@ -34,14 +34,16 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--out {options.out} is a file: name a folder")
 
     jax.config.update("jax_enable_x64", True)
+    chosen = options.names or known
     lines = runner.run(
         "benchmarks",
-        options.names or known,
+        chosen,
         quick=options.quick,
         tell=lambda line: print(table.brief(line), file=sys.stderr, flush=True),
     )
     machine = _machine.describe(("jax", "jaxlib", "equinox", "numpy", "scipy"))
-    for path in table.write(options.out, lines, machine):
+    written = table.write(options.out, lines, machine)
+    for path in [*written, *runner.pictures("benchmarks", chosen, options.out)]:
         print(path)
     for line in lines:
         if line["traceback"]:

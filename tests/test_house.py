@@ -80,8 +80,8 @@ def test_every_public_name_has_a_docstring(name):
     assert (getattr(rootflow, name).__doc__ or "").strip()
 
 
-def test_every_public_name_is_listed_once_and_in_order():
-    assert list(rootflow.__all__) == sorted(set(rootflow.__all__))
+def test_every_public_name_is_listed_once():
+    assert len(rootflow.__all__) == len(set(rootflow.__all__))
 
 
 def test_the_version_is_the_one_in_the_changelog():

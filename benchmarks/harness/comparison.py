@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 Build = Callable[[], Callable[[], Any]]
@@ -21,6 +22,7 @@ class Row:
             tracing and compilation.
         error: the achieved error of a result, against something tighter than both.
         peer_name: who the peer is in this row, where it is not the comparison's.
+        peer_version: the version of a peer that is not a Python package, or `None` without it.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Row:
     kind: Literal["run", "first call"] = "run"
     error: Callable[[Any], float] | None = None
     peer_name: str | None = None
+    peer_version: Callable[[], str | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,11 @@ class Comparison:
         title: the problem, the precision and the tolerances.
         peer: the distribution to compare with, as `import` names it.
         rows: makes the rows; called when the comparison is run. `quick=True` asks for less.
+        pictures: writes into a folder what the comparison has to show besides its rows, after they
+            have been run, and returns the paths.
     """
 
     title: str
     peer: str
     rows: Callable[[bool], Sequence[Row]]
+    pictures: Callable[[Path], Sequence[Path]] | None = None

@@ -6,6 +6,7 @@ import importlib.util
 import pkgutil
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from . import timing
 from .comparison import Comparison, Row
@@ -46,17 +47,32 @@ def run(
     return lines
 
 
+def pictures(package: str, chosen: Sequence[str], out: Path) -> list[Path]:
+    """The pictures of the comparisons `chosen`, after they were run."""
+    paths: list[Path] = []
+    for name in chosen:
+        draw = importlib.import_module(f"{package}.{name}").COMPARISON.pictures
+        if draw is not None:
+            paths += draw(out)
+    return paths
+
+
 def measure(name: str, comparison: Comparison, row: Row, *, quick: bool = False) -> Line:
     """Times one row and judges it."""
     peer = row.peer_name or comparison.peer
-    installed = importlib.util.find_spec(peer) is not None
+    if row.peer_version is not None:
+        version = row.peer_version()
+        installed = version is not None
+    else:
+        installed = importlib.util.find_spec(peer) is not None
+        version = _version(peer) if installed else None
     line: Line = {
         "comparison": name,
         "title": comparison.title,
         "row": row.name,
         "kind": row.kind,
         "peer_name": peer,
-        "peer_version": _version(peer) if installed else None,
+        "peer_version": version,
         "installed": installed,
         "bar": row.bar,
         "failure": None,

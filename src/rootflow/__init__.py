@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         InterpolatingAdjoint,
         ReversibleAdjoint,
     )
+    from .flows.cde import solve_cde
     from .flows.control import PIDController
     from .flows.dae import solve_dae
     from .flows.dde import solve_dde
@@ -62,7 +63,11 @@ if TYPE_CHECKING:
         Tsit5,
         Vern7,
     )
+    from .flows.methods.sde import SRA1, EulerHeun, EulerMaruyama, Milstein, ShARK, SPaRK
+    from .flows.noise import BrownianMotion, FractionalBrownianMotion, MarkovFractional
     from .flows.ode import solve_ode
+    from .flows.paths import CubicHermite, CubicNatural, Linear, LogSignature, Rectilinear
+    from .flows.sde import solve_sde
     from .flows.solution import Result, Solution
     from .flows.steady_state import steady_state
     from .roots import conditions, prox, sets
@@ -74,14 +79,18 @@ if TYPE_CHECKING:
 __all__ = [
     "BDF",
     "ETDRK4",
+    "SRA1",
     "AsynchronousLeapfrog",
     "AutoSwitch",
     "BacksolveAdjoint",
     "BlanesMoan4",
     "Bosh3",
+    "BrownianMotion",
     "CertificateWarning",
     "CheckpointAdjoint",
     "ConvergenceWarning",
+    "CubicHermite",
+    "CubicNatural",
     "DerivativeError",
     "DiscreteAdjoint",
     "Dopri5",
@@ -89,10 +98,13 @@ __all__ = [
     "Dose",
     "Estimate",
     "Euler",
+    "EulerHeun",
+    "EulerMaruyama",
     "Event",
     "ExponentialEuler",
     "FitResult",
     "ForwardAdjoint",
+    "FractionalBrownianMotion",
     "Heun",
     "ImplicitAdjoint",
     "ImplicitEuler",
@@ -102,12 +114,17 @@ __all__ = [
     "Kvaerno3",
     "Kvaerno5",
     "LeapFrog",
+    "Linear",
+    "LogSignature",
+    "MarkovFractional",
     "Midpoint",
+    "Milstein",
     "Model",
     "Noise",
     "PIDController",
     "Parameter",
     "Ralston",
+    "Rectilinear",
     "Result",
     "Reversible",
     "ReversibleAdjoint",
@@ -115,10 +132,12 @@ __all__ = [
     "Rodas5P",
     "RootflowError",
     "Rosenbrock23",
+    "SPaRK",
     "SecondOrder",
     "SemiImplicitEuler",
     "SemiLinear",
     "Separable",
+    "ShARK",
     "Solution",
     "SolveError",
     "Split",
@@ -133,9 +152,11 @@ __all__ = [
     "prox",
     "root",
     "sets",
+    "solve_cde",
     "solve_dae",
     "solve_dde",
     "solve_ode",
+    "solve_sde",
     "steady_state",
 ]
 
@@ -161,6 +182,28 @@ _ROOMS = {
         "ReversibleAdjoint",
     ),
     "flows.control": ("PIDController",),
+    "flows.noise": (
+        "BrownianMotion",
+        "FractionalBrownianMotion",
+        "MarkovFractional",
+    ),
+    "flows.paths": (
+        "CubicHermite",
+        "CubicNatural",
+        "Linear",
+        "LogSignature",
+        "Rectilinear",
+    ),
+    "flows.methods.sde": (
+        "EulerHeun",
+        "EulerMaruyama",
+        "Milstein",
+        "SPaRK",
+        "SRA1",
+        "ShARK",
+    ),
+    "flows.sde": ("solve_sde",),
+    "flows.cde": ("solve_cde",),
     "flows.dae": ("solve_dae",),
     "flows.dde": ("solve_dde",),
     "flows.events": ("Event",),

@@ -193,7 +193,7 @@ def _judge(setup: Setup, method: Method, c: Carry, step: Step, size: Array, args
         small = h < controller.dt_min
         stuck = stuck | (~keep & (size <= controller.dt_min))
         h = jnp.where(small, controller.dt_min, h)
-    h = jnp.where(stuck, jnp.where(error >= control.HOPELESS, jnp.nan, 0.0), h)
+    h = jnp.where(stuck, jnp.where(error >= control.LOST, jnp.nan, 0.0), h)
     return keep, h, (error, *c.previous[:-1])
 
 
@@ -247,6 +247,7 @@ def attempt(
     mode, signs = c.mode, c.signs
     hit = None
     if setup.watch is not None:
+        assert c.signs is not None
         now = jnp.sign(
             lax.stop_gradient(
                 events.values(setup.f, setup.watch, t, method.project(step.y), x.args)
@@ -254,11 +255,13 @@ def attempt(
         )
         hit = keep & jnp.any(events.crossed(setup.watch, c.signs, now))
         signs = jnp.where(now == 0, c.signs, now)
+        assert c.mode is not None
         mode = jnp.where(hit, kind + len(setup.methods), c.mode)
         keep = keep & ~hit
         h_next = jnp.where(hit, c.h, h_next)
     streak, mild = c.streak, c.mild
-    if c.streak is not None and step.stiffness is not None:
+    if c.streak is not None and c.mild is not None and step.stiffness is not None:
+        assert mode is not None
         part = lax.stop_gradient(jnp.abs(inner) * step.stiffness) / setup.methods[0].stability
         turn, streak, mild = _turn(kind, part, keep, c.streak, c.mild)
         mode = jnp.where(turn, 1 - kind, mode)
@@ -295,7 +298,7 @@ def attempt(
         mode=mode,
         streak=streak,
         mild=mild,
-        signs=None if signs is None else pick(signs, c.signs),
+        signs=None if signs is None or c.signs is None else pick(signs, c.signs),
     )
     mark = None
     if index is not None or setup.watch is not None:
@@ -313,6 +316,7 @@ def handle(
     x, direction = consts
     watch = setup.watch
     assert watch is not None and c.signs is not None
+    assert c.mode is not None and c.which is not None
     method = setup.methods[kind]
     target, _ = _target(c, x, direction)
     h = _limited(setup, method, c, x)
@@ -325,7 +329,8 @@ def handle(
     )
     t, z, step, h = at_event(setup, method, c.t, c.y, found.h, found.which, x.args)
     y = method.project(z)
-    signs = events.signs(setup.f, watch, *jax.tree.map(lax.stop_gradient, (t, y, args)), direction)
+    there = jax.tree.map(lax.stop_gradient, (t, y, args))
+    signs = events.signs(setup.f, watch, there[0], there[1], there[2], direction)
     if not any(watch.jumps):
         # The condition is zero up to rounding: what counts is the side to which it crosses.
         crossing = jnp.arange(signs.size) == found.which

@@ -37,6 +37,7 @@ def solve_cde(
     dt: ArrayLike | None = None,
     dt0: ArrayLike | None = None,
     controller: PIDController | None = None,
+    stops: ArrayLike | Literal["kinks"] | None = "kinks",
     event: Event | Sequence[Event] | None = None,
     max_events: int | None = None,
     adjoint: Adjoint = DiscreteAdjoint(),
@@ -45,7 +46,7 @@ def solve_cde(
 ) -> Solution:
     """Solves dy = f(t, y, args) dX(t), y(t0) = y0, for a path X made from data.
 
-    It is the ordinary equation dy/dt = f(t, y, args) dX/dt; steps end where dX/dt jumps. The
+    It is the ordinary equation dy/dt = f(t, y, args) dX/dt; steps end at the kinks of X. The
     solution is differentiable in `y0`, `args`, what `f` closes over, and the data of the control.
 
     Args:
@@ -63,6 +64,10 @@ def solve_cde(
         dt: a fixed step size.
         dt0: the size of the first step.
         controller: how steps adapt.
+        stops: times at which a step ends. `"kinks"`: where the control is not smooth, which for a
+            path of pieces is at every observation. `None` where there are many observations for
+            each step that the solution needs: fewer steps, and an error estimate that may miss
+            what happens between its stages.
         event: an event or several.
         max_events: keep so many of the events.
         adjoint: how to differentiate.
@@ -80,6 +85,8 @@ def solve_cde(
         raise InputError(
             f"control must be a path such as rf.CubicHermite(ts, xs); got {type(control).__name__}."
         )
+    if isinstance(stops, str) and stops != "kinks":
+        raise InputError(f'stops must be "kinks", an array of times or None; got {stops!r}.')
     if not callable(f):
         raise InputError(f"The vector field must be a function f(t, y, args); got {f!r}.")
     y0 = checks.state(y0)
@@ -97,8 +104,8 @@ def solve_cde(
     brackets = _check_width(f, y0, t0, args, control)
     return solve_ode(
         _Controlled(f, control, brackets), y0, span, args, method=method, saveat=saveat, save=save,
-        rtol=rtol, atol=atol, dt=dt, dt0=dt0, controller=controller,
-        stops=control.kinks, event=event, max_events=max_events,
+        rtol=rtol, atol=atol, dt=dt, dt0=dt0, controller=controller, event=event,
+        stops=control.kinks if isinstance(stops, str) else stops, max_events=max_events,
         adjoint=adjoint, max_steps=max_steps, throw=throw,
     )  # fmt: skip
 

@@ -16,7 +16,9 @@ from .system import Tolerances
 #: Logarithm of the smallest scaled error that is told apart from zero.
 _FLOOR = math.log(1e-10)
 #: Stands for an error that is not a number: the step is rejected and shrunk as far as allowed.
-HOPELESS = 50.0
+HOPELESS = 40.0
+#: An error as large as this stood for one that is not a number, but for rounding.
+LOST = 39.0
 
 
 class PIDController(eqx.Module):
@@ -111,8 +113,9 @@ def mean_square(x: Array) -> Float[Array, ""]:
 def log_error(error: Array, y0: Array, y1: Array, tolerances: Tolerances) -> Float[Array, ""]:
     """Logarithm of the root mean square of the local error in units of the tolerance."""
     square = mean_square(error / scale(tolerances, y0, y1))
-    value = 0.5 * jnp.log(jnp.maximum(square, math.exp(2 * _FLOOR)))
-    return jnp.where(jnp.isfinite(value), value, HOPELESS)
+    # Tested before the logarithm, so that the compiler need not keep both.
+    square = jnp.where(jnp.isfinite(square), square, math.exp(2 * HOPELESS))
+    return 0.5 * jnp.log(jnp.maximum(square, math.exp(2 * _FLOOR)))
 
 
 def first_step(f, t, y, slope, span, direction, args, tolerances, order: int):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, PyTree
+from jaxtyping import Array, ArrayLike, Bool, PyTree
 
 from ..errors import InputError
 from ..roots.root import root
@@ -97,8 +97,10 @@ def solve_dae(
     return solve(problem, throw)
 
 
-def consistent(f: System, t0: Array, y0: Array, args: Given) -> Array:
-    """The state near `y0` with the same M y that satisfies the algebraic equations.
+def consistent(
+    f: System, t0: Array, y0: Array, args: Given, throw: bool
+) -> tuple[Array, Bool[Array, ""]]:
+    """The state near `y0` with the same M y that satisfies the algebraic equations; if found.
 
     With P the projection onto what M cannot reach, it is the root of M (y - y0) + P f(t0, y): the
     two terms lie in complementary spaces, so that both vanish.
@@ -112,4 +114,5 @@ def consistent(f: System, t0: Array, y0: Array, args: Given) -> Array:
             return args.mass * (y - y0) + jnp.where(args.mass == 0, rest, 0.0)
         return args.mass @ (y - y0) + rest - args.mass @ (jnp.linalg.pinv(args.mass) @ rest)
 
-    return root(equations, y0, y0, t0, args)
+    found = root(equations, y0, y0, t0, args, full=True, throw=throw)
+    return found.value, found.converged

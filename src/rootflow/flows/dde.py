@@ -94,7 +94,7 @@ def solve_dde(
     if not callable(f):
         raise InputError(f"f must be a function f(t, y, delayed, args); got {f!r}.")
     if callable(delays) or isinstance(delays, str) or not isinstance(delays, Sequence):
-        if not (eqx.is_array_like(delays) and np.ndim(delays) == 1):
+        if not (eqx.is_array_like(delays) and np.ndim(delays) == 1):  # pyright: ignore
             raise InputError(
                 f"delays must be a sequence of numbers or functions, such as (1.0,); got {delays!r}"
             )
@@ -102,7 +102,7 @@ def solve_dde(
         raise InputError("delays is empty: without delays use rf.solve_ode.")
     if isinstance(method, AutoSwitch) or (isinstance(method, str) and method == "auto"):
         raise InputError("Equations with delays need one method: use rf.Tsit5() or rf.Rodas5P().")
-    method = checks.method(method)
+    method = checks.method(method)  # pyright: ignore
     if type(method).project is not Method.project:
         raise InputError(
             f"{type(method).__name__} carries more than the state from step to step and does not "

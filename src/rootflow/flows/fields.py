@@ -9,6 +9,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import ArrayLike, PyTree
 
 
@@ -49,11 +50,11 @@ class SemiLinear(eqx.Module):
 
 def flat_linear(linear: PyTree[ArrayLike], y: PyTree) -> jax.Array:
     """L for the flattened state: a matrix (n, n) or a diagonal (n,)."""
-    flat, _ = jax.flatten_util.ravel_pytree(y)
+    flat, _ = ravel_pytree(y)
     if jax.tree.structure(linear) == jax.tree.structure(y) and jax.tree.all(
         jax.tree.map(lambda a, b: jnp.shape(a) == jnp.shape(b), linear, y)
     ):
-        return jax.flatten_util.ravel_pytree(linear)[0]
+        return ravel_pytree(linear)[0]
     matrix = jnp.asarray(linear)
     if matrix.ndim == 0:
         return jnp.broadcast_to(matrix, flat.shape)
@@ -67,7 +68,7 @@ def flat_linear(linear: PyTree[ArrayLike], y: PyTree) -> jax.Array:
 
 def apply_linear(linear: PyTree[ArrayLike], y: PyTree) -> PyTree:
     """L y, in the structure of y."""
-    flat, unravel = jax.flatten_util.ravel_pytree(y)
+    flat, unravel = ravel_pytree(y)
     operator = flat_linear(linear, y)
     return unravel((operator @ flat if operator.ndim == 2 else operator * flat).astype(flat.dtype))
 

@@ -23,9 +23,9 @@ from .attempt import (
     start,
 )
 from .interpolation import polynomial
-from .march import BLOCK, Phase, Record, Rows, march, record, run_phases
+from .march import Phase, Record, Rows, march, record, run_phases
 from .problem import Inputs, Outcome, Setup
-from .replay import Replayed, pad_rows, replay, replay_nested
+from .replay import SMALL, Replayed, pad_rows, replay, replay_nested
 from .saving import observe, saved_at
 from .solution import MESSAGES, Result
 
@@ -104,7 +104,7 @@ def _outcome(setup: Setup, c: Carry, consts: Consts, done: Record | None = None)
     rows = last = kinds = None
     if done is not None:
         rows, last = jax.tree.map(_flat, done.rows), done.last
-        kinds = None if done.kinds is None else jnp.repeat(done.kinds, BLOCK)
+        kinds = None if done.kinds is None else jnp.repeat(done.kinds, setup.block)
     result = _result(c, consts)
     t, y, rows = refuse(setup, result, (c.t, c.y, rows))
     return Outcome(
@@ -115,7 +115,7 @@ def _outcome(setup: Setup, c: Carry, consts: Consts, done: Record | None = None)
 
 def blocks_of(setup: Setup) -> int:
     """The most blocks of steps that a solve keeps."""
-    blocks = -(-setup.max_steps // BLOCK)
+    blocks = -(-setup.max_steps // setup.block)
     return blocks + _SPARE if len(setup.kinds) > 1 else blocks
 
 
@@ -127,12 +127,12 @@ def record_steps(
     consts = (x, direction)
 
     def body(kind, s, consts, live):
-        c, state, tried = _tried(setup, kind, *s, consts, live)
+        c, state, tried = _tried(setup, kind, s[0], s[1], consts, live)
         return (c, state), Rows(tried.t, tried.h, tried.y, tried.mark), tried.keep
 
     done = record(
         _phases(setup, body), carry, consts,
-        blocks=blocks_of(setup), states=states, stride=stride,
+        block=setup.block, blocks=blocks_of(setup), states=states, stride=stride,
     )  # fmt: skip
     return _outcome(setup, done.carry, consts, done if states else None), done
 
@@ -157,7 +157,7 @@ def _marched(setup: Setup, x: Inputs, ts: Array | None, run) -> tuple[Outcome, A
     if ts is None:
 
         def plain(kind, s, consts, live):
-            return _tried(setup, kind, *s, consts, live)[:2]
+            return _tried(setup, kind, s[0], s[1], consts, live)[:2]
 
         carry = run(_phases(setup, plain), carry, consts)
         return _outcome(setup, carry, consts), None
@@ -237,6 +237,7 @@ def _replayed(
 
     totals = (done.error, done.stiffness)
     if ts is not None:
+        assert saved is not None
         totals = (*totals, saved - at_start(setup, lax.stop_gradient(x), ts, 0.0))
     known = Replayed(recorded.carry.y, totals, rows.y, recorded.starts)
     replayed = _replay(
@@ -249,6 +250,12 @@ def _replayed(
         moved = jax.tree.map(_flat, Rows(rows.t + t0_moved, rows.h + stretch, replayed.outs))
     t = done.t + jnp.where(reached, t1_moved, t0_moved)
     return _with_derivative(setup, x, done, t, replayed.carry, replayed.totals, moved, ts)
+
+
+def small(setup: Setup, x: Inputs) -> bool:
+    """Whether the Jacobians of steps are formed when they are differentiated (see `replay`)."""
+    numbers = [a for a in jax.tree.leaves((x.y0, x.args)) if jnp.issubdtype(a.dtype, jnp.inexact)]
+    return sum(a.size for a in numbers) <= SMALL
 
 
 def _replay(setup: Setup, steps, recorded: Record, carry, rows, consts, known) -> Replayed:
@@ -329,6 +336,7 @@ def _replayed_timed(setup: Setup, x: Inputs, done: Outcome, recorded: Record, ts
     zeros = jnp.zeros_like(rows.t)
     totals = (done.error, done.stiffness)
     if ts is not None:
+        assert saved is not None
         totals = (*totals, saved - at_start(setup, lax.stop_gradient(x), ts, 0.0))
     outs = None if rows.y is None else (zeros, zeros, rows.y)
     starts = (recorded.starts, jnp.zeros_like(recorded.starts[..., 0]).real)
@@ -367,11 +375,17 @@ def _differentiated(setup: Setup, primals, tangents, replayed):
 def _solve_jvp(setup: Setup, primals, tangents):
     x, ts = primals
     frozen = jax.tree.map(lax.stop_gradient, x)
-    done, recorded = record_steps(setup, frozen, setup.rows or ts is not None)
+    # Where a step is costly, what it saves is read off when it is gone through again.
+    at_once = ts is not None and not setup.rows and ts.size <= _FEW and not small(setup, x)
+    states = setup.rows or (ts is not None and not at_once)
+    done, recorded = record_steps(setup, frozen, states)
+    known = solve(setup, frozen, lax.stop_gradient(ts))[1] if at_once else None
     # The derivative reads the steps, not the final state: it must refuse on its own.
     recorded = refuse(setup, done.result, recorded)
 
     def replayed(x, ts):
+        if at_once:
+            return _replayed(setup, x, done, recorded, ts, known)
         out, _ = _replayed(setup, x, done, recorded)
         if setup.rows:
             return out, None
@@ -395,7 +409,7 @@ def _solve_checkpointed_jvp(setup: Setup, primals, tangents):
     total = 1
     for level in setup.levels:
         total *= level[0] * level[1]
-    done, recorded = record_steps(setup, x, False, max(total // blocks // BLOCK, 1))
+    done, recorded = record_steps(setup, x, False, max(total // blocks // setup.block, 1))
     saved = None if ts is None else solve_checkpointed(setup, x, ts)[1]
     recorded = refuse(setup, done.result, recorded)
 

@@ -20,9 +20,6 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, ArrayLike, Float, Int
 
-#: Iterations in a block. Only the state at the start of each block is stored.
-BLOCK = 32
-
 
 class Phase(NamedTuple):
     """One kind of iteration.
@@ -59,6 +56,7 @@ class Rows(NamedTuple):
 class _Keep(NamedTuple):
     """What `record` is asked to keep; see there."""
 
+    block: int
     blocks: int
     states: bool
     stride: int | None
@@ -141,7 +139,10 @@ def _gated(phase: Phase) -> Phase:
 
 
 def _batched(phase: Phase, axes: Any) -> Phase:
-    return Phase(*(jax.vmap(function, (0, axes)) for function in phase))
+    def batch(function: Any) -> Any:
+        return jax.vmap(function, (0, axes))
+
+    return Phase(batch(phase.active), batch(phase.enter), batch(phase.body))
 
 
 def march(phases: tuple[Phase, ...], carry: Any, consts: Any) -> Any:
@@ -211,6 +212,7 @@ def record(
     carry: Any,
     consts: Any,
     *,
+    block: int,
     blocks: int,
     states: bool,
     stride: int | None = 1,
@@ -223,11 +225,12 @@ def record(
             accepted step). The carry has the attribute `y`.
         carry: the start.
         consts: whatever else the phases read.
+        block: iterations in a block.
         blocks: the most blocks that can be kept.
         states: keep the state of every row, not only those at the starts of blocks.
         stride: keep the state at the start of every `stride` blocks; `None`: of none.
     """
-    keep = _Keep(blocks, states, stride)
+    keep = _Keep(block, blocks, states, stride)
 
     @custom_vmap
     def run(carry, consts):
@@ -268,7 +271,7 @@ def _record_members(phases, size, batched, carry, consts, keep):
 
 def _blocks(phases, carry, consts, kept: _Keep, shared: bool) -> Record:
     """Fills block after block, each within one phase, until no phase is active."""
-    blocks, states, stride = kept
+    length, blocks, states, stride = kept
     several = len(phases) > 1
     # What a phase writes that made no iteration must not go into the last block.
     room = blocks + len(phases) if several else blocks
@@ -295,9 +298,9 @@ def _blocks(phases, carry, consts, kept: _Keep, shared: bool) -> Record:
         if local is None:
             local = phase.enter(carry, consts)
         i, last, inner, block = lax.while_loop(
-            lambda s: (s[0] < BLOCK) & jnp.any(phase.active(s[2][0], consts)),
-            attempt(phase, count * BLOCK),
-            (jnp.asarray(0), last, (carry, local), empty_rows(row, BLOCK)),
+            lambda s: (s[0] < length) & jnp.any(phase.active(s[2][0], consts)),
+            attempt(phase, count * length),
+            (jnp.asarray(0), last, (carry, local), empty_rows(row, length)),
         )
         if stride == 1:
             starts = write_row(starts, carry.y, count)
@@ -332,7 +335,7 @@ def _blocks(phases, carry, consts, kept: _Keep, shared: bool) -> Record:
             last,
             (carry, None) if several else inner,
             empty_rows(carry.y, slots),
-            empty_rows(row, room, BLOCK),
+            empty_rows(row, room, length),
             jnp.zeros(room, jnp.int32) if several else None,
         ),
     )

@@ -24,6 +24,7 @@ class Setup(NamedTuple):
     throw: bool  # refuse to go on from a solve that failed, also with its derivative
     rows: bool  # the accepted steps are wanted, not only where they lead
     norm: int | None = None  # so many components of the state count for step control; None: all
+    block: int = 32  # steps in a block; at the start of each the state is kept
     levels: tuple[tuple[int, int], ...] | None = None  # of checkpoints, see `replay_nested`
 
     @property

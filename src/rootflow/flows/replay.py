@@ -29,7 +29,7 @@ from .march import (
 )
 
 #: The largest number of inputs (state, row and parameters) for which Jacobians are formed.
-_SMALL = 24
+SMALL = 24
 
 
 def _choose(kind: Any, branches: list[Callable], *operands: Any) -> Any:
@@ -380,7 +380,7 @@ class _Backward:
     def run(self, count, kinds, starts, rows, consts, carry_bar, reverse):
         inputs = [*(s[0] for s in starts), *(r[0, 0] for r in self.of_rows.pick(rows))]
         inputs += self.of_consts.pick(consts)
-        together = sum(x.size for x in inputs) <= _SMALL and not self.batched
+        together = sum(x.size for x in inputs) <= SMALL and not self.batched
         pull = self._pull_together if together else self._pull_in_turn
 
         def block(iteration):

@@ -42,14 +42,16 @@ def accepted(setup: Setup, out: Outcome) -> tuple[Array, Array]:
 def happened(setup: Setup, x: Inputs, out: Outcome, most: int) -> tuple[Array, ...]:
     """Times, states and indices of the first `most` events, and how many there were."""
     rows, kinds = out.rows, out.kinds
-    assert rows is not None and kinds is not None and rows.mark is not None and rows.y is not None
+    assert rows is not None and kinds is not None and rows.mark is not None
+    states = rows.y
+    assert states is not None
     events = (kinds >= len(setup.methods)) & (rows.h != 0)
     order = jnp.argsort(~events, stable=True)[:most]
     live = events[order]
 
     def end(row):
         row = jnp.where(events[row], row, order[0])
-        return _again(setup, x.args, kinds[row], rows.t[row], rows.h[row], rows.y[row], _end)
+        return _again(setup, x.args, kinds[row], rows.t[row], rows.h[row], states[row], _end)
 
     ys = jax.vmap(end)(order)[:, 0]
     return (

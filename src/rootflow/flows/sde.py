@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal as Constant
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, ArrayLike, PyTree
+from jaxtyping import ArrayLike, PyTree
 
 from ..errors import InputError
 from . import checks
@@ -124,15 +124,22 @@ def solve_sde(
         )
     y0 = checks.state(y0)
     dtype = checks.real_dtype(y0)
-    _check_span(noise, *checks.span(span, dtype), dt)
+    t0, _ = checks.span(span, dtype)
+    ends = _as_known(*span)
+    _check_span(noise, ends[0], ends[1], dt)
     args = jax.tree.map(checks.as_array, args)
-    general = _kind(diffusion, y0, checks.span(span, dtype)[0], args, noise, method)
-    _check_calculus(diffusion, y0, checks.span(span, dtype)[0], args, method, calculus)
+    general = _kind(diffusion, y0, t0, args, noise, method)
+    _check_calculus(diffusion, y0, t0, args, method, calculus)
     if method.areas and not noise.areas:
         raise InputError(
             f"{type(method).__name__}() needs the space-time Levy area of the path: make it with "
             "rf.BrownianMotion(..., levy_area=True), or use another method."
         )
+    whole_steps = dt is not None and stops is None and event is None
+    if isinstance(noise, BrownianMotion) and whole_steps and known(*ends, dt):
+        start, end, size = (float(np.asarray(x)) for x in (*ends, dt))
+        if size > 0 and (abs(end - start) / size).is_integer():
+            noise = noise.for_steps(start, size)
     problem = Problem(
         drift, y0, span, args, method=method, diffusion=_Flat(diffusion, noise.size, general),
         noise=jax.tree.map(jnp.asarray, noise), dt=dt, dt0=dt0, rtol=rtol, atol=atol,
@@ -187,7 +194,12 @@ def _method(method: Any) -> StochasticMethod:
     raise InputError(f"A stochastic equation needs one of the methods {names}; got {method!r}.")
 
 
-def _check_span(noise: Noise, t0: Array, t1: Array, dt: Any) -> None:
+def _as_known(*values: Any) -> list[Any]:
+    """Numbers as numbers, also inside `jit`, where arrays made of them would be traced."""
+    return [value if not known(value) else float(np.asarray(value)) for value in values]
+
+
+def _check_span(noise: Noise, t0: Any, t1: Any, dt: Any) -> None:
     a, b = getattr(noise, "t0", None), getattr(noise, "t1", None)
     if a is None or b is None or not known(t0, t1, a, b):
         return

@@ -18,7 +18,8 @@ class Result(IntEnum):
     max_steps = 1
     step_underflow = 2
     non_finite = 3
-    event_occurred = 4
+    inconsistent = 4
+    event_occurred = 5
 
     @property
     def message(self) -> str:
@@ -27,7 +28,7 @@ class Result(IntEnum):
     @staticmethod
     def failed(result: Any) -> Any:
         """Whether a result (a code or an array of codes) is a failure."""
-        return (result >= Result.max_steps) & (result <= Result.non_finite)
+        return (result >= Result.max_steps) & (result <= Result.inconsistent)
 
 
 _MESSAGES = {
@@ -46,6 +47,12 @@ _MESSAGES = {
         "The vector field or the state is not finite (NaN or infinity), even after the smallest "
         "step. Check y0, args and the domain of the vector field, or pass throw=False to see how "
         "far the solve got."
+    ),
+    Result.inconsistent: (
+        "No consistent initial state was found: near y0 the algebraic equations have no solution "
+        "with the given differential part. Start closer to one, or, if the index is higher than 1 "
+        "(the algebraic variables do not appear in the algebraic equations), differentiate the "
+        "constraints first."
     ),
     Result.event_occurred: "The solve ended at an event.",
 }

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
 from ..errors import InputError, SolveError
-from . import checks
+from . import checks, loop
 from .adjoints import Adjoint, DiscreteAdjoint
 from .control import PIDController
 from .events import Event, Watch
@@ -137,8 +137,10 @@ class Problem(eqx.Module):
         for each in methods:
             each.check(f)
             checks.mass_matrix(each, f)
+        found = jnp.asarray(True)
         if self.consistent is not None:
-            y0 = self.consistent(f, self.t0, y0, args)
+            y0, found = self.consistent(f, self.t0, y0, args, throw)
+            y0 = jnp.where(found, y0, jnp.nan)
         watch = None
         if self.events:
             watch = Watch(
@@ -152,9 +154,15 @@ class Problem(eqx.Module):
             keeps,
         )  # fmt: skip
         x = Inputs(y0, self.t0, self.t1, args, self.stops, self.h)
+        if not loop.small(setup, x):
+            # A step costs more than what is kept of it: short blocks, so that few idle steps are
+            # gone through again at the end of the last.
+            setup = setup._replace(block=8)
         self.adjoint.check(setup, x)
         times = None if isinstance(self.saveat, str) or keeps else self.saveat
         out, saved = self.adjoint.solve(setup, x, times)
+        if self.consistent is not None:
+            out = out._replace(result=jnp.where(found, out.result, Result.inconsistent))
         ts, ys, dense = self._saved(setup, x, out, saved, unravel)
         events = None
         if self.max_events is not None:

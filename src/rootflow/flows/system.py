@@ -4,8 +4,9 @@ A user's function may close over arrays, traced ones too. Each is traced once an
 over is hoisted into `Given`, so that derivatives and batches pass through explicit arguments only.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -73,7 +74,7 @@ class System:
 
     field: Flat
     size: int
-    parts: dict[str, Flat] = field(default_factory=dict)
+    parts: dict[str, Flat] = dataclasses.field(default_factory=dict)
     split: int | None = None
     sparsity: np.ndarray | None = None
     massive: bool = False

@@ -4,7 +4,6 @@ import equinox as eqx
 
 from ...errors import InputError
 from .. import loop
-from ..march import BLOCK
 from .base import Adjoint
 
 #: The deepest nesting tried: four replays, eight levels.
@@ -44,27 +43,27 @@ class CheckpointAdjoint(Adjoint):
                 "saveat='dense' and max_events need: use rf.DiscreteAdjoint(), or save at given "
                 "times."
             )
-        levels(loop.blocks_of(setup), self.checkpoints)
+        levels(loop.blocks_of(setup), setup.block, self.checkpoints)
 
     def solve(self, setup, x, ts):
-        setup = setup._replace(levels=levels(loop.blocks_of(setup), self.checkpoints))
+        setup = setup._replace(levels=levels(loop.blocks_of(setup), setup.block, self.checkpoints))
         return loop.solve_checkpointed(setup, x, ts)
 
 
-def levels(blocks: int, checkpoints: int | None) -> tuple[tuple[int, int], ...]:
+def levels(blocks: int, block: int, checkpoints: int | None) -> tuple[tuple[int, int], ...]:
     """Sizes of the levels: powers of two whose sum is within the budget and which hold all steps.
 
     The rows of the innermost level divide a block, and what is inside an outer block is a whole
     number of blocks.
     """
-    steps = blocks * BLOCK
+    steps = blocks * block
     fewest: tuple[int, tuple[tuple[int, int], ...]] | None = None
     for depth in range(1, _DEPTH + 1):
         size = 2
         while size ** (2 * depth) < steps:
             size *= 2
-        rows = min(size, BLOCK)
-        sizes = [size] * (2 * depth - 2) + [max(size, BLOCK // rows), rows]
+        rows = min(size, block)
+        sizes = [size] * (2 * depth - 2) + [max(size, block // rows), rows]
         # The outermost takes up the rest.
         rest = 1
         for each in sizes[1:]:

@@ -209,7 +209,7 @@ class ContinuousAdjoint(Adjoint):
 
 def _zeros(bar: Any, like: Any) -> Array:
     if isinstance(bar, SymbolicZero):
-        return jnp.zeros(bar.shape, bar.dtype) if like is None else jnp.zeros_like(like)
+        return jnp.zeros(bar.shape, bar.dtype) if like is None else jnp.zeros_like(like)  # pyright: ignore
     return bar
 
 
@@ -263,10 +263,12 @@ def _match(arrays: Any, bars: Any) -> Any:
 
 def _through_event(setup: Setup, x: Inputs, out: Outcome, slope, a, t_bar, flat, restore, ended):
     """The time at which a condition is zero moves with the state and the parameters."""
+    watch = setup.watch
+    assert watch is not None and out.which is not None
     index = jnp.maximum(out.which, 0)
 
     def condition(t, y, flat):
-        return values(setup.f, setup.watch, t, y, restore(x.args, flat))[index]
+        return values(setup.f, watch, t, y, restore(x.args, flat))[index]
 
     gradient = jax.grad(condition, (0, 1, 2))(out.t, out.y, flat)
     rate = gradient[0] + jnp.dot(gradient[1], slope)

@@ -79,7 +79,7 @@ class ReversibleAdjoint(Adjoint):
         def backward(residuals, bars):
             arrays, out, rows, last = residuals
             out_bar, saved_bar = jax.tree.map(
-                lambda b: jnp.zeros(b.shape, b.dtype) if isinstance(b, SymbolicZero) else b,
+                _dense,
                 bars, is_leaf=lambda b: isinstance(b, SymbolicZero),
             )  # fmt: skip
             x, ts = eqx.combine(arrays, static)
@@ -154,6 +154,12 @@ class ReversibleAdjoint(Adjoint):
             lambda leaf, a, b: _sum(leaf, a, b), arrays, unwound, start_bar,
             is_leaf=lambda v: v is None,
         )  # fmt: skip
+
+
+def _dense(bar):
+    if isinstance(bar, SymbolicZero):
+        return jnp.zeros(bar.shape, bar.dtype)  # pyright: ignore
+    return bar
 
 
 def _inexact(x, ts):

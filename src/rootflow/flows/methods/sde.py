@@ -1,0 +1,261 @@
+"""Methods for stochastic differential equations dy = f dt + g dW.
+
+A step asks the path (`args.noise`) for its increment over the step, so that a step that is
+rejected, repeated or run backwards sees the same noise. The diffusion (`f.parts["diffusion"]`)
+returns (n,), for one scalar noise or for one of its own for each component, or (n, m).
+"""
+
+from typing import Any, ClassVar, Literal
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float
+
+from ...errors import InputError
+from ..system import System
+from .base import Method, Step
+
+Calculus = Literal["ito", "stratonovich"]
+
+
+def times(g: Array, w: Float[Array, " m"]) -> Float[Array, " n"]:
+    """The diffusion times what the noise does."""
+    w = w.astype(g.dtype)
+    return g * w if g.ndim == 1 else g @ w
+
+
+class StochasticMethod(Method):
+    """Base of the methods for stochastic equations.
+
+    Attributes:
+        calculus: in which sense the equation is understood; `None`: the method is for noise for
+            which there is no difference.
+        additive: whether the diffusion must not depend on the state.
+        areas: whether steps need the space-time Levy area.
+        diagonal: whether the noise must be scalar or diagonal.
+    """
+
+    calculus: ClassVar[Calculus | None]
+    additive: ClassVar[bool] = False
+    areas: ClassVar[bool] = False
+    diagonal: ClassVar[bool] = False
+    start: ClassVar[int] = 0
+    stability: ClassVar[float] = 0.0
+
+    def check(self, f: System) -> None:
+        if "diffusion" not in f.parts:
+            raise InputError(
+                f"{type(self).__name__}() is for stochastic equations: call rf.solve_sde, or pass "
+                "a method for ordinary ones such as rf.Tsit5()."
+            )
+
+    def init(self, f, t, z, args) -> Any:
+        return args.noise.start(t)
+
+    def coefficients(self, h, z, step):
+        # Between its steps a solution is as rough as the noise: what is known there is the line.
+        return (self.project(step.y) - self.project(z))[None]
+
+
+class EulerMaruyama(StochasticMethod):
+    """The Euler-Maruyama method, for Ito equations with any noise; needs `dt`.
+
+    y' = y + f h + g W. Strong order 0.5 (1 for additive noise), weak order 1.
+
+    Source: Kloeden & Platen, Numerical Solution of Stochastic Differential Equations (1992).
+    """
+
+    calculus: ClassVar[Calculus | None] = "ito"
+    order: ClassVar[int] = 1
+    error_order: ClassVar[int] = 1
+    evaluations: ClassVar[int] = 1
+    adaptive: ClassVar[bool] = False
+
+    def step(self, f, t, z, h, args, state):
+        noise, state = args.noise.advance(t, h, state)
+        g = f.parts["diffusion"](t, z, args)
+        return Step(z + h * f(t, z, args) + times(g, noise.w), None, state, None)
+
+
+class EulerHeun(StochasticMethod):
+    """The Euler-Heun method, for Stratonovich equations with any noise; needs `dt`.
+
+    y' = y + f h + (g(y) + g(y + g W)) W / 2, with one evaluation of the drift. Strong order 0.5, 1
+    if the noise commutes (scalar, diagonal, additive); weak order 1.
+
+    Source: Kloeden & Platen, Numerical Solution of Stochastic Differential Equations (1992).
+    """
+
+    calculus: ClassVar[Calculus | None] = "stratonovich"
+    order: ClassVar[int] = 1
+    error_order: ClassVar[int] = 1
+    evaluations: ClassVar[int] = 1
+    adaptive: ClassVar[bool] = False
+
+    def step(self, f, t, z, h, args, state):
+        noise, state = args.noise.advance(t, h, state)
+        diffusion = f.parts["diffusion"]
+        first = times(diffusion(t, z, args), noise.w)
+        second = times(diffusion(t + h, z + first, args), noise.w)
+        return Step(z + h * f(t, z, args) + 0.5 * (first + second), None, state, None)
+
+
+class StratonovichHeun(StochasticMethod):
+    """Heun's method for Stratonovich equations with any noise; `rf.Heun()` in `rf.solve_sde`.
+
+    The mean of the slopes at both ends, drift and diffusion. Strong order 0.5, 1 if the noise
+    commutes (scalar, diagonal, additive); weak order 1. The error estimate is the difference from
+    a step of Euler's.
+
+    Source: Rüemelin, "Numerical treatment of stochastic differential equations" (1982).
+    """
+
+    calculus: ClassVar[Calculus | None] = "stratonovich"
+    order: ClassVar[int] = 1
+    error_order: ClassVar[int] = 2
+    evaluations: ClassVar[int] = 2
+
+    def step(self, f, t, z, h, args, state):
+        noise, state = args.noise.advance(t, h, state)
+        diffusion = f.parts["diffusion"]
+        first = h * f(t, z, args) + times(diffusion(t, z, args), noise.w)
+        there = z + first
+        second = h * f(t + h, there, args) + times(diffusion(t + h, there, args), noise.w)
+        return Step(z + 0.5 * (first + second), 0.5 * (second - first), state, None)
+
+
+class Milstein(StochasticMethod):
+    """Milstein's method, for scalar or diagonal noise; needs `dt`.
+
+    y' = y + f h + g W + g' g (W**2 - h) / 2 for an Ito equation, without the h for a Stratonovich
+    one. Strong and weak order 1. Diagonal noise is understood as one whose component i depends on
+    component i of the state alone. The derivative g' g is taken by forward-mode differentiation.
+
+    Source: Kloeden & Platen, Numerical Solution of Stochastic Differential Equations (1992).
+
+    Attributes:
+        calculus: `"ito"` or `"stratonovich"`, the sense of the equation.
+    """
+
+    calculus: Calculus = eqx.field(static=True, default="ito")  # pyright: ignore
+    order: ClassVar[int] = 1
+    error_order: ClassVar[int] = 1
+    evaluations: ClassVar[int] = 1
+    adaptive: ClassVar[bool] = False
+    diagonal: ClassVar[bool] = True
+
+    def __check_init__(self):
+        if self.calculus not in ("ito", "stratonovich"):
+            raise InputError(f'calculus must be "ito" or "stratonovich"; got {self.calculus!r}.')
+
+    def step(self, f, t, z, h, args, state):
+        noise, state = args.noise.advance(t, h, state)
+
+        def diffusion(z):
+            g = f.parts["diffusion"](t, z, args)
+            return g if g.ndim == 1 else g[:, 0]
+
+        g = diffusion(z)
+        _, bend = jax.jvp(diffusion, (z,), (g,))
+        w = noise.w.astype(g.dtype)
+        square = w**2 - h if self.calculus == "ito" else w**2
+        return Step(z + h * f(t, z, args) + g * w + 0.5 * bend * square, None, state, None)
+
+
+class _Additive(StochasticMethod):
+    """Additive noise: with the time integral of the path, order 1.5 needs no derivative."""
+
+    calculus: ClassVar[Calculus | None] = None
+    order: ClassVar[int] = 2
+    error_order: ClassVar[int] = 2
+    evaluations: ClassVar[int] = 2
+    additive: ClassVar[bool] = True
+    areas: ClassVar[bool] = True
+
+    def _noise(self, f, t, z, h, args, state):
+        """The diffusion at both ends, the noise, and the integral of g dW for a g linear in t."""
+        noise, state = args.noise.advance(t, h, state)
+        if noise.area is None:
+            raise InputError(f"{type(self).__name__}() needs a path with levy_area=True.")
+        diffusion = f.parts["diffusion"]
+        g0, g1 = diffusion(t, z, args), diffusion(t + h, z, args)
+        integral = times(g0, noise.w) + times(g1 - g0, 0.5 * noise.w - noise.area)
+        return g0, g1, noise, integral, state
+
+
+class SRA1(_Additive):
+    """Rößler's SRA1, for additive noise; strong order 1.5, weak order 2.
+
+    Two evaluations of the drift. The diffusion may depend on the time, not on the state. Needs a
+    path with `levy_area=True` (or `steps=`).
+
+    Source: A. Rößler, "Runge-Kutta methods for the strong approximation of solutions of stochastic
+    differential equations" (2010).
+    """
+
+    def step(self, f, t, z, h, args, state):
+        _, g1, noise, integral, state = self._noise(f, t, z, h, args, state)
+        first = f(t, z, args)
+        inner = z + 0.75 * h * first + 1.5 * times(g1, 0.5 * noise.w + noise.area)
+        second = f(t + 0.75 * h, inner, args)
+        change = (2 / 3) * h * (second - first)
+        return Step(z + h * first + change + integral, change, state, None)
+
+
+class ShARK(_Additive):
+    """The shifted additive-noise Runge-Kutta method; strong order 1.5, weak order 2.
+
+    Two evaluations of the drift, with a smaller error than `SRA1`. The diffusion may depend on the
+    time, not on the state. Needs a path with `levy_area=True` (or `steps=`).
+
+    Source: J. Foster, G. dos Reis & C. Strange, "High order splitting methods for SDEs satisfying a
+    commutativity condition" (2023).
+    """
+
+    evaluations: ClassVar[int] = 2
+
+    def step(self, f, t, z, h, args, state):
+        g0, _, noise, integral, state = self._noise(f, t, z, h, args, state)
+        shifted = z + times(g0, noise.area)
+        first = f(t, shifted, args)
+        inner = shifted + (5 / 6) * (h * first + times(g0, noise.w))
+        second = f(t + (5 / 6) * h, inner, args)
+        change = 0.6 * h * (second - first)
+        return Step(z + h * first + change + integral, change, state, None)
+
+
+class SPaRK(StochasticMethod):
+    """The splitting-path Runge-Kutta method, for Stratonovich equations with any noise.
+
+    Three evaluations of drift and diffusion. Strong order 0.5, 1 if the noise commutes, 1.5 if it
+    is additive. Needs a path with `levy_area=True` (or `steps=`).
+
+    Source: J. Foster, "On the convergence of adaptive approximations for stochastic differential
+    equations" (2023), Definition 1.6.
+    """
+
+    calculus: ClassVar[Calculus | None] = "stratonovich"
+    order: ClassVar[int] = 2
+    error_order: ClassVar[int] = 2
+    evaluations: ClassVar[int] = 3
+    areas: ClassVar[bool] = True
+
+    def step(self, f, t, z, h, args, state):
+        noise, state = args.noise.advance(t, h, state)
+        diffusion = f.parts["diffusion"]
+
+        def slope(t, y, w):
+            """What drift and diffusion at (t, y) make of a step h and an increment w."""
+            g = diffusion(t, y, args)
+            return h * f(t, y, args), times(g, w), times(g, noise.area)
+
+        root = 3**0.5
+        drift0, w0, area0 = slope(t, z, noise.w)
+        y1 = z + 0.5 * (drift0 + w0) + root * area0
+        drift1, w1, _ = slope(t + 0.5 * h, y1, noise.w)
+        y2 = z + drift1 + w1
+        drift2, w2, area2 = slope(t + h, y2, noise.w)
+        ends, middle = (3 - root) / 6, 1 / root
+        new = z + ends * (drift0 + w0 + drift2 + w2) + middle * (drift1 + w1) + (area0 - area2)
+        error = (ends - 0.5) * (drift0 + w0 + drift2 + w2) + middle * (drift1 + w1)
+        return Step(new, error + (area0 - area2), state, None)

@@ -1,0 +1,8 @@
+"""Noise: random paths that can be queried again, refined and run backwards."""
+
+from .base import Increment, Noise
+from .brownian import BrownianMotion
+from .fractional import FractionalBrownianMotion
+from .markov import MarkovFractional
+
+__all__ = ["BrownianMotion", "FractionalBrownianMotion", "Increment", "MarkovFractional", "Noise"]

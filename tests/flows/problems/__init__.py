@@ -1,0 +1,8 @@
+"""Initial value problems with published solutions."""
+
+from .base import Problem
+from .dae import DAE
+from .nonstiff import DETEST
+from .stiff import STIFF
+
+__all__ = ["DAE", "DETEST", "STIFF", "Problem"]
