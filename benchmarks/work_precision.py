@@ -15,6 +15,7 @@ import jax
 import matplotlib.figure
 import matplotlib.lines
 import numpy as np
+from matplotlib.ticker import NullFormatter
 
 from tests.flows.problems import DETEST, STIFF, Problem
 
@@ -162,9 +163,10 @@ def pictures(out: Path) -> list[Path]:
                 [point.evaluations for point in told], [point.error for point in told], **style
             )
         axes[0, column].set_title(title, fontsize=11)
+        axes[1, column].xaxis.set_minor_formatter(NullFormatter())
         axes[0, column].set_xlabel("time [ms]")
         axes[1, column].set_xlabel("evaluations of the vector field")
-        axes[0, column].legend(handles=handles, fontsize=7, loc="upper right", framealpha=0.9)
+        axes[0, column].legend(handles=handles, fontsize=7, loc="upper right", framealpha=0.6)
         for axis in axes[:, column]:
             axis.grid(True, which="major", color="0.9")
             axis.set_axisbelow(True)
