@@ -136,7 +136,7 @@ class ReversibleAdjoint(Adjoint):
         (start, _), pull = jax.vjp(lambda of: begin(*eqx.combine(of, static)), _inexact(x, ts))
         error = jnp.max(jnp.abs(z0 - start))
         bad = ~(error <= self.tolerance * size)
-        z_bar = raise_if(z_bar, bad, _message(self.tolerance), DerivativeError)
+        z_bar, bars = raise_if((z_bar, bars), bad, _message(self.tolerance), DerivativeError)
         (start_bar,) = pull((z_bar, saved_bar))
         args_bar, t0_bar, t1_bar, ts_bar = bars
         # The final time is t1, or moves with t0.
