@@ -93,6 +93,18 @@ def dictionary_learning(found):
     assert found["accuracy"] > 0.9
 
 
+def invert_edit_and_differentiate(found):
+    # The probability flow of normal data is linear: x -> alpha m + (x - alpha' m) sqrt(v / v').
+    schedule, centres = found["schedule"], np.asarray(found["centres"])
+    alpha, sigma = (np.asarray(f(np.array([1.0, 1e-3]))) for f in (schedule.alpha, schedule.sigma))
+    ratio = np.sqrt((alpha[1] ** 2 * 0.09 + sigma[1] ** 2) / (alpha[0] ** 2 * 0.09 + sigma[0] ** 2))
+    np.testing.assert_allclose(found["back"], found["data"], atol=1e-12)
+    shift = (alpha[1] - ratio * alpha[0]) * (centres[1] - centres[0])
+    np.testing.assert_allclose(found["edited"] - found["data"], np.tile(shift, (100, 1)), atol=2e-2)
+    ends = alpha[1] * centres[0] + ratio * (np.asarray(found["start"]) - alpha[0] * centres[0])
+    np.testing.assert_allclose(found["gradient"], ratio * ends, atol=2e-2)
+
+
 CHECKS = {
     "01_solve_and_differentiate": solve_and_differentiate,
     "02_root_and_implicit": root_and_implicit,
@@ -100,6 +112,7 @@ CHECKS = {
     "04_hyperparameters_svm": hyperparameters_svm,
     "05_dataset_distillation": dataset_distillation,
     "06_dictionary_learning": dictionary_learning,
+    "10_invert_edit_and_differentiate": invert_edit_and_differentiate,
 }
 
 

@@ -1,0 +1,119 @@
+"""`Denoiser`: a trained model, its schedule, and what it predicts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from ..errors import InputError
+from .guidance import Guidance
+from .predictions import KINDS, convert
+from .schedules import Level, Schedule
+from .threshold import DynamicThreshold
+
+
+class Denoiser(eqx.Module):
+    """A model of the noise in x, asked for any kind of prediction whatever kind it was trained for.
+
+    Args:
+        model: any function or module `(x, t) -> prediction` of the shape of x, or
+            `(x, t, condition) -> prediction` where a condition is given. It is called with the
+            whole batch, shape (batch, ...), and one time, shape () (or a time per sample, shape
+            (batch,), if you pass that).
+        schedule: the noise schedule that the model was trained with.
+        predicts: `"noise"`, `"data"`, `"score"`, `"velocity"` or `"flow"`.
+        guidance: `ClassifierFree`, `Classifier` or `AutoGuidance`.
+        threshold: `DynamicThreshold`, for images in pixel space.
+        time: what the model is told as the time, a function of t; by default t itself. For a
+            network trained on a table of betas, `schedule.label`.
+
+    Raises:
+        InputError: an unknown kind of prediction; later, a model whose value is not shaped like x,
+            guidance without a condition.
+    """
+
+    model: Callable[..., Any]
+    schedule: Schedule
+    predicts: str = eqx.field(static=True, default="noise")
+    guidance: Guidance | None = None
+    threshold: DynamicThreshold | None = None
+    time: Callable[[Any], Any] | None = None
+
+    def __check_init__(self):
+        if not callable(self.model):
+            raise InputError(f"model must be a function (x, t) -> prediction; got {self.model!r}.")
+        if not isinstance(self.schedule, Schedule):
+            raise InputError(f"schedule must be a Schedule, as VPLinear(); got {self.schedule!r}.")
+        if self.predicts not in KINDS:
+            raise InputError(
+                f"predicts={self.predicts!r} is not known; a model predicts one of "
+                f"{', '.join(repr(kind) for kind in KINDS)}."
+            )
+        if self.guidance is not None and not isinstance(self.guidance, Guidance):
+            raise InputError(
+                f"guidance must be ClassifierFree, Classifier or AutoGuidance; got "
+                f"{self.guidance!r}."
+            )
+
+    def noise(self, x: Float[Array, "..."], t: ArrayLike, condition: PyTree = None) -> Array:
+        """The predicted noise eps, of the shape of x."""
+        return self.at("noise", x, t, condition)
+
+    def data(self, x: Float[Array, "..."], t: ArrayLike, condition: PyTree = None) -> Array:
+        """The predicted clean data x_0."""
+        return self.at("data", x, t, condition)
+
+    def score(self, x: Float[Array, "..."], t: ArrayLike, condition: PyTree = None) -> Array:
+        """The predicted gradient of the log-density of x."""
+        return self.at("score", x, t, condition)
+
+    def velocity(self, x: Float[Array, "..."], t: ArrayLike, condition: PyTree = None) -> Array:
+        """The predicted alpha eps - sigma x_0."""
+        return self.at("velocity", x, t, condition)
+
+    def flow(self, x: Float[Array, "..."], t: ArrayLike, condition: PyTree = None) -> Array:
+        """The predicted dx/dt of the probability-flow equation."""
+        return self.at("flow", x, t, condition)
+
+    def at(self, kind: str, x: Any, t: ArrayLike, condition: PyTree = None) -> Array:
+        """The prediction of this kind at (x, t); t is one time or one per sample."""
+        x = jnp.asarray(x)
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise InputError(f"x must be floating-point numbers; got {x.dtype}.")
+        return self.predict(kind, x, self.schedule.level(jnp.asarray(t)), condition)
+
+    def predict(self, kind: str, x: Array, level: Level, condition: PyTree = None) -> Array:
+        """The prediction of this kind, with the noise level of x worked out beforehand."""
+        if self.guidance is None:
+            value = self.evaluate(x, level, condition, condition is not None)
+        else:
+            if condition is None and self.guidance.needs_condition:
+                raise InputError(
+                    f"{type(self.guidance).__name__} guides towards a condition, and there is "
+                    "none: pass condition=..."
+                )
+            value = self.guidance.apply(self, x, level, condition)
+        source = self.predicts
+        if self.threshold is not None:
+            data = convert(value, x, level, source, "data")
+            value, source = self.threshold.apply(data), "data"
+        return convert(value, x, level, source, kind)
+
+    def evaluate(
+        self, x: Array, level: Level, condition: PyTree, conditioned: bool, model: Any = None
+    ) -> Array:
+        """What the model itself says, without guidance, in the kind it was trained for."""
+        model = self.model if model is None else model
+        time = level.t if self.time is None else self.time(level.t)
+        value = model(x, time, condition) if conditioned else model(x, time)
+        if not eqx.is_array_like(value) or jnp.shape(value) != x.shape:
+            shape = jax.tree.map(jnp.shape, value)
+            raise InputError(
+                f"The model must return what x looks like, one array of shape {x.shape}; got "
+                f"{shape}."
+            )
+        # The precision is that of the samples, whatever the model works in.
+        return jnp.asarray(value).astype(x.dtype)

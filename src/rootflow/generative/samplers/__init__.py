@@ -1,0 +1,1 @@
+"""Samplers: ways from noise to data, a family a file."""
