@@ -344,3 +344,21 @@ def test_the_calculus_does_not_matter_for_additive_noise():
         calculus="ito",
     )  # fmt: skip
     assert jnp.isfinite(sol.ys[-1])
+
+
+@pytest.mark.parametrize("ts", [None, jnp.array([0.25, 0.5, 1.0])], ids=["end", "times"])
+def test_exact_adjoints_agree_on_a_path_to_round_off(ts):
+    path = rf.BrownianMotion(jax.random.key(1), (3,), 0.0, 1.0)
+
+    def loss(theta, adjoint):
+        sol = rf.solve_sde(
+            lambda t, y, th: t - th * jnp.sin(y), lambda t, y, th: 0.3 * th * jnp.cos(y),
+            jnp.ones(3), (0.0, 1.0), path, theta, method=rf.ReversibleHeun(), dt=1 / 32,
+            saveat=ts, adjoint=adjoint,
+        )  # fmt: skip
+        return jnp.sum(sol.ys**2)
+
+    exact = jax.grad(loss)(1.2, rf.DiscreteAdjoint())
+    for adjoint in (rf.ReversibleAdjoint(), rf.CheckpointAdjoint()):
+        np.testing.assert_allclose(jax.grad(loss)(1.2, adjoint), exact, rtol=1e-12)
+    np.testing.assert_allclose(jax.jacfwd(loss)(1.2, rf.ForwardAdjoint()), exact, rtol=1e-12)

@@ -124,14 +124,15 @@ class ContinuousAdjoint(Adjoint):
         """Cotangents of (x, ts) from those of the final time and state and of what was saved."""
         f = setup.f
         flat, restore = _differentiable(x.args)
-        y1 = out.y
+        project = setup.methods[0].project
+        y1, y_bar = project(out.y), project(y_bar)
         slope = f(out.t, y1, x.args)
         g = jnp.zeros_like(flat)
         t1_bar = t_bar + jnp.dot(y_bar, slope)
         a = y_bar
         if setup.watch is not None:
             ended = out.result == Result.event_occurred
-            a, more = _through_event(setup, x, out, slope, a, t1_bar, flat, restore, ended)
+            a, more = _through_event(setup, x, out, y1, slope, a, t1_bar, flat, restore, ended)
             g, t1_bar = g + more, jnp.where(ended, 0.0, t1_bar)
         times, bars = jnp.reshape(out.t, (1,)), a[None]
         rows = y1[None]
@@ -199,7 +200,7 @@ class ContinuousAdjoint(Adjoint):
             start, end, y, bar = row
             state = jnp.concatenate([self.begin(y), a + bar, g])
             out, _ = loop.solve(backward, Inputs(state, start, end, given, x.stops, x.h), None)
-            z = out.y
+            z = methods[0].project(out.y)
             offset = self.begin(y).size
             return (z[offset : offset + n], z[offset + n :]), None
 
@@ -261,7 +262,9 @@ def _match(arrays: Any, bars: Any) -> Any:
     return jax.tree.unflatten(structure, out)
 
 
-def _through_event(setup: Setup, x: Inputs, out: Outcome, slope, a, t_bar, flat, restore, ended):
+def _through_event(
+    setup: Setup, x: Inputs, out: Outcome, y1, slope, a, t_bar, flat, restore, ended
+):
     """The time at which a condition is zero moves with the state and the parameters."""
     watch = setup.watch
     assert watch is not None and out.which is not None
@@ -270,7 +273,7 @@ def _through_event(setup: Setup, x: Inputs, out: Outcome, slope, a, t_bar, flat,
     def condition(t, y, flat):
         return values(setup.f, watch, t, y, restore(x.args, flat))[index]
 
-    gradient = jax.grad(condition, (0, 1, 2))(out.t, out.y, flat)
+    gradient = jax.grad(condition, (0, 1, 2))(out.t, y1, flat)
     rate = gradient[0] + jnp.dot(gradient[1], slope)
     weight = jnp.where(ended, -t_bar / jnp.where(ended, rate, 1.0), 0.0)
     return a + weight * gradient[1], weight * gradient[2]
@@ -320,15 +323,19 @@ class InterpolatingAdjoint(ContinuousAdjoint):
         out, _ = loop.solve(keeping, x, None)
         saved = None if ts is None else loop.saved_at(setup, x, out, ts)
         steps = steps_of(setup, x, out)
+        # The states alone, without what a method carries along.
+        project = setup.methods[0].project
+        states = (jax.vmap(project)(steps.states), x.y0)
+        bare_steps = eqx.tree_at(lambda s: (s.states, s.y0), steps, states)
         bare = out._replace(rows=None, last=None, kinds=None)
-        return bare, saved, (steps, interpolants(setup, x, out, steps))
+        return bare, saved, (bare_steps, interpolants(setup, x, out, steps))
 
     def field(self, f, n, restore):
         def aug(t, state, given):
             args, flat, (steps, coefficients) = given.arrays
             row, s = steps.locate(t)
             _, z = steps.start(row)
-            y = polynomial(z[:n], coefficients[row], s)
+            y = polynomial(z, coefficients[row], s)
             _, pull = jax.vjp(lambda y, flat: f(t, y, restore(args, flat)), y, flat)
             y_bar, g_bar = pull(-state[:n])
             return jnp.concatenate([y_bar, g_bar])
