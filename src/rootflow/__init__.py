@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .flows.control import PIDController
     from .flows.dae import solve_dae
     from .flows.dde import solve_dde
+    from .flows.ensemble import ensemble
     from .flows.events import Event
     from .flows.fields import SecondOrder, SemiLinear, Separable, Split
     from .flows.methods import (
@@ -146,6 +147,7 @@ __all__ = [
     "argmin",
     "certificate",
     "conditions",
+    "ensemble",
     "fit",
     "fixed_point",
     "implicit",
@@ -206,6 +208,7 @@ _ROOMS = {
     "flows.cde": ("solve_cde",),
     "flows.dae": ("solve_dae",),
     "flows.dde": ("solve_dde",),
+    "flows.ensemble": ("ensemble",),
     "flows.events": ("Event",),
     "flows.fields": ("SecondOrder", "SemiLinear", "Separable", "Split"),
     "flows.methods": (

@@ -127,8 +127,8 @@ def test_block_coordinate_descent():
         objective, start, t, constraint=rf.sets.Simplex(), method=method
     )
     np.testing.assert_allclose(solve(target, "block"), solve(target, "accelerated"), atol=1e-6)
-    blocks = jax.jacrev(lambda t: solve(t, "block"))(target)
-    together = jax.jacrev(lambda t: solve(t, "accelerated"))(target)
+    blocks = jax.jit(jax.jacrev(lambda t: solve(t, "block")))(target)
+    together = jax.jit(jax.jacrev(lambda t: solve(t, "accelerated")))(target)
     np.testing.assert_allclose(blocks, together, atol=1e-5)
 
 
@@ -151,8 +151,8 @@ def test_quadratic_programme_with_equations_and_inequalities():
     found = solve(1.0, h)
     np.testing.assert_allclose(found, best.x, atol=1e-6)
     numeric = (solve(1.0 + 1e-4, h) - solve(1.0 - 1e-4, h)) / 2e-4
-    np.testing.assert_allclose(jax.jacrev(solve)(1.0, h), numeric, atol=1e-4)
-    batch = jax.vmap(lambda b: solve(b, h))(jnp.array([0.8, 1.0]))
+    np.testing.assert_allclose(jax.jit(jax.jacrev(solve))(1.0, h), numeric, atol=1e-4)
+    batch = jax.jit(jax.vmap(lambda b: solve(b, h)))(jnp.array([0.8, 1.0]))
     np.testing.assert_allclose(batch[1], found, atol=1e-7)
 
 
@@ -166,7 +166,7 @@ def test_nonlinear_constraint():
     unit = np.asarray(p) / np.sqrt(5)
     np.testing.assert_allclose(solve(p), unit, atol=1e-7)
     expected = (np.eye(2) - np.outer(unit, unit)) / np.sqrt(5)
-    np.testing.assert_allclose(jax.jacrev(solve)(p), expected, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.jacrev(solve))(p), expected, atol=1e-6)
 
 
 def test_every_condition_gives_the_same_derivative():

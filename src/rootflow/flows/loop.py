@@ -119,6 +119,12 @@ def blocks_of(setup: Setup) -> int:
     return blocks + _SPARE if len(setup.kinds) > 1 else blocks
 
 
+def room_of(setup: Setup) -> int:
+    """How many blocks the record has: with several phases a few are for what makes no step."""
+    blocks = blocks_of(setup)
+    return blocks + len(setup.kinds) if len(setup.kinds) > 1 else blocks
+
+
 def record_steps(
     setup: Setup, x: Inputs, states: bool, stride: int | None = 1
 ) -> tuple[Outcome, Record]:

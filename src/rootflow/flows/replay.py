@@ -88,6 +88,9 @@ def replay(
         known: what this call would return, where the caller has it already (from `record`); then
             only derivatives are computed.
     """
+    if known is not None:
+        blocks = jax.tree.leaves(rows)[0].shape[0]
+        assert all(start.shape[0] >= blocks for start in jax.tree.leaves(known.starts))
     return _replay(steps, reverse, count, kinds, carry, rows, consts, known)
 
 

@@ -1,5 +1,7 @@
 """The exact derivative of the steps, within a budget of stored states."""
 
+import math
+
 import equinox as eqx
 
 from ...errors import InputError
@@ -43,18 +45,18 @@ class CheckpointAdjoint(Adjoint):
                 "saveat='dense' and max_events need: use rf.DiscreteAdjoint(), or save at given "
                 "times."
             )
-        levels(loop.blocks_of(setup), setup.block, self.checkpoints)
+        levels(loop.room_of(setup), setup.block, self.checkpoints)
 
     def solve(self, setup, x, ts):
-        setup = setup._replace(levels=levels(loop.blocks_of(setup), setup.block, self.checkpoints))
+        setup = setup._replace(levels=levels(loop.room_of(setup), setup.block, self.checkpoints))
         return loop.solve_checkpointed(setup, x, ts)
 
 
 def levels(blocks: int, block: int, checkpoints: int | None) -> tuple[tuple[int, int], ...]:
     """Sizes of the levels: powers of two whose sum is within the budget and which hold all steps.
 
-    The rows of the innermost level divide a block, and what is inside an outer block is a whole
-    number of blocks.
+    Of a single replay the levels are those of the record. Otherwise the rows of the innermost level
+    divide a block, and what is inside an outer block is a whole number of blocks.
     """
     steps = blocks * block
     fewest: tuple[int, tuple[tuple[int, int], ...]] | None = None
@@ -62,13 +64,13 @@ def levels(blocks: int, block: int, checkpoints: int | None) -> tuple[tuple[int,
         size = 2
         while size ** (2 * depth) < steps:
             size *= 2
-        rows = min(size, block)
-        sizes = [size] * (2 * depth - 2) + [max(size, block // rows), rows]
-        # The outermost takes up the rest.
-        rest = 1
-        for each in sizes[1:]:
-            rest *= each
-        sizes[0] = -(-steps // rest)
+        if depth == 1:
+            sizes = [blocks, block]
+        else:
+            rows = min(size, block)
+            sizes = [size] * (2 * depth - 2) + [max(size, block // rows), rows]
+            # The outermost takes up the rest.
+            sizes[0] = -(-steps // math.prod(sizes[1:]))
         pairs = tuple(zip(sizes[::2], sizes[1::2], strict=True))
         if sum(sizes) <= (_DEFAULT if checkpoints is None else checkpoints):
             return pairs
