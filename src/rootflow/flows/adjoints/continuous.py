@@ -4,6 +4,7 @@ With a(t) = dL/dy(t), da/dt = -a df/dy backwards in time, and dL/dargs is the in
 (optimise, then discretise). The gradient is as accurate as the solves, not exact for the steps.
 """
 
+import abc
 from typing import Any
 
 import equinox as eqx
@@ -112,13 +113,13 @@ class ContinuousAdjoint(Adjoint):
         """The forward solve, and what the backward solve needs of it."""
         return *loop.solve(setup, x, ts), None
 
-    def field(self, f: System, n: int, restore: Any):
+    @abc.abstractmethod
+    def field(self, f: System, n: int, restore: Any) -> Any:
         """The right-hand side of the adjoint equation, for the state (y, a, g) or (a, g)."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def begin(self, y: Array) -> Array:
         """What of y is part of the adjoint state."""
-        raise NotImplementedError
 
     def _pull(self, setup: Setup, x: Inputs, ts, out: Outcome, states, memory, t_bar, y_bar, s_bar):
         """Cotangents of (x, ts) from those of the final time and state and of what was saved."""
