@@ -235,6 +235,12 @@ def test_options_refused(make, message):
         make()
 
 
+def test_a_condition_that_is_not_a_number_is_no_silence():
+    event = rf.Event(lambda t, y, a: jnp.sqrt(1.0 - y[0]) - 2.0)
+    with pytest.raises(rf.SolveError, match="condition of an event is not a number"):
+        rf.solve_ode(fall, jnp.array([2.0, 0.0]), (0.0, 0.3), event=event)
+
+
 def test_step_limits():
     decay = lambda t, y, a: -y
     limited = rf.PIDController(dt_max=0.05)

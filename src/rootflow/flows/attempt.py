@@ -257,8 +257,10 @@ def attempt(
         signs = jnp.where(now == 0, c.signs, now)
         assert c.mode is not None
         mode = jnp.where(hit, kind + len(setup.methods), c.mode)
-        keep = keep & ~hit
-        h_next = jnp.where(hit, c.h, h_next)
+        # A condition that is not a number would be an event that is never seen.
+        lost = keep & jnp.any(jnp.isnan(now))
+        keep = keep & ~hit & ~lost
+        h_next = jnp.where(lost, jnp.nan, jnp.where(hit, c.h, h_next))
     streak, mild = c.streak, c.mild
     if c.streak is not None and c.mild is not None and step.stiffness is not None:
         assert mode is not None

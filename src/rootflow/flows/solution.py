@@ -45,8 +45,8 @@ _MESSAGES = {
     ),
     Result.non_finite: (
         "The vector field or the state is not finite (NaN or infinity), even after the smallest "
-        "step. Check y0, args and the domain of the vector field, or pass throw=False to see how "
-        "far the solve got."
+        "step, or the condition of an event is not a number. Check y0, args and the domain of the "
+        "vector field, or pass throw=False to see how far the solve got."
     ),
     Result.inconsistent: (
         "No consistent initial state was found: near y0 the algebraic equations have no solution "
