@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from .roots.certificate import certificate
     from .roots.implicit import implicit
     from .roots.root import fixed_point, root
+    from .training import Trained, load, save, train
 
 __all__ = [
     "BDF",
@@ -142,6 +143,7 @@ __all__ = [
     "Solution",
     "SolveError",
     "Split",
+    "Trained",
     "Tsit5",
     "Vern7",
     "argmin",
@@ -151,8 +153,10 @@ __all__ = [
     "fit",
     "fixed_point",
     "implicit",
+    "load",
     "prox",
     "root",
+    "save",
     "sets",
     "solve_cde",
     "solve_dae",
@@ -160,6 +164,7 @@ __all__ = [
     "solve_ode",
     "solve_sde",
     "steady_state",
+    "train",
 ]
 
 _ROOMS = {
@@ -246,6 +251,7 @@ _ROOMS = {
     "roots.certificate": ("certificate",),
     "roots.implicit": ("implicit",),
     "roots.root": ("fixed_point", "root"),
+    "training": ("Trained", "load", "save", "train"),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
