@@ -68,6 +68,22 @@ def test_convex_hull_derivative_on_a_segment():
     np.testing.assert_allclose(found, jax.jacfwd(closed_form)(ends), atol=1e-9)
 
 
+def test_mirror_descent_derivative_by_the_numbers_of_the_set():
+    """On the simplex of total r the entropic minimum is r softmax(-c)."""
+    objective = lambda x, c: c @ x + jnp.sum(x * jnp.log(x) - x)
+
+    def solve(c, r):
+        project = rf.sets.Simplex(r).project_kl
+        condition = rf.conditions.MirrorDescent(objective, jnp.log, project)
+        return rf.implicit(condition)(lambda init, c: r * jax.nn.softmax(-c))(None, c)
+
+    c = jnp.array([0.3, -0.2, 1.1])
+    p = np.asarray(jax.nn.softmax(-c))
+    by_cost, by_total = jax.jit(jax.jacrev(solve, argnums=(0, 1)))(c, 2.0)
+    np.testing.assert_allclose(by_cost, -2.0 * (np.diag(p) - np.outer(p, p)), atol=1e-10)
+    np.testing.assert_allclose(by_total, p, atol=1e-10)
+
+
 def test_conic_derivative_of_a_linear_programme():
     """Two of three constraints hold with equality; the solution is the vertex where they meet."""
     condition = rf.conditions.Conic(rf.sets.NonNegative())

@@ -43,7 +43,7 @@ def test_kepler_derivatives_alone_and_batched():
     by_e, by_mean = jax.jit(jax.vmap(jax.grad(kepler, argnums=(0, 1)), in_axes=(None, 0)))(
         0.6, means
     )
-    x = jax.vmap(kepler, in_axes=(None, 0))(0.6, means)
+    x = jax.jit(jax.vmap(kepler, in_axes=(None, 0)))(0.6, means)
     np.testing.assert_allclose(x - 0.6 * np.sin(x), means, rtol=1e-12)
     np.testing.assert_allclose(by_mean, 1 / (1 - 0.6 * np.cos(x)), rtol=1e-10)
     np.testing.assert_allclose(by_e, np.sin(x) / (1 - 0.6 * np.cos(x)), rtol=1e-10)
@@ -54,7 +54,7 @@ def test_trees_closures_and_complex_numbers():
         return root(lambda x: {"a": x["a"] ** 2 - t, "b": x["b"] * x["a"] - 1.0},
                     {"a": 1.0, "b": jnp.ones(2)})  # fmt: skip
 
-    found = jax.jacfwd(solve)(4.0)
+    found = jax.jit(jax.jacfwd(solve))(4.0)
     np.testing.assert_allclose(found["a"], 0.25)
     np.testing.assert_allclose(found["b"], [-1 / 16] * 2)
     np.testing.assert_allclose(root(lambda z: z**2 + 1, jnp.array(0.5 + 0.5j)), 1j, atol=1e-12)
@@ -78,7 +78,8 @@ def test_solvers_of_optimistix(method, options):
     def solve(a):
         return root(lambda x, a: x**3 - a, 1.0, a, method=method, options=options)
 
-    np.testing.assert_allclose(jax.value_and_grad(solve)(8.0), (2.0, 1 / 12), rtol=1e-8)
+    found = jax.jit(jax.value_and_grad(solve))(8.0)
+    np.testing.assert_allclose(found, (2.0, 1 / 12), rtol=1e-8)
 
 
 def test_no_root_is_an_error_or_a_flag():
@@ -98,9 +99,9 @@ def test_fixed_point_of_the_cosine(method):
         return fixed_point(lambda x, a: jnp.cos(a * x), 0.5, a, method=method)
 
     x = 0.7390851332151607
-    np.testing.assert_allclose(solve(1.0), x, rtol=2e-8)
-    slope = -x * np.sin(x) / (1 + np.sin(x))
-    np.testing.assert_allclose(jax.grad(solve)(1.0), slope, rtol=1e-7)
+    value, slope = jax.jit(jax.value_and_grad(solve))(1.0)
+    np.testing.assert_allclose(value, x, rtol=2e-8)
+    np.testing.assert_allclose(slope, -x * np.sin(x) / (1 + np.sin(x)), rtol=1e-7)
 
 
 def test_anderson_needs_fewer_steps_than_the_plain_iteration():

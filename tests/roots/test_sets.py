@@ -46,10 +46,11 @@ def test_projection_is_the_nearest_point(name):
         lambda x: 0.5 * np.sum((x - POINT) ** 2), np.full(5, 0.1), jac=lambda x: x - POINT,
         constraints=constraints, method="SLSQP", options={"ftol": 1e-14, "maxiter": 500},
     )  # fmt: skip
-    found = chosen.project(jnp.asarray(POINT))
+    project = jax.jit(lambda x: chosen.project(x))
+    found = project(jnp.asarray(POINT))
     np.testing.assert_allclose(found, best.x, atol=2e-6)
     assert bool(chosen.contains(found, 1e-8)) and not bool(chosen.contains(jnp.asarray(POINT)))
-    np.testing.assert_allclose(chosen.project(found), found, atol=1e-9)
+    np.testing.assert_allclose(project(found), found, atol=1e-9)
 
 
 OTHERS = {
@@ -66,13 +67,63 @@ def test_derivative_is_that_of_finite_differences(name):
     chosen = CASES[name][0] if name in CASES else OTHERS[name]
     x = jnp.asarray(POINT)
     project = jax.jit(lambda x: chosen.project(x))
-    exact = jax.jit(jax.jacrev(project))(x)
+    both = jax.jit(lambda x: (jax.jacrev(project)(x), jax.jacfwd(project)(x)))
+    exact, forward = both(x)
     step = 1e-6
     columns = [(project(x + step * e) - project(x - step * e)) / (2 * step) for e in np.eye(5)]
     np.testing.assert_allclose(exact, np.stack(columns, 1), atol=2e-6)
-    np.testing.assert_allclose(jax.jit(jax.jacfwd(project))(x), exact, atol=1e-9)
+    np.testing.assert_allclose(forward, exact, atol=1e-9)
     batch = jnp.stack([x, 2 * x])
     np.testing.assert_allclose(jax.jit(jax.vmap(project))(batch)[0], project(x), atol=1e-9)
+
+
+def signed(z):
+    return rng.choice([-1.0, 1.0], z.shape) * z
+
+
+def on_two_places():
+    z = np.zeros(5)
+    z[rng.choice(5, 2, replace=False)] = rng.dirichlet(np.ones(2))
+    return z
+
+
+#: A set, a point outside, and how to draw a member without the projection.
+MEMBERS = {
+    "L1Ball": (OTHERS["L1Ball"], POINT, lambda: rng.uniform() * signed(rng.dirichlet(np.ones(5)))),
+    "SecondOrderCone": (
+        OTHERS["SecondOrderCone"], POINT,
+        lambda: (lambda z: np.append(np.linalg.norm(z) + rng.exponential(), z))(rng.normal(size=4)),
+    ),
+    "PositiveSemidefinite": (
+        sets.PositiveSemidefinite(), rng.normal(size=(3, 3)),
+        lambda: (lambda r: r @ r.T)(rng.normal(size=(3, 2))),
+    ),
+    "Birkhoff": (
+        sets.Birkhoff(), rng.normal(size=(3, 3)),
+        lambda: sum(
+            w * np.eye(3)[rng.permutation(3)] for w in rng.dirichlet(np.ones(4))
+        ),
+    ),
+    "L1Sphere": (OTHERS["L1Sphere"], POINT, lambda: signed(rng.dirichlet(np.full(5, 0.5)))),
+    "L2Sphere": (
+        OTHERS["L2Sphere"], POINT, lambda: (lambda z: z / np.linalg.norm(z))(rng.normal(size=5)),
+    ),
+    "SparseSimplex": (OTHERS["SparseSimplex"], POINT, on_two_places),
+}  # fmt: skip
+CONVEX = ("L1Ball", "SecondOrderCone", "PositiveSemidefinite", "Birkhoff")
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_no_member_is_nearer_than_the_projection(name):
+    chosen, x, draw = MEMBERS[name]
+    found = np.asarray(jax.jit(lambda x: chosen.project(x))(jnp.asarray(x)))
+    assert bool(chosen.contains(jnp.asarray(found), 1e-8))
+    assert not bool(chosen.contains(jnp.asarray(x)))
+    for _ in range(500):
+        member = draw()
+        assert np.sum((x - found) ** 2) <= np.sum((x - member) ** 2) + 1e-9
+        if name in CONVEX:  # which of a convex set says it all (Kinderlehrer and Stampacchia 1980)
+            assert np.sum((x - found) * (member - found)) <= 1e-7
 
 
 def test_simplex_jacobian_in_closed_form():
@@ -92,7 +143,7 @@ def test_simplex_in_the_relative_entropy_is_softmax():
     ids=lambda s: type(s).__name__,
 )  # fmt: skip
 def test_no_nan_at_the_origin(chosen):
-    jacobian = jax.jacrev(chosen.project)(jnp.zeros(3))
+    jacobian = jax.jit(jax.jacrev(chosen.project))(jnp.zeros(3))
     assert np.isfinite(jacobian).all() and np.isfinite(chosen.project(jnp.zeros(3))).all()
 
 
@@ -107,10 +158,10 @@ def test_positive_semidefinite():
     x = (root + root.T) / 2
     values, vectors = np.linalg.eigh(x)
     expected = (vectors * np.maximum(values, 0)) @ vectors.T
-    found = sets.PositiveSemidefinite().project(jnp.asarray(x))
+    found = jax.jit(sets.PositiveSemidefinite().project)(jnp.asarray(x))
     np.testing.assert_allclose(found, expected, atol=1e-10)
     # Repeated eigenvalues: the derivative exists and is symmetric.
-    jacobian = jax.jacrev(sets.PositiveSemidefinite().project)(
+    jacobian = jax.jit(jax.jacrev(sets.PositiveSemidefinite().project))(
         jnp.diag(jnp.array([1.0, 1, -1, -1]))
     )
     assert np.isfinite(jacobian).all()
@@ -121,7 +172,7 @@ def test_positive_semidefinite():
 )  # fmt: skip
 def test_transport_polytope(chosen):
     x = jnp.asarray(rng.normal(size=(2, 3)))
-    found = np.asarray(chosen.project(x))
+    found = np.asarray(jax.jit(lambda x: chosen.project(x))(x))
     np.testing.assert_allclose(found.sum(1), [0.3, 0.7], atol=1e-7)
     np.testing.assert_allclose(found.sum(0), [0.2, 0.5, 0.3], atol=1e-7)
     assert (found >= -1e-9).all()
@@ -138,14 +189,15 @@ def test_transport_polytope(chosen):
 
 def test_birkhoff_polytope_and_its_corner():
     permutation = np.eye(4)[[2, 0, 3, 1]]
-    found = sets.Birkhoff().project(jnp.asarray(10 * permutation))
+    found = jax.jit(sets.Birkhoff().project)(jnp.asarray(10 * permutation))
     np.testing.assert_allclose(found, permutation, atol=1e-6)
 
 
 def test_isotonic_regression_is_pooling_and_its_jacobian_averages_blocks():
     x = jnp.array([1.0, 3.0, 2.0, 4.0, 3.0, 5.0])
-    np.testing.assert_allclose(sets.Isotonic().project(x), [1, 2.5, 2.5, 3.5, 3.5, 5], atol=1e-12)
-    jacobian = jax.jacrev(sets.Isotonic().project)(x)
+    project = sets.Isotonic().project
+    found, jacobian = jax.jit(lambda x: (project(x), jax.jacrev(project)(x)))(x)
+    np.testing.assert_allclose(found, [1, 2.5, 2.5, 3.5, 3.5, 5], atol=1e-12)
     pair = np.full((2, 2), 0.5)
     expected = np.zeros((6, 6))
     expected[0, 0] = expected[5, 5] = 1.0

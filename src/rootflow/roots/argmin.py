@@ -14,7 +14,7 @@ from jaxtyping import Array, PyTree
 
 from ..errors import InputError
 from . import conditions
-from .checks import as_unknown, concrete
+from .checks import as_unknown, concrete, same_structure
 from .hoist import hoist
 from .implicit import implicit
 from .iterate import Method, Tolerance, check_steps, iterate, tolerance
@@ -124,6 +124,13 @@ def argmin(
             "give only one of constraint, prox, and equality/inequality; write a set as "
             "inequalities, or add its indicator to prox, to combine them"
         )
+    if not (constraint is None or isinstance(constraint, Set) or callable(constraint)):
+        raise InputError(
+            f"constraint={constraint!r} is neither a set of rootflow.sets nor a function"
+        )
+    for name, function in (("prox", prox), ("equality", equality), ("inequality", inequality)):
+        if not (function is None or callable(function)):
+            raise InputError(f"{name}={function!r} is not a function")
     implicit_options = checked_options(implicit_options)
     x0 = as_unknown(x0, "the initial guess x0")
     method_name = _choose_method(method, kinds, size(x0))
@@ -337,14 +344,20 @@ def _as_prox(constraint, prox, task):
     if isinstance(constraint, Set):
         return _Projection(constraint)
     if constraint is not None:
-        return _Projection(hoist(constraint, task.x0, *task.theta))
+        pure = hoist(constraint, task.x0, *task.theta)
+        image = jax.eval_shape(lambda: pure(task.x0, *task.theta))
+        same_structure(image, task.x0, "the value of the constraint", "x0")
+        return _Projection(pure)
     if prox is None:
         return none
     if task.name == "block":
         # Called on rows as well as on the whole, so its shapes cannot be fixed by tracing it here.
         return prox
     step = jnp.ones((), real_dtype(task.x0))
-    return hoist(prox, task.x0, *task.theta, step)
+    pure = hoist(prox, task.x0, *task.theta, step)
+    image = jax.eval_shape(lambda: pure(task.x0, *task.theta, step))
+    same_structure(image, task.x0, "the value of prox", "x0")
+    return pure
 
 
 def _blocks(task, objective, theta, x0, prox, step):

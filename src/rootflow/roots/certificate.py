@@ -20,7 +20,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
 from ..errors import CertificateWarning
-from .checks import same_structure
+from .checks import as_unknown, same_structure
 from .linear import LinearOptions, solve_jacobian
 from .trees import from_vector, size, to_vector
 
@@ -72,7 +72,7 @@ def certificate(condition: Callable[..., PyTree], x: PyTree, *theta: Any, **kwar
     Raises:
         InputError: the value of F is not shaped like `x`.
     """
-    x = jax.tree.map(jnp.asarray, x)
+    x = as_unknown(x, "the solution x")
     theta = jax.tree.map(lambda v: jnp.asarray(v) if isinstance(v, float) else v, theta)
     differentiable, rest = eqx.partition((theta, kwargs), eqx.is_inexact_array)
 

@@ -1,5 +1,6 @@
 """Errors that work both eagerly and inside `jit`, and the few checks all of `roots` shares."""
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -24,6 +25,11 @@ def raise_if(
         arrays, rest = eqx.partition(tree, eqx.is_array)
         if not jax.tree.leaves(arrays):
             return tree
+        if all(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(arrays)):
+            # A factor of one that cannot be had without the check compiles faster than a check
+            # through which every array passes.
+            one = eqx.error_if(jnp.ones((), jnp.float32), bad, message)
+            return eqx.combine(jax.tree.map(lambda v: v * one.astype(v.dtype), arrays), rest)
         return eqx.combine(eqx.error_if(arrays, bad, message), rest)
     if np.any(np.asarray(bad)):
         raise error(message)
@@ -32,8 +38,13 @@ def raise_if(
 
 def nonfinite(tree: PyTree) -> Bool[Array, ""]:
     """Whether any number in the tree is NaN or infinite."""
-    flags = [jnp.any(~jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
-    return jnp.any(jnp.stack(flags)) if flags else jnp.asarray(False)
+    # The sum is finite exactly if all numbers are, but for numbers so large that their sum is not:
+    # what diverged that far is no solution either. One sum compiles faster than the logic of flags.
+    totals = [
+        jnp.sum(leaf, dtype=jnp.promote_types(leaf.dtype, jnp.float32))
+        for leaf in jax.tree.leaves(tree)
+    ]
+    return ~jnp.isfinite(functools.reduce(jnp.add, totals)) if totals else jnp.asarray(False)
 
 
 def as_unknown(x: PyTree, what: str) -> PyTree:
@@ -54,6 +65,11 @@ def as_unknown(x: PyTree, what: str) -> PyTree:
             ) from error
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             leaf = leaf.astype(jnp.result_type(float))
+        known = concrete(leaf)
+        if known is not None and not np.all(np.isfinite(known)):
+            raise InputError(
+                f"{what} contains {known[~np.isfinite(known)].flat[0]}; make it finite"
+            )
         return leaf
 
     return jax.tree.map(convert, x)
@@ -75,6 +91,36 @@ def same_structure(value: PyTree, x: PyTree, what: str, unknown: str) -> None:
                 f"{what}{where} must have the shape of {unknown}{where}, {np.shape(u)}, "
                 f"but has {np.shape(v)}; one equation is needed for each unknown"
             )
+
+
+def require_fit(value: Any, shape: tuple[int, ...], what: str, target: str) -> None:
+    """Raises `InputError` unless `value` broadcasts to `shape`, the shape of `target`."""
+    have = np.shape(value)
+    try:
+        fits = np.broadcast_shapes(have, shape) == tuple(shape)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise InputError(
+            f"{what} has shape {have}, which does not broadcast to that of {target}, {shape}; "
+            "give one number, or an array of that shape"
+        )
+
+
+def require_shape(value: Any, shape: tuple[int, ...], what: str, why: str) -> None:
+    """Raises `InputError` unless `value` has exactly this shape; `why` says where it comes from."""
+    if np.shape(value) != tuple(shape):
+        raise InputError(
+            f"{what} must have shape {tuple(shape)} ({why}), but has shape {np.shape(value)}"
+        )
+
+
+def require_number(value: Any, what: str) -> None:
+    """Raises `InputError` unless `value` is a single number."""
+    if np.shape(value) != ():
+        raise InputError(
+            f"{what} must be one number, but has shape {np.shape(value)}; for several, use jax.vmap"
+        )
 
 
 def concrete(value: Any) -> np.ndarray | None:

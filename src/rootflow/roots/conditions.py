@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ..errors import InputError
+from .checks import concrete, require_shape, same_structure
 from .sets import Set, Simplex
 from .trees import dot, from_vector, size, subtract, to_vector
 
@@ -44,6 +45,8 @@ def inverse_curvature(f: Callable[[PyTree], Array], x: PyTree, steps: int = 12) 
 
     Found by `steps` steps of the power method; has no derivative. 1 where the Hessian is zero.
     """
+    if steps < 1:
+        raise InputError(f"inverse_curvature: steps={steps} must be at least 1")
     n, unravel = size(x), from_vector(x)
     point = jax.lax.stop_gradient(to_vector(x))
     _, product = jax.linearize(jax.grad(lambda v: f(unravel(v))), point)
@@ -60,11 +63,33 @@ def inverse_curvature(f: Callable[[PyTree], Array], x: PyTree, steps: int = 12) 
     return jax.lax.stop_gradient(jnp.where(usable, 1 / jnp.where(usable, curvature, 1), 1))
 
 
+def _check_step(step: Any, owner: str) -> None:
+    """Raises unless the step sizes that are known are positive."""
+    for leaf in jax.tree.leaves(step):
+        known = concrete(leaf)
+        if known is not None and not np.all((known > 0) & np.isfinite(known)):
+            raise InputError(
+                f"{owner}: step={known} must be a positive number, or None for a guess"
+            )
+
+
 def _steps_like(step: Any, x: PyTree) -> PyTree:
     """A step size for every leaf: given as one value for all, or as a tree like x."""
-    if jax.tree.structure(step) == jax.tree.structure(x):
+    have, want = jax.tree.structure(step), jax.tree.structure(x)
+    if have == want:
         return step
+    if not jax.tree_util.treedef_is_leaf(have):
+        raise InputError(
+            f"step with structure {have} does not fit x with structure {want}; give one number, or "
+            "a tree like x"
+        )
     return jax.tree.map(lambda _: step, x)
+
+
+def _gap(x: PyTree, image: PyTree, what: str) -> PyTree:
+    """`x - image`, which must be shaped alike: a number would be spread over all of x unseen."""
+    same_structure(image, x, what, "x")
+    return subtract(x, image)
 
 
 def _gradient_step(f: Objective, step: Any, x: PyTree, theta: tuple) -> tuple[PyTree, Any]:
@@ -91,7 +116,7 @@ class FixedPoint(eqx.Module):
     mapping: Callable[..., PyTree]
 
     def __call__(self, x: PyTree, *theta: Any) -> PyTree:
-        return subtract(x, self.mapping(x, *theta))
+        return _gap(x, self.mapping(x, *theta), "the value of the map")
 
 
 class GradientDescent(eqx.Module):
@@ -104,7 +129,14 @@ class GradientDescent(eqx.Module):
 
     f: Objective
     step: Any = None
-    symmetric = True
+
+    def __check_init__(self):
+        _check_step(self.step, "GradientDescent")
+
+    @property
+    def symmetric(self) -> bool:
+        # Step sizes that differ scale the rows of the Hessian, but not its columns.
+        return jax.tree_util.all_leaves([self.step]) or self.step is None
 
     def __call__(self, x: PyTree, *theta: Any) -> PyTree:
         moved, _ = _gradient_step(self.f, self.step, x, theta)
@@ -124,9 +156,12 @@ class ProximalGradient(eqx.Module):
     prox: Callable[..., PyTree]
     step: Any = None
 
+    def __check_init__(self):
+        _check_step(self.step, "ProximalGradient")
+
     def __call__(self, x: PyTree, *theta: Any) -> PyTree:
         moved, step = _gradient_step(self.f, self.step, x, theta)
-        return subtract(x, self.prox(moved, *theta, step))
+        return _gap(x, self.prox(moved, *theta, step), "the value of prox")
 
 
 class ProjectedGradient(eqx.Module):
@@ -142,11 +177,18 @@ class ProjectedGradient(eqx.Module):
     constraint: Set | Callable[..., PyTree]
     step: Any = None
 
+    def __check_init__(self):
+        _check_step(self.step, "ProjectedGradient")
+        if not (isinstance(self.constraint, Set) or callable(self.constraint)):
+            raise InputError(
+                f"ProjectedGradient: constraint={self.constraint!r} is neither a set nor a function"
+            )
+
     def __call__(self, x: PyTree, *theta: Any) -> PyTree:
         moved, _ = _gradient_step(self.f, self.step, x, theta)
         if isinstance(self.constraint, Set):
             return subtract(x, self.constraint.project(moved))
-        return subtract(x, self.constraint(moved, *theta))
+        return _gap(x, self.constraint(moved, *theta), "the value of the projection")
 
 
 class MirrorDescent(eqx.Module):
@@ -165,13 +207,16 @@ class MirrorDescent(eqx.Module):
     project: Callable[[PyTree], PyTree]
     step: Any = None
 
+    def __check_init__(self):
+        _check_step(self.step, "MirrorDescent")
+
     def __call__(self, x: PyTree, *theta: Any) -> PyTree:
         step = 1.0 if self.step is None else self.step
         gradient = jax.grad(self.f)(x, *theta)
         moved = jax.tree.map(
             lambda u, g, eta: u - eta * g, self.mirror(x), gradient, _steps_like(step, x)
         )
-        return subtract(x, self.project(moved))
+        return _gap(x, self.project(moved), "the value of the projection")
 
 
 class Newton(eqx.Module):
@@ -189,11 +234,16 @@ class Newton(eqx.Module):
     step: float = 1.0
     symmetric = True
 
+    def __check_init__(self):
+        _check_step(self.step, "Newton")
+
     def __call__(self, x: PyTree, *theta: Any) -> PyTree:
         unravel = from_vector(x)
 
         def vector_equations(v):
-            return to_vector(self.equations(unravel(v), *theta))
+            value = self.equations(unravel(v), *theta)
+            same_structure(value, x, "Newton: the value of the equations", "x")
+            return to_vector(value)
 
         point = to_vector(x)
         matrix = jax.jacfwd(vector_equations)(point)
@@ -214,6 +264,7 @@ class BlockProximalGradient(eqx.Module):
     step: Any = None
 
     def __check_init__(self):
+        _check_step(self.step, "BlockProximalGradient")
         if isinstance(self.step, (tuple, list)) and len(self.step) != len(self.prox):
             raise InputError(
                 f"BlockProximalGradient: {len(self.prox)} proximal operators but "
@@ -235,7 +286,7 @@ class BlockProximalGradient(eqx.Module):
         out = []
         for block, slope, prox, step in zip(x, gradient, self.prox, steps, strict=True):
             moved = jax.tree.map(lambda u, g, eta=step: u - eta * g, block, slope)
-            out.append(subtract(block, prox(moved, *theta, step)))
+            out.append(_gap(block, prox(moved, *theta, step), "the value of prox"))
         return type(x)(out)
 
 
@@ -256,7 +307,13 @@ class KKT(eqx.Module):
     inequality: Callable[..., PyTree] | None = None
 
     def __call__(self, x: tuple[PyTree, PyTree, PyTree], *theta: Any):
-        z, nu, lam = x
+        z, nu, lam = _three(x, "KKT", "(z, nu, lam)")
+        pairs = (("equality", self.equality, nu), ("inequality", self.inequality, lam))
+        for name, function, multiplier in pairs:
+            shape = None
+            if function is not None:
+                shape = jax.eval_shape(lambda z, g=function: g(z, *theta), z)
+            same_structure(multiplier, shape, f"KKT: the multiplier of {name}", f"{name}'s value")
 
         def lagrangian(z):
             total = self.f(z, *theta)
@@ -273,6 +330,32 @@ class KKT(eqx.Module):
         return jax.grad(lagrangian)(z), held, slack
 
 
+def _three(x: Any, owner: str, names: str) -> tuple:
+    if not isinstance(x, (tuple, list)) or len(x) != 3:
+        raise InputError(
+            f"{owner}: the unknown must be the triple {names}, but is {jax.tree.structure(x)}"
+        )
+    return tuple(x)
+
+
+def _check_rows(a: Any, b: Any, multiplier: Any, n: int, *names: str) -> None:
+    """Raises unless a z = b, or a z <= b, and its multiplier go together, or are all None."""
+    given = [v is not None for v in (a, b, multiplier)]
+    if not any(given):
+        return
+    if not all(given):
+        missing = [name for name, there in zip(names, given, strict=True) if not there]
+        raise InputError(
+            f"QuadraticKKT: {', '.join(names)} belong together, but {' and '.join(missing)} "
+            "is missing; give all three, or None for all"
+        )
+    m = np.shape(b)[0] if np.ndim(b) == 1 else -1
+    if m < 0:
+        raise InputError(f"QuadraticKKT: {names[1]} must be a vector, but has shape {np.shape(b)}")
+    require_shape(a, (m, n), f"QuadraticKKT: {names[0]}", f"{names[1]} has m entries, z has n")
+    require_shape(multiplier, (m,), f"QuadraticKKT: {names[2]}", f"as {names[1]}")
+
+
 class QuadraticKKT(eqx.Module):
     """The KKT conditions of the quadratic programme min z.Qz / 2 + c.z, E z = d, M z <= h.
 
@@ -281,7 +364,14 @@ class QuadraticKKT(eqx.Module):
     """
 
     def __call__(self, x, Q, c, E=None, d=None, M=None, h=None):
-        z, nu, lam = x
+        z, nu, lam = _three(x, "QuadraticKKT", "(z, nu, lam)")
+        n = np.shape(z)[0] if np.ndim(z) == 1 else -1
+        if n < 0:
+            raise InputError(f"QuadraticKKT: z must be a vector, but has shape {np.shape(z)}")
+        require_shape(Q, (n, n), "QuadraticKKT: Q", "z has n entries")
+        require_shape(c, (n,), "QuadraticKKT: c", "as z")
+        for a, b, v, names in ((E, d, nu, ("E", "d", "nu")), (M, h, lam, ("M", "h", "lam"))):
+            _check_rows(a, b, v, n, *names)
         gradient = Q @ z + c
         held = slack = None
         if E is not None:
@@ -306,6 +396,10 @@ class Conic(eqx.Module):
 
     dual_cone: Set
 
+    def __check_init__(self):
+        if not isinstance(self.dual_cone, Set):
+            raise InputError(f"Conic: dual_cone={self.dual_cone!r} is not a set of rootflow.sets")
+
     def __call__(
         self,
         x: tuple[Float[Array, " n"], Float[Array, " m"], Float[Array, ""]],
@@ -313,7 +407,14 @@ class Conic(eqx.Module):
         E: Float[Array, "m n"],
         d: Float[Array, " m"],
     ):
-        u, v, w = x
+        u, v, w = _three(x, "Conic", "(u, v, w)")
+        if np.ndim(E) != 2:
+            raise InputError(f"Conic: E must be a matrix, but has shape {np.shape(E)}")
+        m, n = np.shape(E)
+        for value, shape, name in (
+            (c, (n,), "c"), (d, (m,), "d"), (u, (n,), "u"), (v, (m,), "v"), (w, (), "w"),
+        ):  # fmt: skip
+            require_shape(value, shape, f"Conic: {name}", f"E is {m} by {n}")
         pv, pw = self.dual_cone.project(v), jnp.where(w > 0, w, 0)
         return (
             E.T @ pv + c * pw,
@@ -350,7 +451,17 @@ class ConvexHull(eqx.Module):
     vertices: Callable[..., Float[Array, "n k"]]
     step: Any = None
 
+    def __check_init__(self):
+        _check_step(self.step, "ConvexHull")
+
     def __call__(self, p: Float[Array, " k"], *theta: Any) -> Float[Array, " k"]:
+        shape = jax.eval_shape(self.vertices, *theta).shape
+        if np.ndim(p) != 1 or len(shape) != 2 or shape[1] != np.shape(p)[0]:
+            raise InputError(
+                "ConvexHull: vertices must return a matrix with a column for each weight, but its "
+                f"shape is {shape} and the weights p have shape {np.shape(p)}"
+            )
+
         def of_weights(p, *theta):
             return self.f(self.vertices(*theta) @ p, *theta)
 

@@ -20,7 +20,7 @@ from jaxtyping import PyTree
 
 from ..errors import InputError, SolveError
 from .certificate import warn_if_uncertain
-from .checks import nonfinite, raise_if, same_structure
+from .checks import concrete, nonfinite, raise_if, require_number, same_structure
 from .hoist import hoist
 from .linear import LinearOptions, solve_jacobian
 from .trees import subtract
@@ -83,8 +83,15 @@ def implicit(
     if symmetric is None:
         symmetric = bool(getattr(condition, "symmetric", False))
     options = LinearOptions(linear_solver, symmetric, singular, None, rcond)
-    if refine < 0:
-        raise InputError(f"refine={refine} must be a number of Newton steps, 0 or more")
+    if isinstance(refine, bool) or not isinstance(refine, (int, np.integer)) or refine < 0:
+        raise InputError(f"refine={refine!r} must be a number of Newton steps, 0 or more")
+    if certify is not None and not certify > 0:
+        raise InputError(f"certify={certify} must be a positive bound on the error, or None")
+    if ridge is not None:
+        require_number(ridge, "ridge")
+        known = concrete(ridge)
+        if known is not None and not np.isfinite(known):
+            raise InputError(f"ridge={ridge} must be finite")
 
     def decorate(solver: Callable[..., Any]) -> Callable[..., Any]:
         accepted = _keywords(condition)
@@ -191,6 +198,8 @@ class _Problem:
         inverse = None
         if preconditioner is not None:
             inverse = hoist(preconditioner, x, x, *theta, **kwargs)
+            value = jax.eval_shape(lambda: inverse(x, x, *theta, **kwargs))
+            same_structure(value, x, "the value of the preconditioner", "the solution")
         arrays, static = eqx.partition((pure, theta, kwargs, inverse, ridge), eqx.is_array)
         self.operands, structure = jax.tree.flatten(arrays)
         self.options = options

@@ -68,14 +68,34 @@ class LinearOptions:
             raise InputError(
                 f"singular={self.singular!r} is not known; use 'error', 'minimum_norm' or 'nan'"
             )
+        if self.rcond is not None and not 0 <= self.rcond < 1:
+            raise InputError(f"rcond={self.rcond} must be at least 0 and less than 1")
 
 
 def jacobian_matrix(
-    f: Callable[[PyTree], PyTree], x: PyTree, ridge: Any = None
+    f: Callable[[PyTree], PyTree], x: PyTree, ridge: Any = None, *, by_rows: bool = False
 ) -> Float[Array, "n n"]:
-    """The Jacobian of `f` at `x` in the real coordinates of `to_vector`, plus a ridge."""
+    """The Jacobian of `f` at `x` in the real coordinates of `to_vector`, plus a ridge.
+
+    Args:
+        f: the equations.
+        x: where the Jacobian is taken.
+        ridge: a number added to the diagonal.
+        by_rows: take the rows by reverse mode and not the columns by forward mode. Where `f` has
+            only one of the two modes (a loop that ends by a condition, a custom derivative), that
+            one is used.
+    """
     unravel = from_vector(x)
-    matrix = jax.jacfwd(lambda v: to_vector(f(unravel(v))))(to_vector(x))
+    point = to_vector(x)
+
+    def of_vector(v):
+        return to_vector(f(unravel(v)))
+
+    first, second = (jax.jacrev, jax.jacfwd) if by_rows else (jax.jacfwd, jax.jacrev)
+    try:
+        matrix = first(of_vector)(point)
+    except (TypeError, ValueError, NotImplementedError):
+        matrix = second(of_vector)(point)
     if ridge is not None:
         matrix = matrix + ridge * jnp.eye(matrix.shape[0], dtype=matrix.dtype)
     return matrix
@@ -112,7 +132,10 @@ def solve_jacobian(
     n = size(x)
     rhs, unravel = to_vector(b), from_vector(b)
     if is_dense(n, options):
-        matrix = jacobian_matrix(f, x, options.ridge)
+        # The Hessian of a sum of squares |X w|^2 is X^T X: by rows, both factors are read in the
+        # order in which they lie in memory.
+        by_rows = options.symmetric and n > _AUGMENTED_LIMIT
+        matrix = jacobian_matrix(f, x, options.ridge, by_rows=by_rows)
         return unravel(solve_matrix(matrix, rhs, options))
     if options.singular == "minimum_norm":
         options = dataclasses.replace(options, solver="lsmr")
@@ -172,7 +195,7 @@ def _solve_lu(matrix, b, singular):
         both = jnp.concatenate([equilibrated, jnp.eye(n, dtype=matrix.dtype)], axis=1)
         both, _, _ = jax.lax.linalg.lu(both)
         upper, reduce = both[:, :n], both[:, n:]
-        pivot = jnp.abs(jnp.diagonal(upper))
+        pivot = jnp.abs(_diagonal(upper))
 
         def solve(v):
             return jax.scipy.linalg.solve_triangular(upper, reduce @ (scale * v))
@@ -182,7 +205,7 @@ def _solve_lu(matrix, b, singular):
 
     else:
         lu, _, order = jax.lax.linalg.lu(equilibrated)
-        pivot = jnp.abs(jnp.diagonal(lu))
+        pivot = jnp.abs(_diagonal(lu))
 
         def triangular(v, lower, transpose):
             return jax.lax.linalg.triangular_solve(
@@ -202,15 +225,19 @@ def _solve_lu(matrix, b, singular):
             return scale * jnp.zeros_like(v).at[order].set(v)
 
     bad = jnp.any(~(pivot > n * jnp.finfo(matrix.dtype).eps * column))
-    return _checked(matrix, b, solve, transpose_solve, bad, singular, _SINGULAR)
+    return _solve_factorised(matrix, b, solve, transpose_solve, bad, singular, _SINGULAR)
 
 
 def _solve_definite(matrix, b, singular):
     frozen = jax.lax.stop_gradient(matrix)
-    # A stationary point of a maximum has a negative definite Jacobian.
-    sign = jnp.where(jnp.trace(frozen) < 0, -1.0, 1.0).astype(matrix.dtype)
-    solve, definite = definite_solver(sign * frozen, margin=matrix.shape[0])
-    return _checked(matrix, b, lambda v: solve(sign * v), None, ~definite, singular, _INDEFINITE)
+    # A stationary point of a maximum has a negative definite Jacobian, whose every diagonal entry
+    # is negative.
+    sign = jnp.where(frozen[0, 0] < 0, -1.0, 1.0).astype(matrix.dtype)
+    # Round-off of the factorisation grows like the root of its length.
+    solve, definite = definite_solver(sign * frozen, margin=2 * matrix.shape[0] ** 0.5)
+    return _solve_factorised(
+        matrix, b, lambda v: solve(sign * v), None, ~definite, singular, _INDEFINITE
+    )
 
 
 def definite_solver(
@@ -219,7 +246,7 @@ def definite_solver(
     """Factorises a symmetric matrix.
 
     Args:
-        matrix: its lower half is read.
+        matrix: one half of it is read.
         margin: pivots of up to this many units of round-off count as zero.
 
     Returns:
@@ -230,23 +257,37 @@ def definite_solver(
     if n <= written_out.LIMIT:
         factor = written_out.ldl(matrix)
         solve, pivots = factor.solve, jnp.stack(factor.diagonal)
-    else:
-        lower = jnp.linalg.cholesky(matrix, symmetrize_input=False)
-        solve = functools.partial(jax.scipy.linalg.cho_solve, (lower, True))
-        pivots = jnp.square(jnp.diagonal(lower))
-    # A pivot is what remains of a diagonal entry; its scale is that entry, whatever the units.
-    least = margin * jnp.finfo(matrix.dtype).eps * jnp.abs(jnp.diagonal(matrix))
-    return solve, jnp.all(pivots > least)
+        # A pivot is what remains of a diagonal entry; its scale is that entry, whatever the units.
+        least = margin * jnp.finfo(matrix.dtype).eps * jnp.abs(jnp.diagonal(matrix))
+        return solve, jnp.all(pivots > least)
+    if margin:
+        # Lowering the diagonal by the margin, a change no larger than the round-off of the
+        # factorisation may be, makes it break down by itself where a pivot is within the margin.
+        factor = 1 - margin * float(jnp.finfo(matrix.dtype).eps)
+        matrix = jnp.where(jnp.eye(n, dtype=bool), factor * matrix, matrix)
+    # LAPACK counts along columns: this transpose, and back, costs nothing, and none would cost two.
+    upper = jax.lax.linalg.cholesky(matrix.T, symmetrize_input=False).T
+    # A breakdown anywhere leaves NaN everywhere.
+    return functools.partial(jax.scipy.linalg.cho_solve, (upper, False)), upper[-1, -1] > 0
 
 
-def _checked(matrix, b, solve, transpose_solve, bad, singular, message):
-    """The solution of a factorised system, linear in `b`; checked where it comes out."""
+def _diagonal(matrix):
+    # A strided slice compiles faster than the gather behind `jnp.diagonal`.
+    n = matrix.shape[0]
+    return jax.lax.slice(matrix.reshape(-1), (0,), (n * n,), (n + 1,))
 
-    def check(solver):
-        return lambda _, v: _finish(solver(v), bad, singular, message)
 
-    back = solve if transpose_solve is None else transpose_solve
-    return jax.lax.custom_linear_solve(lambda v: matrix @ v, b, check(solve), check(back))
+def _solve_factorised(matrix, b, solve, transpose_solve, bad, singular, message):
+    """The solution of a factorised system, linear in `b`."""
+    # The check goes into every solution as a factor of one. It is made once, outside of the solves,
+    # which are traced several times, and no vector has to pass through it.
+    one = _checked(jnp.ones((), matrix.dtype), bad, singular, message)
+    back = None
+    if transpose_solve is not None:
+        back = lambda _, v: transpose_solve(one * v)
+    return jax.lax.custom_linear_solve(
+        lambda v: matrix @ v, b, lambda _, v: solve(one * v), back, symmetric=back is None
+    )
 
 
 def _solve_lineax_matrix(matrix, b, solver, singular):
@@ -268,7 +309,7 @@ def _solve_lineax_matrix(matrix, b, solver, singular):
             left = jnp.max(jnp.abs(m @ out.value - v))
             bad = ~(left <= eps**0.7 * (size + right)) | (m.shape[0] * eps * size > right)
             bad |= out.result != lx.RESULTS.successful
-            return _finish(out.value, bad, singular, _SINGULAR)
+            return _checked(out.value, bad, singular, _SINGULAR)
 
         return solve
 
@@ -277,7 +318,8 @@ def _solve_lineax_matrix(matrix, b, solver, singular):
     )
 
 
-def _finish(value, bad, singular, message):
+def _checked(value, bad, singular, message):
+    """`value`, which raises or turns into NaN where the linear system has no good solution."""
     if singular == "error":
         return raise_if(value, bad, message, DerivativeError)
     return jnp.where(bad, jnp.nan, value)
@@ -307,6 +349,29 @@ def _lineax(solver, product, b, precondition):
     return lx.linear_solve(operator, b, solver, options=extra, throw=False)
 
 
+def _with_needed_modes(product, struct, symmetric, name):
+    """The product with dF/dx where F may have only one mode of differentiation."""
+    try:
+        transpose = jax.linear_transpose(product, struct)
+        if not symmetric:
+            jax.eval_shape(transpose, struct)
+            return product
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise InputError(
+            f"F has no reverse-mode derivative, which the linear solver {name!r} needs ({error}); "
+            "write F without it, or choose linear_solver='lu' if dF/dx fits in memory, or 'cg' if "
+            "it is symmetric and definite"
+        ) from error
+    # Conjugate gradients never ask for the transpose, and may take it for the product. What JAX
+    # leaves in the place of a derivative defined for reverse mode alone cannot be run, which its
+    # own derivative tells before anything runs.
+    try:
+        jax.eval_shape(lambda v: jax.jvp(product, (v,), (v,)), struct)
+        return product
+    except NotImplementedError:
+        return lambda v: transpose(v)[0]
+
+
 def _solve_iterative(f, x, b, options):
     unravel = from_vector(x)
     point = to_vector(x)
@@ -320,6 +385,8 @@ def _solve_iterative(f, x, b, options):
         solver = lx.LSMR(rtol=tolerance, atol=tolerance)
     name = solver if isinstance(solver, str) else type(solver).__name__
     _, tangent = jax.linearize(lambda v: to_vector(f(unravel(v))), point)
+    symmetric = name in ("cg", "CG")
+    tangent = _with_needed_modes(tangent, struct, symmetric, name)
     inverse = options.preconditioner
     precondition = None if inverse is None else lambda v: to_vector(inverse(unravel(v)))
 
@@ -352,6 +419,8 @@ def _solve_iterative(f, x, b, options):
         else:
             # The residual itself, not the method's own account of how it ended.
             bad = ~(jnp.max(jnp.abs(product(z) - v)) <= accepted)
-        return _finish(z * unit, bad, options.singular, message)
+        return _checked(z * unit, bad, options.singular, message)
 
-    return jax.lax.custom_linear_solve(matvec, b, solve, solve)
+    return jax.lax.custom_linear_solve(
+        matvec, b, solve, None if symmetric else solve, symmetric=symmetric
+    )

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..errors import InputError
 from .blocks import run_means, runs
-from .checks import concrete
+from .checks import concrete, require_fit, require_number
 from .spectral import of_singular
 
 __all__ = [
@@ -44,16 +44,30 @@ def _weight(value: Any, name: str) -> None:
             raise InputError(f"{name}={known} must be zero or positive: it weighs a penalty")
 
 
-def _map(function: Callable[..., Array], w: PyTree, *parameters: Any) -> PyTree:
+def _map(function: Callable[..., Array], w: PyTree, **parameters: Any) -> PyTree:
     """Applies an elementwise function; a parameter is one value for all, or a tree like w."""
+    return _map_groups(function, w, None, **parameters)
+
+
+def _map_groups(function, w, group_shape, **parameters):
+    """The same where a parameter has the shape `group_shape(leaf)`, not that of the leaf."""
     structure = jax.tree.structure(w)
-    columns = []
-    for parameter in parameters:
-        if jax.tree.structure(parameter) == structure:
-            columns.append(jax.tree.leaves(parameter))
-        else:
-            columns.append([parameter] * structure.num_leaves)
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(w)]
+    columns = []
+    for name, parameter in parameters.items():
+        if jax.tree.structure(parameter) == structure:
+            column = jax.tree.leaves(parameter)
+        elif jax.tree_util.treedef_is_leaf(jax.tree.structure(parameter)):
+            column = [parameter] * structure.num_leaves
+        else:
+            raise InputError(
+                f"{name} with structure {jax.tree.structure(parameter)} does not fit a point with "
+                f"structure {structure}; give one value for all leaves, or a tree like the point"
+            )
+        for value, leaf in zip(column, leaves, strict=True):
+            shape = leaf.shape if group_shape is None else group_shape(leaf)
+            require_fit(value, shape, name, "the point" if group_shape is None else "the groups")
+        columns.append(column)
     return jax.tree.unflatten(structure, [function(*row) for row in zip(leaves, *columns)])
 
 
@@ -73,7 +87,9 @@ def soft_threshold(w: PyTree, threshold: Any) -> PyTree:
         InputError: a threshold known at trace time is negative.
     """
     _weight(threshold, "threshold")
-    return _map(lambda x, t: jnp.where(jnp.abs(x) > t, x - jnp.sign(x) * t, 0), w, threshold)
+    return _map(
+        lambda x, t: jnp.where(jnp.abs(x) > t, x - jnp.sign(x) * t, 0), w, threshold=threshold
+    )
 
 
 def non_negative(w: PyTree, *_: Any) -> PyTree:
@@ -84,19 +100,19 @@ def non_negative(w: PyTree, *_: Any) -> PyTree:
 def non_negative_lasso(w: PyTree, threshold: Any) -> PyTree:
     """g = threshold * sum(x) for x >= 0, infinite elsewhere."""
     _weight(threshold, "threshold")
-    return _map(lambda x, t: jnp.where(x > t, x - t, 0), w, threshold)
+    return _map(lambda x, t: jnp.where(x > t, x - t, 0), w, threshold=threshold)
 
 
 def ridge(w: PyTree, weight: Any) -> PyTree:
     """g = weight / 2 * |x|^2 (with the half; a penalty without it needs twice the weight)."""
     _weight(weight, "weight")
-    return _map(lambda x, t: x / (1 + t), w, weight)
+    return _map(lambda x, t: x / (1 + t), w, weight=weight)
 
 
 def non_negative_ridge(w: PyTree, weight: Any) -> PyTree:
     """g = weight / 2 * |x|^2 for x >= 0, infinite elsewhere."""
     _weight(weight, "weight")
-    return _map(lambda x, t: jnp.where(x > 0, x, 0) / (1 + t), w, weight)
+    return _map(lambda x, t: jnp.where(x > 0, x, 0) / (1 + t), w, weight=weight)
 
 
 def elastic_net(w: PyTree, threshold: Any, weight: Any) -> PyTree:
@@ -109,8 +125,13 @@ def group_lasso(w: PyTree, threshold: Any, axis: int | tuple[int, ...] | None = 
 
     Args:
         w: pytree of arrays.
-        threshold: one number for all groups, or an array that broadcasts against a leaf.
+        threshold: one number for all groups, or an array with one for each: its shape broadcasts
+            to that of a leaf with the axes of the groups of length one.
         axis: the axes within which numbers form one group; None: every leaf is a group.
+
+    Raises:
+        InputError: a threshold known at trace time is negative, or does not fit the groups; a leaf
+            does not have the axes.
     """
     _weight(threshold, "threshold")
 
@@ -121,7 +142,15 @@ def group_lasso(w: PyTree, threshold: Any, axis: int | tuple[int, ...] | None = 
         outside = (squared > 0) & (safe > t)
         return jnp.where(outside, (1 - t / safe) * x, 0)
 
-    return _map(shrink, w, threshold)
+    def group_shape(leaf):
+        try:
+            return jax.eval_shape(lambda v: jnp.sum(v, axis=axis, keepdims=True), leaf).shape
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"axis={axis!r} does not fit an array of shape {leaf.shape}"
+            ) from error
+
+    return _map_groups(shrink, w, group_shape, threshold=threshold)
 
 
 def _soft(values, t):
@@ -143,6 +172,7 @@ def nuclear_norm(w: Float[Array, "*b n m"], threshold: Any) -> Float[Array, "*b 
     w = jnp.asarray(w)
     if w.ndim < 2:
         raise InputError(f"the nuclear norm needs a matrix, but the shape is {w.shape}")
+    require_number(threshold, "threshold")
     return of_singular(_soft, w, jnp.asarray(threshold, w.dtype))
 
 
@@ -157,7 +187,7 @@ def log(w: PyTree, weight: Any) -> PyTree:
         below = 2 * t / jnp.where(x < 0, root - x, 1)
         return jnp.where(x < 0, below, 0.5 * (x + root))
 
-    return _map(barrier, w, weight)
+    return _map(barrier, w, weight=weight)
 
 
 def from_set(constraint: Any) -> Callable[..., PyTree]:
@@ -168,7 +198,12 @@ def from_set(constraint: Any) -> Callable[..., PyTree]:
 
     Returns:
         `prox(w, *theta, step)`, which does not depend on anything but `w`.
+
+    Raises:
+        InputError: `constraint` is not a set.
     """
+    if not callable(getattr(constraint, "project", None)):
+        raise InputError(f"from_set needs an object of rootflow.sets, not {constraint!r}")
 
     def prox(w: PyTree, *_: Any) -> PyTree:
         return constraint.project(w)
@@ -187,6 +222,7 @@ def total_variation_1d(w: Float[Array, "*b n"], weight: Any) -> Float[Array, "*b
         raise InputError("total variation needs at least one axis, but the input is a number")
     if w.shape[-1] == 1:
         return w
+    require_fit(weight, w.shape[:-1], "weight", "the leading axes")
     weight = jnp.broadcast_to(jnp.asarray(weight, w.dtype), w.shape[:-1])
     flat = jax.vmap(_total_variation)(w.reshape(-1, w.shape[-1]), weight.reshape(-1))
     return flat.reshape(w.shape)

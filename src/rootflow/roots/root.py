@@ -165,8 +165,8 @@ def _fixed_point_method(method, tol: Tolerance, depth, damping):
             raise InputError(f"damping={damping} must be at least 0 and less than 1")
         return PlainIteration(tol, damping)
     if method == "anderson":
-        if depth < 1:
-            raise InputError(f"depth={depth} must be at least 1")
+        if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
+            raise InputError(f"depth={depth!r} must be an integer of at least 1")
         return Anderson(tol, depth)
     if method == "newton":
         return Dogleg(tol)

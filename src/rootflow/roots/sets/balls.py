@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ...errors import InputError
+from ..checks import require_fit
 from ..spectral import of_symmetric
-from .base import Set, largest, numbers, require_positive, vector
+from .base import Set, largest, number, numbers, require_positive, vector
 
 
 def safe_norm(x: Array) -> Array:
@@ -27,12 +28,14 @@ class L2Ball(Set):
 
     def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         x = vector(x, "L2Ball")
+        radius = number(self.radius, "radius", "L2Ball", x.dtype)
         length = safe_norm(x)
-        outside = length > self.radius
-        return jnp.where(outside, x * (self.radius / jnp.where(outside, length, 1)), x)
+        outside = length > radius
+        return jnp.where(outside, x * (radius / jnp.where(outside, length, 1)), x)
 
     def violation(self, x):
-        return largest(safe_norm(vector(x, "L2Ball")) - self.radius)
+        x = vector(x, "L2Ball")
+        return largest(safe_norm(x) - number(self.radius, "radius", "L2Ball", x.dtype))
 
 
 class L2Sphere(Set):
@@ -51,10 +54,12 @@ class L2Sphere(Set):
         length = safe_norm(x)
         some = length > 0
         middle = jnp.asarray(x.shape[-1] ** -0.5, x.dtype)
-        return self.radius * jnp.where(some, x / jnp.where(some, length, 1), middle)
+        radius = number(self.radius, "radius", "L2Sphere", x.dtype)
+        return radius * jnp.where(some, x / jnp.where(some, length, 1), middle)
 
     def violation(self, x):
-        return largest(jnp.abs(safe_norm(vector(x, "L2Sphere")) - self.radius))
+        x = vector(x, "L2Sphere")
+        return largest(jnp.abs(safe_norm(x) - number(self.radius, "radius", "L2Sphere", x.dtype)))
 
 
 class LInfBall(Set):
@@ -66,22 +71,23 @@ class LInfBall(Set):
         require_positive(self.radius, "radius", "LInfBall", zero=True)
 
     def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-        x = vector(x, "LInfBall", 0)
+        x = self._point(x)
         return jnp.where(jnp.abs(x) > self.radius, jnp.sign(x) * self.radius, x)
 
     def violation(self, x):
-        return largest(jnp.abs(vector(x, "LInfBall", 0)) - self.radius)
+        return largest(jnp.abs(self._point(x)) - self.radius)
+
+    def _point(self, x):
+        x = vector(x, "LInfBall", 0)
+        require_fit(self.radius, x.shape, "LInfBall: radius", "the point")
+        return x
 
 
 class SecondOrderCone(Set):
     """Vectors whose first entry is at least the Euclidean length of the others: t >= |z|."""
 
     def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-        x = vector(x, "SecondOrderCone")
-        if x.shape[-1] < 2:
-            raise InputError(
-                f"SecondOrderCone needs at least 2 entries, but the shape is {x.shape}"
-            )
+        x = self._point(x)
         t, z = x[..., :1], x[..., 1:]
         length = safe_norm(z)
         inside, polar = length <= t, length <= -t
@@ -91,8 +97,16 @@ class SecondOrderCone(Set):
         return jnp.where(inside, x, jnp.where(polar, 0, edge))
 
     def violation(self, x):
-        x = vector(x, "SecondOrderCone")
+        x = self._point(x)
         return largest(safe_norm(x[..., 1:]) - x[..., :1])
+
+    def _point(self, x):
+        x = vector(x, "SecondOrderCone")
+        if x.shape[-1] < 2:
+            raise InputError(
+                f"SecondOrderCone needs at least 2 entries, but the shape is {x.shape}"
+            )
+        return x
 
 
 def _positive_part(values, parameter):

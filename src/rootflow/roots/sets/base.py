@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ...errors import InputError
-from ..checks import concrete
+from ..checks import concrete, require_number
 
 
 class Set(eqx.Module):
@@ -62,12 +62,28 @@ def require_positive(value: Any, name: str, owner: str, *, zero: bool = False) -
         raise InputError(f"{owner}: {name}={np.asarray(value)} must be {kind}")
 
 
+def number(value: Any, name: str, owner: str, dtype: Any) -> Array:
+    """A parameter that must be a single number where it is used, such as a radius."""
+    require_number(value, f"{owner}: {name}")
+    return jnp.asarray(value, dtype)
+
+
+def require_length(x: Array, n: int, owner: str) -> None:
+    """Raises unless the last axis of a point has the set's dimension."""
+    if x.shape[-1] != n:
+        raise InputError(f"{owner} lives in {n} dimensions, but the point has shape {x.shape}")
+
+
 def require_ordered(lower: Any, upper: Any, owner: str) -> None:
-    """Raises if a lower bound is above its upper bound, or a bound is NaN."""
-    for name, value in (("lower", lower), ("upper", upper)):
+    """Raises if a lower bound is above its upper bound, or is none that a number can satisfy."""
+    for name, value, nowhere in (("lower", lower, np.inf), ("upper", upper, -np.inf)):
         if known_and(value, np.isnan):
             raise InputError(
                 f"{owner}: the {name} bound contains NaN; use -inf or inf for no bound"
+            )
+        if known_and(value, lambda v, nowhere=nowhere: v == nowhere):
+            raise InputError(
+                f"{owner}: a {name} bound of {nowhere} leaves no number; use {-nowhere}"
             )
     if lower is None or upper is None:
         return
@@ -99,6 +115,8 @@ def vector(x: Any, owner: str, axes: int = 1) -> Array:
         raise InputError(
             f"{owner} needs an array with at least {axes} axes, but got shape {x.shape}"
         )
+    if jnp.iscomplexobj(x):
+        raise InputError(f"{owner} holds real numbers, but the point is of type {x.dtype}")
     return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
 
 

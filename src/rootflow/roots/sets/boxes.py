@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ...errors import InputError
-from .base import Set, largest, numbers, require_ordered
+from ..checks import require_fit
+from .base import Set, largest, numbers, require_ordered, vector
 
 
 def _numbers_of_tree(value: PyTree) -> PyTree:
@@ -19,10 +20,14 @@ class NonNegative(Set):
     """All numbers of a pytree at least zero."""
 
     def project(self, x: PyTree) -> PyTree:
-        return jax.tree.map(lambda v: jnp.where(v > 0, v, 0), x)
+        return jax.tree.map(lambda v: jnp.where(v > 0, v, 0), _points(x, "NonNegative"))
 
     def violation(self, x: PyTree):
-        return largest(*(-jnp.asarray(v) for v in jax.tree.leaves(x)))
+        return largest(*(-v for v in jax.tree.leaves(_points(x, "NonNegative"))))
+
+
+def _points(x: PyTree, owner: str) -> PyTree:
+    return jax.tree.map(lambda v: vector(v, owner, 0), x)
 
 
 class Box(Set):
@@ -41,15 +46,20 @@ class Box(Set):
 
     def __check_init__(self):
         lower, upper = jax.tree.leaves(self.lower), jax.tree.leaves(self.upper)
-        if lower and upper and len(lower) == len(upper):
-            for low, high in zip(lower, upper, strict=True):
-                require_ordered(low, high, "Box")
         for low in lower:
             require_ordered(low, None, "Box")
         for high in upper:
             require_ordered(None, high, "Box")
+        most = max(len(lower), len(upper))
+        if lower and upper and min(len(lower), len(upper)) in (1, most):
+            # One bound for all stands beside every leaf of the other.
+            lower, upper = lower * (most // len(lower)), upper * (most // len(upper))
+            for low, high in zip(lower, upper, strict=True):
+                require_ordered(low, high, "Box")
 
     def _bounds(self, x: PyTree):
+        """The point as arrays, and a lower and an upper bound for each of its leaves."""
+        x = _points(x, "Box")
         structure = jax.tree.structure(x)
         sides = []
         for bound, free in ((self.lower, -jnp.inf), (self.upper, jnp.inf)):
@@ -65,19 +75,22 @@ class Box(Set):
                     f"Box: bounds with structure {jax.tree.structure(bound)} do not fit a point "
                     f"with structure {structure}"
                 )
-        return sides
+        for bounds, name in zip(sides, ("lower", "upper"), strict=True):
+            for bound, v in zip(jax.tree.leaves(bounds), jax.tree.leaves(x), strict=True):
+                require_fit(bound, v.shape, f"Box: the {name} bound", "the point")
+        return x, *sides
 
     def project(self, x: PyTree) -> PyTree:
         def clip(v, low, high):
             # Not `jnp.clip`, whose derivative at a bound is a half of each side's.
             return jnp.where(v < low, low, jnp.where(v > high, high, v)).astype(v.dtype)
 
-        return jax.tree.map(clip, jax.tree.map(jnp.asarray, x), *self._bounds(x))
+        return jax.tree.map(clip, *self._bounds(x))
 
     def violation(self, x: PyTree):
-        lower, upper = self._bounds(x)
-        below = jax.tree.map(lambda v, low: low - jnp.asarray(v), x, lower)
-        above = jax.tree.map(lambda v, high: jnp.asarray(v) - high, x, upper)
+        x, lower, upper = self._bounds(x)
+        below = jax.tree.map(lambda v, low: low - v, x, lower)
+        above = jax.tree.map(lambda v, high: v - high, x, upper)
         return largest(*jax.tree.leaves(below), *jax.tree.leaves(above))
 
 

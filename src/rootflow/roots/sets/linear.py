@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from ...errors import InputError
 from ..checks import concrete
-from .base import Set, known_and, largest, numbers, vector
+from .base import Set, known_and, largest, number, numbers, require_length, vector
 
 
 def _check_normal(normal: Any, owner: str) -> None:
@@ -19,9 +19,16 @@ def _check_normal(normal: Any, owner: str) -> None:
         raise InputError(f"{owner}: normal={np.asarray(normal)} must be finite and not zero")
 
 
-def _check_length(x: Array, n: int, owner: str) -> None:
-    if x.shape[-1] != n:
-        raise InputError(f"{owner} lives in {n} dimensions, but the point has shape {x.shape}")
+def _check_offset(offset: Any, owner: str) -> None:
+    if known_and(offset, lambda v: ~np.isfinite(v)):
+        raise InputError(f"{owner}: offset={np.asarray(offset)} must be finite")
+
+
+def _excess(x: Any, normal: Any, offset: Any, owner: str) -> tuple[Array, Array, Array]:
+    """The point, the normal, and normal . x - offset."""
+    x, normal = vector(x, owner), jnp.asarray(normal)
+    require_length(x, normal.shape[0], owner)
+    return x, normal, x @ normal - number(offset, "offset", owner, x.dtype)
 
 
 class Hyperplane(Set):
@@ -32,14 +39,14 @@ class Hyperplane(Set):
 
     def __check_init__(self):
         _check_normal(self.normal, "Hyperplane")
+        _check_offset(self.offset, "Hyperplane")
 
     def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-        x, a = vector(x, "Hyperplane"), jnp.asarray(self.normal)
-        _check_length(x, a.shape[0], "Hyperplane")
-        return x - ((x @ a - self.offset) / (a @ a))[..., None] * a
+        x, a, excess = _excess(x, self.normal, self.offset, "Hyperplane")
+        return x - (excess / (a @ a))[..., None] * a
 
     def violation(self, x):
-        return largest(jnp.abs(vector(x, "Hyperplane") @ jnp.asarray(self.normal) - self.offset))
+        return largest(jnp.abs(_excess(x, self.normal, self.offset, "Hyperplane")[2]))
 
 
 class HalfSpace(Set):
@@ -50,15 +57,14 @@ class HalfSpace(Set):
 
     def __check_init__(self):
         _check_normal(self.normal, "HalfSpace")
+        _check_offset(self.offset, "HalfSpace")
 
     def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-        x, a = vector(x, "HalfSpace"), jnp.asarray(self.normal)
-        _check_length(x, a.shape[0], "HalfSpace")
-        excess = x @ a - self.offset
+        x, a, excess = _excess(x, self.normal, self.offset, "HalfSpace")
         return x - (jnp.where(excess > 0, excess, 0) / (a @ a))[..., None] * a
 
     def violation(self, x):
-        return largest(vector(x, "HalfSpace") @ jnp.asarray(self.normal) - self.offset)
+        return largest(_excess(x, self.normal, self.offset, "HalfSpace")[2])
 
 
 class Affine(Set):
@@ -85,14 +91,17 @@ class Affine(Set):
             )
 
     def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-        x, a = vector(x, "Affine"), jnp.asarray(self.matrix)
-        _check_length(x, a.shape[1], "Affine")
-        residual = x @ a.T - self.offset
+        x, a, residual = self._residual(x)
         dual = jnp.linalg.solve(a @ a.T, residual[..., None])[..., 0]
         return x - dual @ a
 
     def violation(self, x):
-        return largest(jnp.abs(vector(x, "Affine") @ jnp.asarray(self.matrix).T - self.offset))
+        return largest(jnp.abs(self._residual(x)[2]))
+
+    def _residual(self, x):
+        x, a = vector(x, "Affine"), jnp.asarray(self.matrix)
+        require_length(x, a.shape[1], "Affine")
+        return x, a, x @ a.T - self.offset
 
 
 def check_system(matrix: Any, offset: Any, owner: str, name: str, other: str) -> None:
@@ -104,5 +113,7 @@ def check_system(matrix: Any, offset: Any, owner: str, name: str, other: str) ->
             f"{shape} and {right}"
         )
     for label, value in ((name, matrix), (other, offset)):
-        if known_and(value, np.isnan):
-            raise InputError(f"{owner}: {label} contains NaN")
+        if known_and(value, lambda v: ~np.isfinite(v)):
+            raise InputError(
+                f"{owner}: {label} contains NaN or infinity; leave out a row that restricts nothing"
+            )

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from ...errors import InputError
 from ..blocks import run_means, runs
-from ..checks import concrete
+from ..checks import concrete, require_fit, require_number
 from ..implicit import implicit
 from .base import Set, known_and, largest, numbers, over_leading, require_ordered, vector
 
@@ -77,7 +77,7 @@ class Isotonic(Set):
         require_ordered(self.lower, self.upper, "Isotonic")
 
     def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-        x = vector(x, "Isotonic")
+        x = self._point(x)
         sign = 1 if self.increasing else -1
         out = sign * over_leading(isotonic_increasing, sign * x)
         if self.lower is not None:
@@ -87,7 +87,7 @@ class Isotonic(Set):
         return out
 
     def violation(self, x):
-        x = vector(x, "Isotonic")
+        x = self._point(x)
         steps = x[..., :-1] - x[..., 1:]
         parts = [steps if self.increasing else -steps]
         if self.lower is not None:
@@ -95,6 +95,12 @@ class Isotonic(Set):
         if self.upper is not None:
             parts.append(x - self.upper)
         return largest(*parts)
+
+    def _point(self, x):
+        for name, bound in (("lower", self.lower), ("upper", self.upper)):
+            if bound is not None:
+                require_number(bound, f"Isotonic: {name}")
+        return vector(x, "Isotonic")
 
 
 class BoxSection(Set):
@@ -117,13 +123,17 @@ class BoxSection(Set):
 
     def __check_init__(self):
         require_ordered(self.lower, self.upper, "BoxSection")
-        if known_and(self.weights, lambda w: ~(w > 0)):
+        if known_and(self.weights, lambda w: ~(w > 0) | ~np.isfinite(w)):
             raise InputError(f"BoxSection: weights={np.asarray(self.weights)} must be positive")
+        if known_and(self.total, lambda v: ~np.isfinite(v)):
+            raise InputError(f"BoxSection: total={np.asarray(self.total)} must be finite")
         self._check_total(max(np.size(v) for v in (self.lower, self.upper, self.weights)))
 
     def _check_total(self, n: int) -> None:
         given = [concrete(v) for v in (self.lower, self.upper, self.weights, self.total)]
         known = [v for v in given if v is not None]
+        for name in ("lower", "upper", "weights"):
+            require_fit(getattr(self, name), (n,), f"BoxSection: {name}", "the other bounds")
         if n == 1 or len(known) < len(given):
             return
         low, high, weights, total = known
@@ -137,7 +147,7 @@ class BoxSection(Set):
             )
 
     def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-        x = vector(x, "BoxSection")
+        x = self._point(x)
         shape = x.shape[-1:]
         self._check_total(*shape)
         low, high, w = (
@@ -153,9 +163,16 @@ class BoxSection(Set):
         return over_leading(one, x)
 
     def violation(self, x):
-        x = vector(x, "BoxSection")
+        x = self._point(x)
         gap = jnp.abs(jnp.sum(self.weights * x, axis=-1) - self.total)
         return largest(self.lower - x, x - self.upper, gap)
+
+    def _point(self, x):
+        x = vector(x, "BoxSection")
+        for name in ("lower", "upper", "weights"):
+            require_fit(getattr(self, name), x.shape[-1:], f"BoxSection: {name}", "the last axis")
+        require_number(self.total, "BoxSection: total")
+        return x
 
 
 def _section_point(shift, x, low, high, w):

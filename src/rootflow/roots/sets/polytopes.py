@@ -14,7 +14,7 @@ from ..implicit import implicit
 from ..iterate import iterate, tolerance
 from ..solvers.interior_point import Constrained, InteriorPoint, polish
 from ..solvers.newton import Newton
-from .base import Set, known_and, largest, numbers, over_leading, vector
+from .base import Set, known_and, largest, numbers, over_leading, require_length, vector
 from .linear import check_system
 
 
@@ -84,11 +84,7 @@ class Polyhedron(Set):
 
     def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         x = vector(x, "Polyhedron")
-        if x.shape[-1] != np.shape(self.matrix)[1]:
-            raise InputError(
-                f"Polyhedron lives in {np.shape(self.matrix)[1]} dimensions, but the point has "
-                f"shape {x.shape}"
-            )
+        require_length(x, np.shape(self.matrix)[1], "Polyhedron")
         matrix, offset = jnp.asarray(self.matrix, x.dtype), jnp.asarray(self.offset, x.dtype)
         equations = self._equations(x.dtype)
 
@@ -99,6 +95,7 @@ class Polyhedron(Set):
 
     def violation(self, x):
         x = vector(x, "Polyhedron")
+        require_length(x, np.shape(self.matrix)[1], "Polyhedron")
         matrix, offset = self._equations(x.dtype)
         above = x @ jnp.asarray(self.matrix).T - self.offset
         return largest(above, jnp.abs(x @ matrix.T - offset))
@@ -187,9 +184,9 @@ class TransportPolytope(Set):
                 raise InputError(
                     f"TransportPolytope: {name} must be a vector, but has shape {np.shape(value)}"
                 )
-            if known_and(value, lambda v: ~(v >= 0)):
+            if known_and(value, lambda v: ~(v >= 0) | ~np.isfinite(v)):
                 raise InputError(
-                    f"TransportPolytope: {name}={np.asarray(value)} must not be negative"
+                    f"TransportPolytope: {name}={np.asarray(value)} must be finite and not negative"
                 )
         rows, columns = concrete(self.rows), concrete(self.columns)
         if rows is not None and columns is not None:

@@ -6,10 +6,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ...errors import InputError
-from .base import Set, largest, numbers, over_leading, require_positive, vector
+from .base import Set, largest, number, numbers, over_leading, require_positive, vector
 
 # Up to this length every entry is compared with every other, which needs no loop and no sort.
 _COMPARE_ALL = 32
@@ -71,12 +72,14 @@ class Simplex(Set):
 
     def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         x = vector(x, "Simplex")
-        total = jnp.asarray(self.radius, x.dtype)
+        total = number(self.radius, "radius", "Simplex", x.dtype)
         return over_leading(lambda v: project_simplex(v, total), x)
 
     def project_kl(self, log_x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         """The nearest point in Kullback-Leibler divergence to exp(log_x): a softmax."""
-        return self.radius * jax.nn.softmax(log_x, axis=-1)
+        log_x = vector(log_x, "Simplex")
+        radius = number(self.radius, "radius", "Simplex", log_x.dtype)
+        return radius * jax.nn.softmax(log_x, axis=-1)
 
     def violation(self, x):
         x = vector(x, "Simplex")
@@ -96,14 +99,14 @@ class SparseSimplex(Set):
 
     def __check_init__(self):
         require_positive(self.radius, "radius", "SparseSimplex")
-        if not isinstance(self.sparsity, int) or self.sparsity < 1:
+        if not isinstance(self.sparsity, (int, np.integer)) or self.sparsity < 1:
             raise InputError(
                 f"SparseSimplex: sparsity={self.sparsity!r} must be a positive integer"
             )
 
     def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         x = vector(x, "SparseSimplex")
-        total = jnp.asarray(self.radius, x.dtype)
+        total = number(self.radius, "radius", "SparseSimplex", x.dtype)
         keep = min(self.sparsity, x.shape[-1])
 
         def one(v):
@@ -146,7 +149,7 @@ class L1Ball(Set):
 
     def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         x = vector(x, "L1Ball")
-        radius = jnp.asarray(self.radius, x.dtype)
+        radius = number(self.radius, "radius", "L1Ball", x.dtype)
         return over_leading(lambda v: _project_l1_ball(v, radius), x)
 
     def violation(self, x):
@@ -164,7 +167,7 @@ class L1Sphere(Set):
 
     def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         x = vector(x, "L1Sphere")
-        radius = jnp.asarray(self.radius, x.dtype)
+        radius = number(self.radius, "radius", "L1Sphere", x.dtype)
 
         def one(v):
             # A zero may move either way, and must be allowed to move.
