@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rootflow.flows.methods.sde import EulerMaruyama, Milstein, ShARK
+from rootflow.flows.methods.sde import EulerHeun, EulerMaruyama, Milstein, ShARK, SPaRK
+from rootflow.flows.methods.sde_langevin import ALIGN, Langevin
 from rootflow.flows.noise import BrownianMotion
 from rootflow.flows.sde import solve_sde
 
@@ -15,6 +16,8 @@ from .harness.comparison import Build, Comparison, Row
 
 DRIFT, NOISE = 0.3, 0.4
 MEMBERS = 10_000
+#: Kinds of methods that need the space-time Levy area.
+AREAS = ("shark", "spark")
 
 
 def drift(t, y, a):
@@ -33,11 +36,14 @@ Final = Callable[[Any, Any], Any]
 
 
 def ours(kind: str, steps: int, grid: bool = False) -> Final:
-    method = {"euler": EulerMaruyama(), "milstein": Milstein(), "shark": ShARK()}[kind]
+    method = {
+        "euler": EulerMaruyama(), "milstein": Milstein(), "shark": ShARK(),
+        "euler-heun": EulerHeun(), "spark": SPaRK(),
+    }[kind]  # fmt: skip
     g = additive if kind == "shark" else diffusion
 
     def final(key, a):
-        options: dict[str, Any] = {"steps": steps} if grid else {"levy_area": kind == "shark"}
+        options: dict[str, Any] = {"steps": steps} if grid else {"levy_area": kind in AREAS}
         path = BrownianMotion(key, **options)
         sol = solve_sde(
             drift, g, jnp.array(1.0), (0.0, 1.0), path, a, method=method, dt=1 / steps,
@@ -51,9 +57,12 @@ def ours(kind: str, steps: int, grid: bool = False) -> Final:
 def theirs(kind: str, steps: int, unsafe: bool = False) -> Final:
     import diffrax as dfx
 
-    solver: Any = {"euler": dfx.Euler(), "milstein": dfx.ItoMilstein(), "shark": dfx.ShARK()}[kind]
+    solver: Any = {
+        "euler": dfx.Euler(), "milstein": dfx.ItoMilstein(), "shark": dfx.ShARK(),
+        "euler-heun": dfx.EulerHeun(), "spark": dfx.SPaRK(),
+    }[kind]  # fmt: skip
     g = additive if kind == "shark" else diffusion
-    area: Any = dfx.SpaceTimeLevyArea if kind == "shark" else dfx.BrownianIncrement
+    area: Any = dfx.SpaceTimeLevyArea if kind in AREAS else dfx.BrownianIncrement
 
     def final(key, a):
         path: Any = (
@@ -68,6 +77,39 @@ def theirs(kind: str, steps: int, unsafe: bool = False) -> Final:
         )  # fmt: skip
         assert sol.ys is not None
         return sol.ys[-1]
+
+    return final
+
+
+def our_langevin(steps: int) -> Final:
+    def final(key, a):
+        path = BrownianMotion(key, levy_area=True)
+        langevin = Langevin(lambda t, q, a: -a * q, friction=1.0, temperature=0.5)
+        sol = solve_sde(
+            langevin, langevin.diffusion, (jnp.array(1.0), jnp.array(0.0)), (0.0, 1.0), path, a,
+            method=ALIGN(), dt=1 / steps, max_steps=steps,
+        )  # fmt: skip
+        return sol.ys[0][-1]
+
+    return final
+
+
+def their_langevin(steps: int) -> Final:
+    import diffrax as dfx
+
+    def final(key, a):
+        path = dfx.VirtualBrownianTree(0.0, 1.0, 0.5 / steps, (), key, dfx.SpaceTimeLevyArea)
+        one, half = jnp.array(1.0), jnp.array(0.5)
+        terms = dfx.MultiTerm(
+            dfx.UnderdampedLangevinDriftTerm(one, half, lambda q, a: 2 * a * q),  # pyright: ignore
+            dfx.UnderdampedLangevinDiffusionTerm(one, half, path),
+        )
+        sol = dfx.diffeqsolve(
+            terms, dfx.ALIGN(), 0.0, 1.0, 1 / steps, (jnp.array(1.0), jnp.array(0.0)), a,
+            max_steps=steps + 1,
+        )  # fmt: skip
+        assert sol.ys is not None
+        return sol.ys[0][-1]
 
     return final
 
@@ -149,6 +191,24 @@ def rows(quick: bool) -> Sequence[Row]:
             batch(theirs("shark", 64)),
             bar=0.6,
             error=bias,
+        ),
+        Row(
+            f"{MEMBERS:,} paths, Euler-Heun, {many} steps",
+            batch(ours("euler-heun", many)),
+            batch(theirs("euler-heun", many)),
+            bar=0.2,
+        ),
+        Row(
+            f"{MEMBERS:,} paths, SPaRK with space-time area, 64 steps",
+            batch(ours("spark", 64)),
+            batch(theirs("spark", 64)),
+            bar=0.6,
+        ),
+        Row(
+            f"{MEMBERS:,} paths, Langevin dynamics by ALIGN, 64 steps",
+            batch(our_langevin(64)),
+            batch(their_langevin(64)),
+            bar=0.6,
         ),
         Row(
             "one path, Milstein, 1,000 steps",

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .flows.ensemble import ensemble
     from .flows.events import Event
     from .flows.fields import SecondOrder, SemiLinear, Separable, Split
+    from .flows.heuristics import StepPenalty
     from .flows.methods import (
         BDF,
         ETDRK4,
@@ -65,9 +66,11 @@ if TYPE_CHECKING:
         Vern7,
     )
     from .flows.methods.sde import SRA1, EulerHeun, EulerMaruyama, Milstein, ShARK, SPaRK
+    from .flows.methods.sde_langevin import ALIGN, BAOAB, Langevin
     from .flows.noise import BrownianMotion, FractionalBrownianMotion, MarkovFractional
     from .flows.ode import solve_ode
     from .flows.paths import CubicHermite, CubicNatural, Linear, LogSignature, Rectilinear
+    from .flows.regularize import local_penalty
     from .flows.sde import solve_sde
     from .flows.solution import Result, Solution
     from .flows.steady_state import steady_state
@@ -79,6 +82,8 @@ if TYPE_CHECKING:
     from .training import Trained, load, save, train
 
 __all__ = [
+    "ALIGN",
+    "BAOAB",
     "BDF",
     "ETDRK4",
     "SRA1",
@@ -115,6 +120,7 @@ __all__ = [
     "KenCarp4",
     "Kvaerno3",
     "Kvaerno5",
+    "Langevin",
     "LeapFrog",
     "Linear",
     "LogSignature",
@@ -143,6 +149,7 @@ __all__ = [
     "Solution",
     "SolveError",
     "Split",
+    "StepPenalty",
     "Trained",
     "Tsit5",
     "Vern7",
@@ -154,6 +161,7 @@ __all__ = [
     "fixed_point",
     "implicit",
     "load",
+    "local_penalty",
     "prox",
     "root",
     "save",
@@ -209,6 +217,9 @@ _ROOMS = {
         "SRA1",
         "ShARK",
     ),
+    "flows.methods.sde_langevin": ("ALIGN", "BAOAB", "Langevin"),
+    "flows.heuristics": ("StepPenalty",),
+    "flows.regularize": ("local_penalty",),
     "flows.sde": ("solve_sde",),
     "flows.cde": ("solve_cde",),
     "flows.dae": ("solve_dae",),

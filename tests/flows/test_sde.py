@@ -326,12 +326,60 @@ def test_refused(change, message):
         )  # fmt: skip
 
 
+def test_milstein_with_general_noise_has_the_law_of_the_levy_area():
+    """dz = (x dy - y dx) / 2: variance 1/4 and kurtosis 5 at time 1 (Levy 1951), for any step."""
+    area = lambda t, y, a: jnp.array([[1.0, 0.0], [0.0, 1.0], [-0.5 * y[1], 0.5 * y[0]]])
+
+    def final(key, method, path):
+        sol = solve_sde(
+            lambda t, y, a: 0.0 * y, area, jnp.zeros(3), (0.0, 1.0), path(key), method=method,
+            dt=0.5,
+        )  # fmt: skip
+        return sol.ys[-1, 2]
+
+    keys = jax.random.split(jax.random.key(3), 20_000)
+    tree = lambda key: BrownianMotion(key, (2,), levy_area=True)
+    grid = lambda key: BrownianMotion(key, (2,), steps=2)
+    for method, path in (
+        (Milstein(), tree), (Milstein("stratonovich", "davie"), grid),
+    ):  # fmt: skip
+        drawn = np.asarray(jax.jit(jax.vmap(partial(final, method=method, path=path)))(keys))
+        assert abs(drawn.var() - 0.25) < 0.01 and abs(drawn.mean()) < 0.015
+        assert abs((drawn**4).mean() / drawn.var() ** 2 - 5) < 0.5
+    # The same interval has the same area, also backwards: a step can be undone to its order.
+    rest = tree(keys[0]).rest(jnp.asarray(0.5), jnp.asarray(0.5), 3)
+    np.testing.assert_array_equal(rest, tree(keys[0]).rest(jnp.asarray(1.0), jnp.asarray(-0.5), 3))
+    assert np.ptp(rest) > 0
+
+
+def test_milstein_with_general_noise_that_commutes_does_not_feel_the_area():
+    """Against the solution for diagonal noise, written as a matrix."""
+    path = BrownianMotion(jax.random.key(2), (3,), levy_area=True)
+    y0 = jnp.array([1.0, 2.0, 3.0])
+    for method in (Milstein(), Milstein("stratonovich")):
+        plain = solve_sde(grow, shake, y0, (0.0, 1.0), path, method=method, dt=0.1).ys
+        whole = lambda t, y, a: jnp.diag(0.6 * y)
+        general = solve_sde(grow, whole, y0, (0.0, 1.0), path, method=method, dt=0.1).ys
+        np.testing.assert_allclose(general, plain, rtol=1e-12)
+
+
+def test_in_single_precision_the_last_step_of_rounding_brings_no_noise():
+    path = BrownianMotion(jax.random.key(0), t1=2.0, steps=200, dtype=jnp.float32)
+    sol = solve_sde(
+        lambda t, y, a: 0.0 * y, lambda t, y, a: jnp.ones_like(y), jnp.float32(0.0), (0.0, 2.0),
+        path, dt=2.0 / 200,
+    )  # fmt: skip
+    np.testing.assert_allclose(sol.ys[-1], path(2.0), rtol=1e-5)
+
+
 def test_refused_noise_of_milstein_and_methods_in_solve_ode():
     noise = BrownianMotion(jax.random.key(0), (2,))
-    with pytest.raises(rf.InputError, match=r"Milstein\(\) is for scalar or diagonal"):
+    with pytest.raises(rf.InputError, match=r"Milstein\(\) needs the space-time Levy area"):
         solve_sde(
             grow, lambda t, y, a: jnp.ones(2) * y, ONE, (0.0, 1.0), noise, method=Milstein(), dt=0.1
         )
+    with pytest.raises(rf.InputError, match='area must be "foster" or "davie"; got \'none\''):
+        Milstein(area="none")  # pyright: ignore
     with pytest.raises(rf.InputError, match=r"stochastic equations: call rf\.solve_sde"):
         rf.solve_ode(grow, ONE, (0.0, 1.0), method=EulerMaruyama(), dt=0.1)
     with pytest.raises(rf.InputError, match='calculus must be "ito"'):
@@ -362,3 +410,49 @@ def test_exact_adjoints_agree_on_a_path_to_round_off(ts):
     for adjoint in (rf.ReversibleAdjoint(), rf.CheckpointAdjoint()):
         np.testing.assert_allclose(jax.grad(loss)(1.2, adjoint), exact, rtol=1e-12)
     np.testing.assert_allclose(jax.jacfwd(loss)(1.2, rf.ForwardAdjoint()), exact, rtol=1e-12)
+
+
+def _general(t, y, th):
+    return jnp.stack([0.3 * th[1] * jnp.cos(y), jnp.array([0.2, 0.1, 0.3]) * y], 1)
+
+
+@pytest.mark.parametrize("method", [Heun(), ReversibleHeun(), EulerMaruyama()], ids=name)
+def test_backsolve_on_the_same_path_converges_to_the_gradient_of_the_steps(method):
+    ito = isinstance(method, EulerMaruyama)  # allowed where the noise is additive
+    path = BrownianMotion(jax.random.key(1), (2,))
+    ts = None if isinstance(method, ReversibleHeun) else jnp.array([0.25, 1.0])
+
+    def loss(th, dt, adjoint):
+        sol = solve_sde(
+            lambda t, y, th: t - th[0] * jnp.sin(y),
+            (lambda t, y, th: th[1] * jnp.ones((3, 2))) if ito else _general,
+            jnp.ones(3), (0.0, 1.0), path, th, method=method, dt=dt, saveat=ts, adjoint=adjoint,
+            max_steps=256,
+        )  # fmt: skip
+        return jnp.sum(sol.ys**2)
+
+    th, errors = jnp.array([1.2, 0.7]), []
+    exact, found = (
+        jax.jit(jax.grad(partial(loss, adjoint=adjoint)))
+        for adjoint in (rf.DiscreteAdjoint(), rf.BacksolveAdjoint())
+    )
+    for dt in (1 / 16, 1 / 128):
+        e, f = exact(th, dt), found(th, dt)
+        errors.append(float(jnp.linalg.norm(f - e) / jnp.linalg.norm(e)))
+    assert errors[1] < 0.35 * errors[0] and errors[1] < 1e-2, errors
+
+
+def test_backsolve_refuses_ito_equations_whose_noise_depends_on_the_state():
+    def loss(a, method, adjoint):
+        path = BrownianMotion(jax.random.key(0), levy_area=True)
+        return solve_sde(
+            lambda t, y, a: a * y, shake, ONE, (0.0, 1.0), path, a, method=method, dt=0.1,
+            adjoint=adjoint,
+        ).ys[-1]  # fmt: skip
+
+    with pytest.raises(rf.InputError, match=r"equations of Ito .* \(method EulerMaruyama\)"):
+        jax.grad(loss)(1.0, EulerMaruyama(), rf.BacksolveAdjoint())
+    with pytest.raises(rf.InputError, match="EulerHeun, Heun and SPaRK; got Milstein"):
+        jax.grad(loss)(1.0, Milstein("stratonovich"), rf.BacksolveAdjoint())
+    with pytest.raises(rf.InputError, match="without noise: use"):
+        jax.grad(loss)(1.0, EulerHeun(), rf.InterpolatingAdjoint())

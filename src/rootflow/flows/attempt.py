@@ -12,8 +12,10 @@ from jax import lax
 from jaxtyping import Array, Bool
 
 from . import control, events
+from .heuristics import Gathered, gather, heuristics, none_yet
 from .methods import Method, Step
 from .problem import Inputs, Setup
+from .progress import report
 
 #: Relative length by which a step may be stretched to end at t1 rather than just before it.
 _STRETCH = 1e-6
@@ -44,6 +46,7 @@ class Carry(NamedTuple):
         accepted: steps accepted.
         error: the integral of the error estimate.
         stiffness: the integral of the stiffness estimate.
+        penalty: the penalties that were asked for.
         iterations: evaluations of the vector field that iterative methods made.
         mode: what comes next: a step of method i (i), the location of an event within a step of
             method i (i + the number of methods), nothing (`ENDED`).
@@ -62,6 +65,7 @@ class Carry(NamedTuple):
     accepted: Array
     error: Array
     stiffness: Array
+    penalty: Gathered | None = None
     iterations: Array | None = None
     mode: Array | None = None
     streak: Array | None = None
@@ -84,21 +88,6 @@ class Tried(NamedTuple):
 Consts = tuple[Inputs, Array]  # the inputs, and the direction of time
 
 
-def norm(x: Array) -> Array:
-    """Euclidean norm whose derivative at zero is zero."""
-    square = jnp.sum(jnp.real(x * jnp.conj(x)) if jnp.iscomplexobj(x) else x * x)
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
-
-
-def heuristics(step: Step, h: Array) -> tuple[Array, Array]:
-    """What a step adds to the integrals of the error and stiffness estimates."""
-    size = jnp.abs(h)
-    error = jnp.zeros_like(size) if step.error is None else norm(step.error) * size
-    stiffness = jnp.zeros_like(size) if step.stiffness is None else step.stiffness * size
-    return error, stiffness
-
-
 def lifted(setup: Setup, x: Inputs) -> Array:
     """The lifted state at the start."""
     return setup.methods[0].lift(setup.f, x.t0, x.y0, x.args)
@@ -119,7 +108,7 @@ def start(setup: Setup, x: Inputs) -> tuple[Carry, Array]:
     count = jnp.zeros((), jnp.int32)
     carry = Carry(
         x.t0, lifted(setup, x), h, setup.controller.start(zero),
-        jnp.zeros(len(setup.methods), jnp.int32), count, zero, zero,
+        jnp.zeros(len(setup.methods), jnp.int32), count, zero, zero, none_yet(setup, zero),
     )  # fmt: skip
     if any(method.iterative for method in setup.methods):
         carry = carry._replace(iterations=count)
@@ -278,7 +267,7 @@ def attempt(
         # The vector field may jump at a stop: what was evaluated before it is of no use after it.
         fresh = method.init(setup.f, t, step.y, x.args)
         state_next = jax.tree.map(partial(jnp.where, last), fresh, step.state)
-    error_sum, stiffness_sum = heuristics(step, h)
+    error_sum, stiffness_sum, numbers = heuristics(setup, method, c.y, step, h, x.args)
     pick = partial(jnp.where, keep)
     iterations = c.iterations
     if iterations is not None and step.iterations is not None:
@@ -296,12 +285,16 @@ def attempt(
         accepted=c.accepted + keep,
         error=c.error + pick(error_sum, 0.0),
         stiffness=c.stiffness + pick(stiffness_sum, 0.0),
+        penalty=gather(setup, c.penalty, numbers, keep, c.t),
         iterations=iterations,
         mode=mode,
         streak=streak,
         mild=mild,
         signs=None if signs is None or c.signs is None else pick(signs, c.signs),
     )
+    if setup.progress is not None:
+        told = [lax.stop_gradient((t - x.t0) / (x.t1 - x.t0)) for t in (c.t, new.t)]
+        new = new._replace(t=new.t + report(setup.progress, *told))
     mark = None
     if index is not None or setup.watch is not None:
         # Index of the stop at which the step ends; the last is t1.
@@ -342,13 +335,14 @@ def handle(
     ends = jnp.asarray(watch.terminal)[found.which]
     keep = jnp.asarray(live)
     pick = partial(jnp.where, keep)
-    error_sum, stiffness_sum = heuristics(step, h)
+    error_sum, stiffness_sum, numbers = heuristics(setup, method, c.y, step, h, x.args)
     new = c._replace(
         t=pick(t, c.t),
         y=pick(z, c.y),
         accepted=c.accepted + keep,
         error=c.error + pick(error_sum, 0.0),
         stiffness=c.stiffness + pick(stiffness_sum, 0.0),
+        penalty=gather(setup, c.penalty, numbers, keep, c.t),
         mode=pick(jnp.where(ends, ENDED, kind), c.mode).astype(c.mode.dtype),
         signs=pick(signs, c.signs),
         which=pick(jnp.where(ends, found.which, -1), c.which).astype(c.which.dtype),

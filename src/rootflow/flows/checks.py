@@ -158,7 +158,7 @@ def stops(value: Any, dtype: Any) -> Array | None:
         raise InputError(
             f"stops must be a one-dimensional array of times; got shape {times.shape}."
         )
-    if concrete(times) and not bool(jnp.isfinite(times).all()):
+    if concrete(times) and not np.isfinite(times).all():
         raise InputError(f"stops must be finite times; got {value!r}.")
     return times if times.size else None
 
@@ -224,9 +224,11 @@ def tolerances(rtol: Any, atol: Any, y0: PyTree[Array], dtype: Any) -> Tolerance
         atol = ravel_pytree(jax.tree.map(lambda y: jnp.broadcast_to(atol, y.shape), y0))[0]
     for name, value in (("rtol", rtol), ("atol", atol)):
         array = jnp.asarray(value, dtype)
-        if concrete(array) and not bool((array >= 0).all() and jnp.isfinite(array).all()):
+        # NumPy: inside `jit` an operation of JAX would be traced, known as its operand may be.
+        if concrete(array) and not np.all((np.asarray(array) >= 0) & np.isfinite(array)):
             raise InputError(f"{name} must be finite and not negative; got {value!r}.")
     rtol, atol = jnp.asarray(rtol, dtype), jnp.asarray(atol, dtype)
-    if concrete(rtol) and concrete(atol) and not bool(((rtol > 0) | (atol > 0)).all()):
+    known = concrete(rtol) and concrete(atol)
+    if known and not np.all((np.asarray(rtol) > 0) | (np.asarray(atol) > 0)):
         raise InputError("rtol and atol are both zero: no step could be accepted. Raise one.")
     return Tolerances(rtol, atol)

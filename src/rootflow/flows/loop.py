@@ -17,11 +17,11 @@ from .attempt import (
     at_event,
     attempt,
     handle,
-    heuristics,
     lifted,
     running,
     start,
 )
+from .heuristics import heuristics, share, values_of
 from .interpolation import polynomial
 from .march import Phase, Record, Rows, march, record, run_phases
 from .problem import Inputs, Outcome, Setup
@@ -108,8 +108,8 @@ def _outcome(setup: Setup, c: Carry, consts: Consts, done: Record | None = None)
     result = _result(c, consts)
     t, y, rows = refuse(setup, result, (c.t, c.y, rows))
     return Outcome(
-        t, y, c.error, c.stiffness, c.attempts, c.accepted, c.iterations, result, c.which,
-        rows, last, kinds,
+        t, y, c.error, c.stiffness, c.penalty, c.attempts, c.accepted, c.iterations, result,
+        c.which, rows, last, kinds,
     )  # fmt: skip
 
 
@@ -231,24 +231,26 @@ def _replayed(
     index = jnp.arange(rows.t.size).reshape(rows.t.shape)
 
     def step(method, consts, z, row):
-        args, t0_moved, t1_moved, last, ts = consts
-        t, h, index = row
-        t = t + t0_moved
+        args, t0_moved, t1_moved, last, ts, penalty = consts
+        began, h, index = row
+        t = began + t0_moved
         h = h + jnp.where(index == last, t1_moved - t0_moved, 0.0)
         step = method.step(setup.f, t, z, h, args, method.init(setup.f, t, z, args))
-        add = heuristics(step, h)
+        *add, numbers = heuristics(setup, method, z, step, h, args)
+        add = (*add, share(setup, penalty, numbers, began, h))
         if ts is not None:
             add = (*add, passed_over(setup, method, t, h, z, step, args, ts, index == last))
         return step.y, add, z if rows.y is not None else None
 
-    totals = (done.error, done.stiffness)
+    totals = (done.error, done.stiffness, values_of(done.penalty))
     if ts is not None:
         assert saved is not None
         totals = (*totals, saved - at_start(setup, lax.stop_gradient(x), ts, 0.0))
     known = Replayed(recorded.carry.y, totals, rows.y, recorded.starts)
     replayed = _replay(
         setup, tuple(partial(step, method) for method in setup.methods), recorded,
-        lifted(setup, x), (rows.t, rows.h, index), (x.args, t0_moved, t1_moved, last, ts), known,
+        lifted(setup, x), (rows.t, rows.h, index),
+        (x.args, t0_moved, t1_moved, last, ts, done.penalty), known,
     )  # fmt: skip
     moved = None
     if rows.y is not None:
@@ -284,6 +286,14 @@ def passed_over(setup: Setup, method, t, h, z, step, args, ts, last) -> Array:
     passed = (h != 0) & (direction * ts > direction * t) & (direction * ts <= end)
     passed = lax.stop_gradient(passed)
 
+    if y.size > SMALL and "save" not in setup.f.parts:
+        # One product of matrices instead of a polynomial for each time.
+        part = jnp.where(passed, (ts - t) / size, 0.0)[:, None]
+        powers = jnp.cumprod(jnp.broadcast_to(part, (ts.size, len(coefficients))), axis=1)
+        weights = jnp.concatenate([passed[:, None].astype(part.dtype), powers], axis=1)
+        terms = jnp.concatenate([y[None], coefficients])
+        return jnp.matmul(weights, terms, precision=lax.Precision.HIGHEST)
+
     def at(t1):
         return observe(setup.f, t1, polynomial(y, coefficients, (t1 - t) / size), args)
 
@@ -305,8 +315,10 @@ def at_start(setup: Setup, x: Inputs, ts: Array, other: Any) -> Array:
 
 
 def _with_derivative(setup, x, done: Outcome, t, z, totals, rows, ts):
-    error, stiffness, *saved = totals
+    error, stiffness, penalty, *saved = totals
     out = done._replace(t=t, y=z, error=error, stiffness=stiffness, rows=rows)
+    if done.penalty is not None:
+        out = out._replace(penalty=done.penalty._replace(values=penalty))
     return out, saved[0] + at_start(setup, x, ts, 0.0) if saved else None
 
 
@@ -320,10 +332,10 @@ def _replayed_timed(setup: Setup, x: Inputs, done: Outcome, recorded: Record, ts
     index = jnp.arange(rows.t.size).reshape(rows.t.shape)
 
     def step(kind, consts, carry, row):
-        (z, shift), (args, ends_moved, last, ts) = carry, consts
-        t, h, mark, index = row
+        (z, shift), (args, ends_moved, last, ts, penalty) = carry, consts
+        began, h, mark, index = row
         method, event = setup.kinds[kind]
-        h0, t = h, t + shift
+        h0, t = h, began + shift
         if event:
             end, z_next, step, h = at_event(setup, method, t, z, h, jnp.maximum(mark, 0), args)
             shift_next = jnp.where(h0 == 0, shift, _moved(end))
@@ -333,14 +345,15 @@ def _replayed_timed(setup: Setup, x: Inputs, done: Outcome, recorded: Record, ts
             h = h + (shift_next - shift)
             step = method.step(setup.f, t, z, h, args, method.init(setup.f, t, z, args))
             z_next = step.y
-        add = heuristics(step, h)
+        *add, numbers = heuristics(setup, method, z, step, h, args)
+        add = (*add, share(setup, penalty, numbers, began, h0))
         if ts is not None:
             add = (*add, passed_over(setup, method, t, h, z, step, args, ts, index == last))
         out = (shift, h - h0, z) if rows.y is not None else None
         return (z_next, shift_next), add, out
 
     zeros = jnp.zeros_like(rows.t)
-    totals = (done.error, done.stiffness)
+    totals = (done.error, done.stiffness, values_of(done.penalty))
     if ts is not None:
         assert saved is not None
         totals = (*totals, saved - at_start(setup, lax.stop_gradient(x), ts, 0.0))
@@ -350,7 +363,7 @@ def _replayed_timed(setup: Setup, x: Inputs, done: Outcome, recorded: Record, ts
     replayed = _replay(
         setup, tuple(partial(step, kind) for kind in range(len(setup.kinds))), recorded,
         (lifted(setup, x), _moved(x.t0)), (rows.t, rows.h, rows.mark, index),
-        (x.args, _moved(ends), recorded.last, ts), known,
+        (x.args, _moved(ends), recorded.last, ts, done.penalty), known,
     )  # fmt: skip
     moved = None
     if rows.y is not None:

@@ -9,6 +9,7 @@ from . import checks
 from .adjoints import Adjoint, DiscreteAdjoint
 from .control import PIDController
 from .events import Event
+from .heuristics import StepPenalty
 from .methods import AutoSwitch, Method, Tsit5
 from .solution import Solution
 from .solve import Problem, solve
@@ -32,9 +33,11 @@ def solve_ode(
     event: Event | Sequence[Event] | None = None,
     max_events: int | None = None,
     adjoint: Adjoint = DiscreteAdjoint(),
+    penalty: PyTree[StepPenalty] | None = None,
     jac: Callable[[Any, Any, Any], Any] | None = None,
     jac_sparsity: Any = None,
     max_steps: int = 4096,
+    progress: Callable[[float], Any] | None = None,
     throw: bool = True,
 ) -> Solution:
     """Solves dy/dt = f(t, y, args), y(t0) = y0, from t0 to t1.
@@ -67,11 +70,16 @@ def solve_ode(
             state (both with exact derivatives) as the last ones saved.
         max_events: keep so many of the events, in `sol.events`.
         adjoint: how to differentiate.
+        penalty: a `rf.StepPenalty()`, or a pytree of them, of which `sol.heuristics.penalty` are
+            the values: add them to a loss for solutions that take fewer steps.
         jac: the Jacobian of f for implicit methods, `jac(t, y, args)`, of shape (n, n) for the n
             numbers of the flattened state. Default: forward-mode differentiation.
         jac_sparsity: where the Jacobian may be different from zero: (n, n), a NumPy array or a
             sparse matrix of SciPy. Columns that share no row are then found together.
         max_steps: the most steps to try.
+        progress: called on the host with the fraction of the span that is done, at most about a
+            hundred times (for a batch: of the member that is furthest behind); for example
+            `lambda done: print(f"{done:.0%}")`. A gradient with saved times solves twice.
         throw: raise if the solve fails; otherwise return what there is, with `sol.result` set.
 
     Returns:
@@ -84,7 +92,7 @@ def solve_ode(
     problem = Problem(
         f, y0, span, args, method=checks.method(method), saveat=saveat, save=save,
         rtol=rtol, atol=atol, dt=dt, dt0=dt0, controller=controller, stops=stops, event=event,
-        max_events=max_events, adjoint=adjoint, jac=jac, jac_sparsity=jac_sparsity,
-        max_steps=max_steps,
+        max_events=max_events, adjoint=adjoint, penalty=penalty, jac=jac, jac_sparsity=jac_sparsity,
+        max_steps=max_steps, progress=progress,
     )  # fmt: skip
     return solve(problem, throw)

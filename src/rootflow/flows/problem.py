@@ -1,11 +1,13 @@
 """What the loop is given and what it returns."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from jaxtyping import Array, Float, Int
 
 from .control import PIDController
 from .events import Watch
+from .heuristics import Gathered, StepPenalty
 from .march import Rows
 from .methods import Method
 from .system import Given, System
@@ -26,6 +28,8 @@ class Setup(NamedTuple):
     norm: int | None = None  # so many components of the state count for step control; None: all
     block: int = 32  # steps in a block; at the start of each the state is kept
     levels: tuple[tuple[int, int], ...] | None = None  # of checkpoints, see `replay_nested`
+    penalties: tuple[StepPenalty, ...] = ()  # those that are summed up on the way
+    progress: Callable[[float], Any] | None = None  # told how far the solve has got
 
     @property
     def kinds(self) -> tuple[tuple[Method, bool], ...]:
@@ -55,6 +59,7 @@ class Outcome(NamedTuple):
         y: the lifted state.
         error: sum over the accepted steps of |error| |h|.
         stiffness: sum over the accepted steps of stiffness |h|.
+        penalty: the penalties of the accepted steps; `None`: none was asked for.
         attempts: steps tried, by each method.
         accepted: steps accepted.
         iterations: evaluations of the vector field that iterative methods made.
@@ -69,6 +74,7 @@ class Outcome(NamedTuple):
     y: Float[Array, " m"]
     error: Float[Array, ""]
     stiffness: Float[Array, ""]
+    penalty: Gathered | None
     attempts: Int[Array, " methods"]
     accepted: Int[Array, ""]
     iterations: Int[Array, ""] | None

@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from .attempt import lifted
+from .heuristics import StepPenalty, numbers
 from .interpolation import Dense, Steps, polynomial
 from .methods import Method
 from .problem import Inputs, Outcome, Setup
@@ -60,6 +61,29 @@ def happened(setup: Setup, x: Inputs, out: Outcome, most: int) -> tuple[Array, .
         jnp.where(live, rows.mark[order], -1),
         jnp.sum(events),
     )
+
+
+def step_numbers(
+    setup: Setup, x: Inputs, out: Outcome, penalties: tuple[StepPenalty, ...]
+) -> Float[Array, "rows k"]:
+    """The penalties of each accepted step, in order; zero after the last."""
+    rows = out.rows
+    assert rows is not None and rows.y is not None
+    states = rows.y
+
+    def read(method, h, z, step):
+        return numbers(penalties, setup.methods, method, z, step, h, x.args)[None]
+
+    def at(row):
+        # Beyond the last step there is nothing to evaluate the vector field at: the start is.
+        live, h = rows.h[row] != 0, rows.h[row]
+        t, z = jnp.where(live, rows.t[row], x.t0), jnp.where(live, states[row], start)
+        return _again(setup, x.args, _kind(out, row), t, h, z, read)[0]
+
+    start = lifted(setup, x)
+    order = jnp.argsort(rows.h == 0, stable=True)
+    live = rows.h[order] != 0
+    return jnp.where(live[:, None], jax.vmap(at)(order), 0.0)[: setup.max_steps]
 
 
 def _end(method: Method, h, z, step) -> Float[Array, "1 n"]:

@@ -7,18 +7,24 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal as Constant
 from jax.flatten_util import ravel_pytree
 from jaxtyping import ArrayLike, PyTree
 
 from ..errors import InputError
 from . import checks
-from .adjoints import Adjoint, DiscreteAdjoint
+from .adjoints import Adjoint, BacksolveAdjoint, DiscreteAdjoint
 from .control import PIDController
 from .events import Event
 from .methods.reversible import ReversibleHeun
 from .methods.runge_kutta import Heun
-from .methods.sde import Calculus, EulerMaruyama, StochasticMethod, StratonovichHeun
+from .methods.sde import (
+    Calculus,
+    EulerMaruyama,
+    StochasticMethod,
+    StratonovichHeun,
+    reads_state,
+)
+from .methods.sde_langevin import Langevin
 from .methods.sde_reversible import StochasticReversibleHeun
 from .noise import BrownianMotion, Noise
 from .noise.base import known
@@ -76,8 +82,8 @@ def solve_sde(
         span: `(t0, t1)`, within the span of the noise.
         noise: the path, such as `rf.BrownianMotion(key, shape, t0, t1)`.
         args: passed to both functions.
-        method: `EulerMaruyama`, `Milstein`, `EulerHeun`, `Heun`, `SRA1`, `ShARK`, `SPaRK` or
-            `ReversibleHeun`.
+        method: `EulerMaruyama`, `Milstein`, `EulerHeun`, `Heun`, `SRA1`, `ShARK`, `SPaRK`,
+            `ReversibleHeun`, or for a drift that is a `Langevin` `BAOAB` or `ALIGN`.
         calculus: in which sense the equation is understood, `"ito"` or `"stratonovich"`; a method
             for the other is refused, unless the noise is additive. `None`: that of the method.
         dt: a fixed step size (positive); the last step is cut to end at t1.
@@ -102,7 +108,7 @@ def solve_sde(
         InputError: arguments that do not fit together: shapes, span, calculus, step.
         SolveError: the solve failed (outside `jit`; inside, a runtime error of Equinox).
     """
-    method = _method(method)
+    method = stochastic_method(method)
     if calculus not in (None, "ito", "stratonovich"):
         raise InputError(f'calculus must be "ito", "stratonovich" or None; got {calculus!r}.')
     if not callable(drift):
@@ -135,16 +141,28 @@ def solve_sde(
             f"{type(method).__name__}() needs the space-time Levy area of the path: make it with "
             "rf.BrownianMotion(..., levy_area=True), or use another method."
         )
+    if (
+        isinstance(adjoint, BacksolveAdjoint)
+        and isinstance(noise, BrownianMotion)
+        and noise.steps is not None
+        and saveat is not None
+    ):
+        raise InputError(
+            "rf.BacksolveAdjoint() with saveat starts from the saved times, between which a path "
+            f"with steps={noise.steps} has no increments: make the path without steps."
+        )
     whole_steps = dt is not None and stops is None and event is None
     if isinstance(noise, BrownianMotion) and whole_steps and known(*ends, dt):
         start, end, size = (float(np.asarray(x)) for x in (*ends, dt))
         if size > 0 and (abs(end - start) / size).is_integer():
-            noise = noise.for_steps(start, size)
+            # A backward solve may start at a saved time, within a step.
+            noise = noise.for_steps(start, size, not isinstance(adjoint, BacksolveAdjoint))
     problem = Problem(
         drift, y0, span, args, method=method, diffusion=_Flat(diffusion, noise.size, general),
         noise=jax.tree.map(jnp.asarray, noise), dt=dt, dt0=dt0, rtol=rtol, atol=atol,
         saveat=saveat, save=save, controller=controller, stops=stops, event=event,
         max_events=max_events, adjoint=adjoint, max_steps=max_steps,
+        add_parts=drift.add_parts if isinstance(drift, Langevin) else None,
     )  # fmt: skip
     return solve(problem, throw)
 
@@ -181,7 +199,8 @@ def _no_events(event: Any) -> None:
         )
 
 
-def _method(method: Any) -> StochasticMethod:
+def stochastic_method(method: Any) -> StochasticMethod:
+    """The method as one for stochastic equations: `rf.Heun()` is one in this sense too."""
     if isinstance(method, StochasticMethod):
         return method
     if isinstance(method, ReversibleHeun):
@@ -243,33 +262,19 @@ def _kind(diffusion, y0, t0, args, noise: Noise, method: StochasticMethod) -> bo
             f"shape {shape}. It must return what y0 looks like for scalar noise (shape ()) and "
             "diagonal noise (the shape of y0), or the same with the axes of the noise appended."
         )
-    if method.diagonal and noise.size > 1:
+    if method.general_areas and noise.size > 1 and not noise.areas:
         raise InputError(
-            f"{type(method).__name__}() is for scalar or diagonal noise; the diffusion returned "
-            f"{describe(value)} for noise of shape {shape}. Use rf.EulerMaruyama(), "
-            "rf.EulerHeun() or rf.Heun()."
+            f"{type(method).__name__}() needs the space-time Levy area of the path for general "
+            f"noise, of shape {shape} here: make it with rf.BrownianMotion(..., levy_area=True), "
+            "or use rf.EulerMaruyama(), rf.EulerHeun() or rf.Heun()."
         )
     return True
-
-
-def _reads_state(diffusion, y0, t0, args) -> bool:
-    """Whether the diffusion depends on the state, as far as its program shows."""
-    jaxpr = jax.make_jaxpr(lambda y: diffusion(t0, y, args))(y0).jaxpr
-    reached = set(jaxpr.invars)
-
-    def depends(variables):
-        return any(not isinstance(v, Constant) and v in reached for v in variables)
-
-    for equation in jaxpr.eqns:
-        if depends(equation.invars):
-            reached.update(equation.outvars)
-    return depends(jaxpr.outvars)
 
 
 def _check_calculus(diffusion, y0, t0, args, method: StochasticMethod, calculus) -> None:
     name = type(method).__name__.removeprefix("Stratonovich").removeprefix("Stochastic")
     mismatch = None not in (calculus, method.calculus) and calculus != method.calculus
-    if not (method.additive or mismatch) or not _reads_state(diffusion, y0, t0, args):
+    if not (method.additive or mismatch) or not reads_state(diffusion, y0, t0, args):
         return
     if method.additive:
         raise InputError(
@@ -292,7 +297,7 @@ def _fractional_calculus(diffusion, y0, span, args, method, calculus):
     y0 = checks.state(y0)
     t0, _ = checks.span(span, checks.real_dtype(y0))
     args = jax.tree.map(checks.as_array, args)
-    if _reads_state(diffusion, y0, t0, args):
+    if reads_state(diffusion, y0, t0, args):
         raise InputError(
             "An equation with fractional noise and a diffusion that depends on the state is "
             "understood in the Stratonovich sense: use rf.EulerHeun(), rf.Heun() or "

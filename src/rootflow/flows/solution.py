@@ -104,6 +104,8 @@ class Heuristics(NamedTuple):
     Attributes:
         error: sum over the steps of |h| times the Euclidean norm of the local error estimate.
         stiffness: sum over the steps of |h| times the stiffness estimate.
+        penalty: what `penalty=` asked for, in the same structure: scalars, or for `reduce=None`
+            arrays (max_steps,). `None` if it was not given.
 
     Source: Pal, Ma, Shah and Rackauckas, "Opening the Blackbox: Accelerating Neural Differential
     Equations by Regularizing Internal Solver Heuristics" (2021), equations for R_E and R_S.
@@ -111,6 +113,7 @@ class Heuristics(NamedTuple):
 
     error: Float[Array, ""]
     stiffness: Float[Array, ""]
+    penalty: Any = None
 
 
 class Solution(eqx.Module):

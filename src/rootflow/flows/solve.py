@@ -16,11 +16,17 @@ from . import checks, loop
 from .adjoints import Adjoint, DiscreteAdjoint
 from .control import PIDController
 from .events import Event, Watch
+from .heuristics import StepPenalty, reduced, require_estimates, split
 from .methods import AutoSwitch, Method
+from .methods.explicit import ExplicitRungeKutta
+from .methods.remembered import Remembered
 from .problem import Inputs, Outcome, Setup
-from .saving import accepted, dense_output, happened
+from .saving import accepted, dense_output, happened, step_numbers
 from .solution import MESSAGES, Happened, Heuristics, Result, Solution, Stats
 from .system import Pattern, System, Tolerances, build
+
+#: The most numbers for which the state of every step is kept (8 MB in float64).
+_NUMBERS = 1 << 20
 
 
 class Problem(eqx.Module):
@@ -51,6 +57,8 @@ class Problem(eqx.Module):
     max_events: int | None = eqx.field(static=True)
     consistent: Callable | None = eqx.field(static=True)
     add_parts: Callable | None
+    penalty: PyTree[StepPenalty]
+    progress: Callable | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -79,6 +87,8 @@ class Problem(eqx.Module):
         diffusion: Any = None,
         noise: Any = None,
         add_parts: Callable | None = None,
+        penalty: Any = None,
+        progress: Any = None,
     ):
         if not callable(f):
             raise InputError(f"The vector field must be a function f(t, y, args); got {f!r}.")
@@ -108,6 +118,9 @@ class Problem(eqx.Module):
         self.diffusion = checks.function("The diffusion", "diffusion(t, y, args)", diffusion)
         self.noise = noise
         self.add_parts = add_parts
+        split(penalty)
+        self.penalty = penalty
+        self.progress = checks.function("progress", "progress(fraction)", progress)
         checks.needs_step(self.method, self.fixed)
 
     def build(self, y0: PyTree[Array]) -> tuple[System, Any]:
@@ -148,17 +161,19 @@ class Problem(eqx.Module):
                 tuple(event.terminal for event in self.events),
                 tuple(event.jump is not None for event in self.events),
             )
-        keeps = isinstance(self.saveat, str) or self.max_events is not None
+        penalties, structure = split(self.penalty)
+        of_steps = tuple(p for p in penalties if p.reduce is None)
+        keeps = isinstance(self.saveat, str) or self.max_events is not None or bool(of_steps)
         setup = Setup(
             f, methods, self.controller, watch, self.fixed, self.given, self.max_steps, throw,
-            keeps,
+            keeps, penalties=tuple(p for p in penalties if p.reduce is not None),
+            progress=self.progress,
         )  # fmt: skip
         x = Inputs(y0, self.t0, self.t1, args, self.stops, self.h)
         if not loop.small(setup, x):
-            # A step costs more than what is kept of it: short blocks, so that few idle steps are
-            # gone through again at the end of the last.
-            setup = setup._replace(block=8)
+            setup = self._expensive(setup, x)
         self.adjoint.check(setup, x)
+        require_estimates(penalties, f, methods, x.t0, x.y0, args)
         times = None if isinstance(self.saveat, str) or keeps else self.saveat
         out, saved = self.adjoint.solve(setup, x, times)
         if self.consistent is not None:
@@ -169,9 +184,25 @@ class Problem(eqx.Module):
             at, states, which, count = happened(setup, x, out, self.max_events)
             events = Happened(at, jax.vmap(unravel)(states), which, count)
         heuristics = Heuristics(out.error, out.stiffness)
+        if penalties:
+            traces = step_numbers(setup, x, out, of_steps) if of_steps else None
+            values = reduced(penalties, out, traces)
+            heuristics = heuristics._replace(penalty=jax.tree.unflatten(structure, values))
         return Solution(
             ts, ys, _stats(setup, out), heuristics, out.result, dense, out.which, events
         )
+
+    def _expensive(self, setup: Setup, x: Inputs) -> Setup:
+        """For a step that costs more than what is kept of it: keep more, and repeat less."""
+        numbers = 2 * x.y0.size * setup.max_steps
+        if type(self.adjoint) is not DiscreteAdjoint or numbers > _NUMBERS:
+            # Short blocks: few idle steps are gone through again at the end of the last.
+            return setup._replace(block=8)
+        method = setup.methods[0]
+        alone = len(setup.methods) == 1 and setup.watch is None
+        if alone and not setup.rows and x.stops is None and isinstance(method, ExplicitRungeKutta):
+            setup = setup._replace(methods=(Remembered(method),))
+        return setup._replace(block=1)
 
     def _saved(self, setup, x, out: Outcome, saved, unravel):
         project = setup.methods[0].project

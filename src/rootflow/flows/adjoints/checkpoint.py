@@ -42,8 +42,8 @@ class CheckpointAdjoint(Adjoint):
         if setup.rows:
             raise InputError(
                 "rf.CheckpointAdjoint() does not keep the steps, which saveat='steps', "
-                "saveat='dense' and max_events need: use rf.DiscreteAdjoint(), or save at given "
-                "times."
+                "saveat='dense', max_events and reduce=None need: use rf.DiscreteAdjoint(), or "
+                "save at given times."
             )
         levels(loop.room_of(setup), setup.block, self.checkpoints)
 

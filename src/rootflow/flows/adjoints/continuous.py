@@ -21,6 +21,11 @@ from .. import loop
 from ..events import values
 from ..interpolation import polynomial
 from ..methods import AutoSwitch, Method
+from ..methods.reversible import ReversibleHeun
+from ..methods.runge_kutta import Heun
+from ..methods.sde import Milstein, StochasticMethod, StratonovichHeun, reads_state, times
+from ..methods.sde_langevin import LangevinMethod
+from ..methods.sde_reversible import StochasticReversibleHeun
 from ..problem import Inputs, Outcome, Setup
 from ..saving import interpolants, observe, steps_of
 from ..solution import Result
@@ -32,6 +37,10 @@ _HEURISTICS = (
     "equation has no derivative for them: use adjoint=rf.DiscreteAdjoint() or "
     "rf.CheckpointAdjoint()"
 )
+
+
+#: Methods in whose place a stochastic equation is solved backwards by Heun's.
+_OTHERS = (StochasticReversibleHeun, LangevinMethod, Heun, ReversibleHeun)
 
 
 class ContinuousAdjoint(Adjoint):
@@ -50,11 +59,17 @@ class ContinuousAdjoint(Adjoint):
 
     def check(self, setup, x):
         name = type(self).__name__
+        if setup.penalties:
+            raise InputError(
+                f"rf.{name}() cannot differentiate penalty=, which exists only in the "
+                "discretisation: use rf.DiscreteAdjoint() or rf.CheckpointAdjoint(), or penalise "
+                "one step with rf.local_penalty, which goes with every adjoint."
+            )
         if setup.rows:
             raise InputError(
                 f"rf.{name}() does not differentiate the steps, which saveat='steps', "
-                "saveat='dense' and max_events need: use rf.DiscreteAdjoint(), or save at given "
-                "times."
+                "saveat='dense', max_events and reduce=None need: use rf.DiscreteAdjoint(), or "
+                "save at given times."
             )
         if jnp.iscomplexobj(x.y0):
             raise InputError(f"rf.{name}() is for real states: use rf.DiscreteAdjoint().")
@@ -68,10 +83,18 @@ class ContinuousAdjoint(Adjoint):
                 "rf.DiscreteAdjoint() or rf.CheckpointAdjoint()."
             )
         if "diffusion" in setup.f.parts:
-            raise InputError(
-                f"rf.{name}() is for equations without noise: use rf.DiscreteAdjoint() or "
-                "rf.CheckpointAdjoint()."
-            )
+            self.check_noise(setup, x)
+
+    def check_noise(self, setup: Setup, x: Inputs) -> None:
+        """Raises `InputError` where the equation is stochastic and this is not for it."""
+        raise InputError(
+            f"rf.{type(self).__name__}() is for equations without noise: use "
+            "rf.DiscreteAdjoint(), rf.CheckpointAdjoint() or rf.BacksolveAdjoint()."
+        )
+
+    def diffusion(self, f: System, n: int, restore: Any) -> Any:
+        """The diffusion of the adjoint equation, for equations that have one."""
+        raise NotImplementedError
 
     def solve(self, setup, x, ts):
         arrays, static = eqx.partition((x, ts), eqx.is_array)
@@ -178,8 +201,14 @@ class ContinuousAdjoint(Adjoint):
             methods = setup.methods
         else:
             methods = (names.explicit, names.stiff) if isinstance(names, AutoSwitch) else (names,)
-        aug = System(self.field(setup.f, n, restore), 0)
-        given = Given({}, (x.args, flat, memory), x.args.tolerances)
+        parts: dict[str, Any] = {}
+        if "diffusion" in setup.f.parts:
+            parts["diffusion"] = self.diffusion(setup.f, n, restore)
+            if isinstance(methods[0], _OTHERS):
+                # The adjoint equation has not the structure that they make use of.
+                methods = (StratonovichHeun(),)
+        aug = System(self.field(setup.f, n, restore), 0, parts)
+        given = Given({}, (x.args, flat, memory), x.args.tolerances, noise=x.args.noise)
         # Components of y and a have the tolerances of y; the integral that of its own size.
         rtol, atol = x.args.tolerances
         copies = self.begin(rows[0]).size // n + 1
@@ -288,6 +317,10 @@ class BacksolveAdjoint(ContinuousAdjoint):
     prefer `CheckpointAdjoint` or `ReversibleAdjoint`, which are exact. At saved times (`saveat`) it
     starts afresh from the state that was saved. Reverse mode only, of first order.
 
+    Stochastic equations are solved backwards on the same path, in the sense of Stratonovich (the
+    noise may be additive, then the sense does not matter); the derivative in the ends of the span
+    is that of the drift alone.
+
     Source: Chen, Rubanova, Bettencourt & Duvenaud, "Neural ordinary differential equations",
     NeurIPS 2018, Algorithm 1.
     """
@@ -302,6 +335,44 @@ class BacksolveAdjoint(ContinuousAdjoint):
             slope, pull = jax.vjp(lambda y, flat: f(t, y, restore(args, flat)), y, flat)
             y_bar, g_bar = pull(-a)
             return jnp.concatenate([slope, y_bar, g_bar])
+
+        return aug
+
+    def check_noise(self, setup, x):
+        method = setup.methods[0] if self.method is None else self.method
+        g = setup.f.parts["diffusion"]
+        fit = isinstance(method, StochasticMethod) and not isinstance(method, Milstein)
+        if not (fit or isinstance(method, _OTHERS)):
+            raise InputError(
+                "rf.BacksolveAdjoint() solves a stochastic equation backwards with one of the "
+                f"methods EulerHeun, Heun and SPaRK; got {type(method).__name__}: pass "
+                "rf.BacksolveAdjoint(method=rf.Heun()), or use rf.DiscreteAdjoint()."
+            )
+        forward = setup.methods[0]
+        ito = "ito" in (getattr(forward, "calculus", None), getattr(method, "calculus", None))
+        if ito and reads_state(g, x.y0, x.t0, x.args):
+            raise InputError(
+                "rf.BacksolveAdjoint() follows the chain rule, which equations of Ito with a "
+                "diffusion that depends on the state do not have (method "
+                f"{type(forward).__name__}): solve the equation in the sense of Stratonovich, with "
+                "rf.EulerHeun(), rf.Heun() or rf.SPaRK(), or use rf.DiscreteAdjoint()."
+            )
+
+    def diffusion(self, f, n, restore):
+        g = f.parts["diffusion"]
+
+        def aug(t, state, given):
+            args, flat, _ = given.arrays
+            y, a = state[:n], state[n : 2 * n]
+
+            def apply(w):
+                """The diffusion of (y, a, dL/dargs) times an increment, without a matrix."""
+                moved = lambda y, flat: times(g(t, y, restore(args, flat)), w)
+                slope, pull = jax.vjp(moved, y, flat)
+                y_bar, g_bar = pull(-a)
+                return jnp.concatenate([slope, y_bar, g_bar])
+
+            return apply
 
         return aug
 

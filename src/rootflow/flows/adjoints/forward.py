@@ -17,8 +17,8 @@ class ForwardAdjoint(Adjoint):
     def check(self, setup, x):
         if setup.rows:
             raise InputError(
-                "rf.ForwardAdjoint() keeps no steps, which saveat='steps', saveat='dense' and "
-                "max_events need: use rf.DiscreteAdjoint(), or save at given times."
+                "rf.ForwardAdjoint() keeps no steps, which saveat='steps', saveat='dense', "
+                "max_events and reduce=None need: use rf.DiscreteAdjoint(), or save at given times."
             )
 
     def solve(self, setup, x, ts):

@@ -9,7 +9,8 @@ from jax.custom_derivatives import SymbolicZero
 from ...errors import DerivativeError, InputError
 from ...roots.checks import raise_if
 from .. import loop
-from ..attempt import heuristics, lifted
+from ..attempt import lifted
+from ..heuristics import heuristics, share, values_of
 from ..march import row_at
 from ..solution import Result
 from .base import Adjoint
@@ -43,8 +44,8 @@ class ReversibleAdjoint(Adjoint):
         if setup.rows:
             raise InputError(
                 "rf.ReversibleAdjoint() does not keep the states, which saveat='steps', "
-                "saveat='dense' and max_events need: use rf.DiscreteAdjoint(), or save at given "
-                "times."
+                "saveat='dense', max_events and reduce=None need: use rf.DiscreteAdjoint(), or "
+                "save at given times."
             )
         for method in setup.methods:
             if not method.exact_inverse:
@@ -94,21 +95,22 @@ class ReversibleAdjoint(Adjoint):
         of, rest = eqx.partition((x.args, x.t0, x.t1, ts), eqx.is_inexact_array)
         reached = out.result == Result.success
 
-        def step(z, t, h, is_last, of):
+        def step(z, began, h, is_last, of):
             """One step, as a function of the state and of what has a derivative."""
             args, t0, t1, ts = eqx.combine(of, rest)
             t0_moved, t1_moved = t0 - lax.stop_gradient(t0), t1 - lax.stop_gradient(t1)
-            t = t + t0_moved
+            t = began + t0_moved
             h = h + jnp.where(is_last & reached, t1_moved - t0_moved, 0.0)
             step = method.step(f, t, z, h, args, method.init(f, t, z, args))
-            add = heuristics(step, h)
+            *add, numbers = heuristics(setup, method, z, step, h, args)
+            add = (*add, share(setup, out.penalty, numbers, began, h))
             if ts is not None:
                 # The time of a step's end is known exactly for the last only.
                 ended = is_last & reached
                 add = (*add, loop.passed_over(setup, method, t, h, z, step, args, ts, ended))
             return step.y, add
 
-        add_bar = (out_bar.error, out_bar.stiffness)
+        add_bar = (out_bar.error, out_bar.stiffness, values_of(out_bar.penalty))
         if ts is not None:
             add_bar = (*add_bar, saved_bar)
 

@@ -20,6 +20,11 @@ class ImplicitAdjoint(Adjoint):
                 "rf.ImplicitAdjoint() is about the state at the end: leave saveat and max_events "
                 "out."
             )
+        if setup.penalties:
+            raise InputError(
+                "rf.ImplicitAdjoint() does not differentiate the steps, which penalty= is made "
+                "of: use rf.DiscreteAdjoint()."
+            )
 
     def solve(self, setup, x, ts):
         if ts is not None:

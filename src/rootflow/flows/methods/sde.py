@@ -9,6 +9,9 @@ from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Literal as Constant
 from jaxtyping import Array, Float
 
 from ...errors import InputError
@@ -18,8 +21,10 @@ from .base import Method, Step
 Calculus = Literal["ito", "stratonovich"]
 
 
-def times(g: Array, w: Float[Array, " m"]) -> Float[Array, " n"]:
-    """The diffusion times what the noise does."""
+def times(g: Any, w: Float[Array, " m"]) -> Float[Array, " n"]:
+    """The diffusion, an array or a function that applies it, times what the noise does."""
+    if not hasattr(g, "dtype"):
+        return g(w)
     w = w.astype(g.dtype)
     return g * w if g.ndim == 1 else g @ w
 
@@ -32,13 +37,13 @@ class StochasticMethod(Method):
             which there is no difference.
         additive: whether the diffusion must not depend on the state.
         areas: whether steps need the space-time Levy area.
-        diagonal: whether the noise must be scalar or diagonal.
+        general_areas: whether they do where the noise is general.
     """
 
     calculus: ClassVar[Calculus | None]
     additive: ClassVar[bool] = False
     areas: ClassVar[bool] = False
-    diagonal: ClassVar[bool] = False
+    general_areas: ClassVar[bool] = False
     start: ClassVar[int] = 0
     stability: ClassVar[float] = 0.0
 
@@ -55,6 +60,20 @@ class StochasticMethod(Method):
     def coefficients(self, h, z, step):
         # Between its steps a solution is as rough as the noise: what is known there is the line.
         return (self.project(step.y) - self.project(z))[None]
+
+
+def reads_state(diffusion: Any, y0: Any, t0: Any, args: Any) -> bool:
+    """Whether the diffusion depends on the state, as far as its program shows."""
+    jaxpr = jax.make_jaxpr(lambda y: diffusion(t0, y, args))(y0).jaxpr
+    reached = set(jaxpr.invars)
+
+    def depends(variables):
+        return any(not isinstance(v, Constant) and v in reached for v in variables)
+
+    for equation in jaxpr.eqns:
+        if depends(equation.invars):
+            reached.update(equation.outvars)
+    return depends(jaxpr.outvars)
 
 
 class EulerMaruyama(StochasticMethod):
@@ -124,42 +143,88 @@ class StratonovichHeun(StochasticMethod):
         return Step(z + 0.5 * (first + second), 0.5 * (second - first), state, None)
 
 
+def levy_area(noise: Any, t: Array, h: Array, increment: Any, rule: str) -> Float[Array, "m m"]:
+    """The areas between the components of the path over a step, half of int (Wi dWj - Wj dWi).
+
+    What increment and space-time areas say of them, and a random rest of the right variance that
+    belongs to the start of the step: h**2 / 12 ("davie"), or that given the space-time areas,
+    h**2 / 20 + h (Hi**2 + Hj**2) / 5 ("foster").
+
+    Source: A. Davie, "KMT theory applied to approximations of SDE" (2014); J. Foster, "Numerical
+    approximations for stochastic differential equations" (thesis, 2020), Section 7.
+    """
+    w, H = increment.w, increment.area
+    m = w.size
+    known = jnp.outer(H, w)
+    size = jnp.abs(h)
+    square = H**2
+    if rule == "foster":
+        variance = size**2 / 20 + size / 5 * (square[:, None] + square)
+    else:
+        variance = jnp.broadcast_to(size**2 / 12, (m, m))
+    i, j = np.triu_indices(m, 1)
+    rest = jnp.zeros((m, m), w.dtype).at[i, j].set(noise.rest(t, h, i.size))
+    rest = jnp.sqrt(variance) * (rest - rest.T)
+    # Backwards in time the same loop encloses the area the other way round.
+    return known - known.T + jnp.sign(h) * rest
+
+
 class Milstein(StochasticMethod):
-    """Milstein's method, for scalar or diagonal noise; needs `dt`.
+    """Milstein's method; needs `dt`.
 
     y' = y + f h + g W + g' g (W**2 - h) / 2 for an Ito equation, without the h for a Stratonovich
     one. Strong and weak order 1. Diagonal noise is understood as one whose component i depends on
     component i of the state alone. The derivative g' g is taken by forward-mode differentiation.
 
+    For general noise the iterated integrals contain the areas between the components of the path,
+    which are drawn given the increments and the space-time areas: the path needs `levy_area=True`
+    (or `steps=`). Noise that commutes does not feel them. Where it does not, the solution has the
+    law of one within order 1, but it is not within order 1 of the solution on this very path, which
+    increments and space-time areas do not determine.
+
     Source: Kloeden & Platen, Numerical Solution of Stochastic Differential Equations (1992).
 
     Attributes:
         calculus: `"ito"` or `"stratonovich"`, the sense of the equation.
+        area: how the areas of general noise are drawn, `"foster"` or `"davie"` (`levy_area`).
     """
 
     calculus: Calculus = eqx.field(static=True, default="ito")  # pyright: ignore
+    area: Literal["foster", "davie"] = eqx.field(static=True, default="foster")
     order: ClassVar[int] = 1
     error_order: ClassVar[int] = 1
     evaluations: ClassVar[int] = 1
     adaptive: ClassVar[bool] = False
-    diagonal: ClassVar[bool] = True
+    general_areas: ClassVar[bool] = True
 
     def __check_init__(self):
         if self.calculus not in ("ito", "stratonovich"):
             raise InputError(f'calculus must be "ito" or "stratonovich"; got {self.calculus!r}.')
+        if self.area not in ("foster", "davie"):
+            raise InputError(f'area must be "foster" or "davie"; got {self.area!r}.')
 
     def step(self, f, t, z, h, args, state):
         noise, state = args.noise.advance(t, h, state)
+        ito = self.calculus == "ito"
 
         def diffusion(z):
             g = f.parts["diffusion"](t, z, args)
-            return g if g.ndim == 1 else g[:, 0]
+            return g[:, 0] if g.ndim == 2 and g.shape[1] == 1 else g
 
         g = diffusion(z)
-        _, bend = jax.jvp(diffusion, (z,), (g,))
         w = noise.w.astype(g.dtype)
-        square = w**2 - h if self.calculus == "ito" else w**2
-        return Step(z + h * f(t, z, args) + g * w + 0.5 * bend * square, None, state, None)
+        if g.ndim == 1:
+            _, bend = jax.jvp(diffusion, (z,), (g,))
+            bent = 0.5 * bend * (w**2 - h if ito else w**2)
+        else:
+            iterated = levy_area(args.noise, t, h, noise, self.area).astype(g.dtype)
+            iterated = iterated + 0.5 * jnp.outer(w, w)
+            if ito:
+                iterated = iterated - 0.5 * h * jnp.eye(w.size, dtype=g.dtype)
+            # Along column j of g: how all columns change.
+            along = lambda column: jax.jvp(diffusion, (z,), (column,))[1]
+            bent = jnp.einsum("jik,jk->i", jax.vmap(along, 1)(g), iterated)
+        return Step(z + h * f(t, z, args) + times(g, w) + bent, None, state, None)
 
 
 class _Additive(StochasticMethod):

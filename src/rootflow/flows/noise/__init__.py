@@ -3,6 +3,13 @@
 from .base import Increment, Noise
 from .brownian import BrownianMotion
 from .fractional import FractionalBrownianMotion
-from .markov import MarkovFractional
+from .markov import MarkovFractional, MarkovLaw
 
-__all__ = ["BrownianMotion", "FractionalBrownianMotion", "Increment", "MarkovFractional", "Noise"]
+__all__ = [
+    "BrownianMotion",
+    "FractionalBrownianMotion",
+    "Increment",
+    "MarkovFractional",
+    "MarkovLaw",
+    "Noise",
+]

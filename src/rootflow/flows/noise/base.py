@@ -50,6 +50,12 @@ class Noise(eqx.Module):
     def advance(self, t: Array, h: Array, state: Any) -> tuple[Increment, Any]:
         """The increment over (t, t + h), `h` of either sign, and what the next one needs."""
 
+    def rest(self, t: Array, h: Array, count: int) -> Float[Array, " count"]:
+        """Standard normal numbers that belong to the interval (t, t + h) and to nothing else."""
+        raise InputError(
+            f"{type(self).__name__} has no areas between its components: use a BrownianMotion."
+        )
+
 
 def checked_shape(shape: Any) -> tuple[int, ...]:
     """The shape of a path, as a tuple."""

@@ -65,6 +65,7 @@ class BrownianMotion(Noise):
     levy_area: bool = eqx.field(static=True)
     steps: int | None = eqx.field(static=True)
     depth: int = eqx.field(static=True)
+    whole: bool = eqx.field(static=True)  # steps are the last cells, and nothing else is asked for
 
     def __init__(
         self,
@@ -84,7 +85,7 @@ class BrownianMotion(Noise):
         if dtype not in (jnp.float32, jnp.float64):
             raise InputError(f"dtype must be float32 or float64; got {dtype}.")
         self.t0, self.t1 = checked_span(t0, t1, dtype)
-        self.levy_area = bool(levy_area)
+        self.levy_area, self.whole = bool(levy_area), False
         deepest = 20 if dtype == jnp.float32 else 31
         self.depth = _whole("depth", depth, deepest, dtype)
         self.steps = None if steps is None else _whole("steps", steps, 2**31, dtype)
@@ -128,10 +129,11 @@ class BrownianMotion(Noise):
         s, t = within(s, self.t0, self.t1), within(t, self.t0, self.t1)
         return _area(self, s, t).reshape(self.shape)
 
-    def for_steps(self, start: float, size: float) -> "BrownianMotion":
+    def for_steps(self, start: float, size: float, only_steps: bool = False) -> "BrownianMotion":
         """The same path for a solve that asks at `start`, `start + size`, ... and nowhere else.
 
-        Where these are cell boundaries of some level, nothing below that level is looked at.
+        Where these are cell boundaries of some level, nothing below that level is looked at. With
+        `only_steps` the intervals between them are all that is asked for, in either direction.
         """
         if self.steps is not None or not known(self.t0, self.t1):
             return self
@@ -143,6 +145,8 @@ class BrownianMotion(Noise):
                 for each in dataclasses.fields(self):
                     object.__setattr__(coarse, each.name, getattr(self, each.name))
                 object.__setattr__(coarse, "depth", max(level, 1))
+                one_cell = level > 0 and abs(places[1]) == 1
+                object.__setattr__(coarse, "whole", bool(only_steps and one_cell))
                 return coarse
         return self
 
@@ -156,9 +160,21 @@ class BrownianMotion(Noise):
         if self.steps is not None:
             return self._cell(t, h), None
         if self.levy_area:
-            return self._between(t, t + h), None
+            return self._last_cell(t, h) if self.whole else self._between(t, t + h), None
         end = self._value(t + h)
         return Increment(end - state), end
+
+    def rest(self, t: Array, h: Array, count: int) -> Float[Array, " count"]:
+        first = jnp.minimum(t, t + h)
+        if self.steps is None:
+            cell, _ = self._position(first)
+        else:
+            size = self._span / self.steps
+            cell = jnp.round((lax.stop_gradient(first) - self.t0) / size).astype(jnp.uint32)
+        # Another key: the numbers of the path itself are not used again.
+        key = self.data ^ np.array([0x9E3779B9, 0x7F4A7C15], np.uint32)
+        lanes = jnp.arange(count, dtype=jnp.uint32)
+        return normals(key, cell, lanes, self.dtype)[0]
 
     # The tree.
 
@@ -256,6 +272,27 @@ class BrownianMotion(Noise):
         w = root_span * piece.w
         return Increment(jnp.where(backwards, -w, w), root_span * piece.area)
 
+    def _last_cell(self, t: Array, h: Array) -> Increment:
+        """W and its area over one of the last cells: as `_between`, with one way down the tree."""
+        first = lax.stop_gradient(jnp.minimum(t, t + h)).astype(self.dtype)
+        size = self._span * 2.0**-self.depth
+        x = jnp.round((first - lax.stop_gradient(self.t0)) / size)
+        cell = jnp.clip(x, 0, 2.0**self.depth - 1).astype(jnp.uint32)
+        level = np.arange(self.depth, dtype=np.uint32)
+        above = np.uint32(self.depth) - level
+        node = (np.uint32(1) << level) | (cell >> above)
+        to_right = ((cell >> (above - np.uint32(1))) & np.uint32(1)).astype(bool)
+        # All numbers at once, that of the whole span (node 0) first.
+        node = jnp.concatenate([jnp.zeros(1, jnp.uint32), node])
+        a, b = normals(self.data, node[:, None], self._lanes, self.dtype)
+        piece = _Piece(jnp.ones(1, self.dtype), a[0], b[0] * math.sqrt(1 / 12))
+        for i in range(self.depth):
+            left, right = _halves(piece, a[i + 1], b[i + 1])
+            piece = _pick(to_right[i], right, left)
+        sign = jnp.where(jnp.abs(h) > 0.5 * size, jnp.sign(h), 0.0)  # see `_cell`
+        root = jnp.sqrt(self._span)
+        return Increment(sign * root * piece.w, jnp.abs(sign) * root * piece.area)
+
     # A path of so many equal steps.
 
     def _draw(self, i: UInt32[Array, "..."]) -> Increment:
@@ -271,8 +308,9 @@ class BrownianMotion(Noise):
         drawn = self._draw(i)
         root = jnp.sqrt(size)
         assert drawn.area is not None
-        # A step of no length moves nothing.
-        return Increment(jnp.sign(h) * root * drawn.w, jnp.abs(jnp.sign(h)) * root * drawn.area)
+        # A step of no length moves nothing; nor does what rounding has left over before the end.
+        sign = jnp.where(jnp.abs(h) > 0.5 * size, jnp.sign(h), 0.0)
+        return Increment(sign * root * drawn.w, jnp.abs(sign) * root * drawn.area)
 
     def _sum(self, t: Array) -> Float[Array, " m"]:
         assert self.steps is not None

@@ -1,0 +1,1 @@
+"""Experiments on regularising neural ODEs by the estimates of their solver."""
