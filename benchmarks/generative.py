@@ -1,8 +1,9 @@
-"""Samplers beside diffusers' schedulers: the same samples, and what a step costs beside the model.
+"""Samplers beside diffusers and k-diffusion: the same samples, and what a step costs.
 
 The model is one cheap function, so that the time is that of the samplers themselves. Both sides
-take the same 25 steps of a table of betas, in single precision; errors are those against the same
-algorithm in double precision.
+take the same 25 steps, of a table of betas (diffusers) or of the noise levels of Karras et al.
+(2022) (k-diffusion), in single precision; errors are those against the same algorithm in double
+precision.
 """
 
 from collections.abc import Callable, Sequence
@@ -80,8 +81,68 @@ def peer(name: str, options: dict[str, Any]) -> Callable[[], Any]:
     return call
 
 
-def rows(quick: bool) -> Sequence[Row]:
+# Name, our sampler, and the function of k-diffusion.
+LEVELS = gen.times(gen.EDM(), STEPS - 1)
+K_PAIRS: list[tuple[str, gen.EDMSampler | gen.DPMSolverPlusPlus, str]] = [
+    ("Euler", gen.EDMSampler(order=1), "sample_euler"),
+    ("Heun", gen.EDMSampler(order=2), "sample_heun"),
+    ("DPM-Solver++ 2M", PAIRS[1][1], "sample_dpmpp_2m"),  # pyright: ignore[reportAssignmentType]
+]
+
+
+def clean(x, sigma):
+    """The best prediction of normal data."""
+    return x / (1 + sigma**2)
+
+
+K_DENOISER = gen.Denoiser(clean, gen.EDM(), "data")
+
+
+def k_ours(sampler: Any, dtype: Any) -> Callable[[], Any]:
+    start = jnp.asarray(LEVELS[0] * START, dtype)
+    call = jax.jit(
+        lambda x: gen.sample(K_DENOISER, start=x, sampler=sampler, grid=LEVELS, denoise=True)
+    )
+    return lambda: call(start)
+
+
+def k_peer(name: str) -> Callable[[], Any]:
+    import k_diffusion.sampling  # pyright: ignore[reportMissingImports]
+    import torch  # pyright: ignore[reportMissingImports]
+
+    function = getattr(k_diffusion.sampling, name)
+    start = torch.tensor(LEVELS[0] * START, dtype=torch.float32)
+    levels = torch.tensor(np.append(LEVELS, 0.0), dtype=torch.float32)
+
+    def model(x, sigma):
+        return clean(x, sigma[:, None, None, None])
+
+    return lambda: function(model, start, levels, disable=True).numpy()
+
+
+def k_rows() -> Sequence[Row]:
     found = []
+    for name, sampler, function in K_PAIRS:
+        exact = np.asarray(k_ours(sampler, jnp.float64)())
+
+        def error(result: Any, exact=exact) -> float:
+            return float(np.max(np.abs(np.asarray(result) - exact)) / np.max(np.abs(exact)))
+
+        found.append(
+            Row(
+                f"{name}, {STEPS} steps of {' x '.join(map(str, SHAPE))}, {function}",
+                lambda sampler=sampler: k_ours(sampler, jnp.float32),
+                lambda function=function: k_peer(function),
+                bar=0.2,
+                error=error,
+                peer_name="k_diffusion",
+            )
+        )
+    return found
+
+
+def rows(quick: bool) -> Sequence[Row]:
+    found = list(k_rows())
     for name, sampler, scheduler, options in PAIRS:
         exact = np.asarray(ours(sampler, jnp.float64)())
 
@@ -101,7 +162,7 @@ def rows(quick: bool) -> Sequence[Row]:
 
 
 COMPARISON = Comparison(
-    title="samplers with a trivial model, float32, the same table of betas and the same steps",
+    title="samplers with a trivial model, float32, the same noise levels and the same steps",
     peer="diffusers",
     rows=rows,
 )

@@ -105,6 +105,53 @@ def invert_edit_and_differentiate(found):
     np.testing.assert_allclose(found["gradient"], ratio * ends, atol=2e-2)
 
 
+def fewer_evaluations(found):
+    (plain, _, _), (penalised, error, p) = found["found"]["plain"], found["found"]["penalised"]
+    assert penalised < 0.8 * plain
+    p = {name: np.asarray(value) for name, value in p.items()}
+    start, target = (np.asarray(found["data"][name]) for name in ("start", "target"))
+
+    def field(t, y):
+        y = y.reshape(start.shape)
+        return (np.tanh(y @ p["in"] + t * p["rate"] + p["bias"]) @ p["out"]).ravel()
+
+    end = solve_ivp(field, (0.0, 1.0), start.ravel(), "DOP853", rtol=1e-10, atol=1e-12).y[:, -1]
+    misfit = np.sqrt(np.mean((end.reshape(start.shape)[:, 0] - target) ** 2))
+    np.testing.assert_allclose(error, misfit, rtol=1e-3)
+    assert misfit < 0.3 * target.std()
+
+
+def between_two_data_sets(found):
+    radius = {name: np.linalg.norm(found[name], axis=1) for name in ("by_flow", "by_diffusion")}
+    for r in radius.values():  # a ring of radius 2, each mode with a standard deviation of 0.3
+        assert abs(r.mean() - 2.02) < 0.08 and abs(r.std() - 0.3) < 0.1
+    # The cross-entropy is the entropy and a divergence, which is positive.
+    assert -0.1 < found["entropy"].value - found["least"] < 0.3
+
+
+def hybrid_model(found):
+    assert np.all(np.asarray(found["error"]) < 0.6 * np.asarray(found["spread"]))
+
+
+def irregular_series(found):
+    # Guessing would be right for a tenth.
+    assert found["accuracy"] > 0.7
+
+
+def train_and_guide_diffusion(found):
+    centres = np.asarray(found["centres"])
+    for kind, centre in enumerate(centres):
+        samples = np.asarray(found["samples"])[np.asarray(found["kinds"]) == kind]
+        nearest = np.linalg.norm(samples[:, None] - centres, axis=2).argmin(axis=1)
+        assert np.mean(nearest == kind) > 0.95
+        np.testing.assert_allclose(samples.mean(axis=0), centre, atol=0.3)
+    # Given a first coordinate of -1 two of the centres are left, as likely as one another.
+    first, second = np.asarray(found["posterior"]).T
+    np.testing.assert_allclose(first.mean(), -1.0, atol=0.15)
+    np.testing.assert_allclose(np.mean(second > 0), 0.5, atol=0.15)
+    np.testing.assert_allclose(np.abs(second).mean(), 1.7, atol=0.25)
+
+
 CHECKS = {
     "01_solve_and_differentiate": solve_and_differentiate,
     "02_root_and_implicit": root_and_implicit,
@@ -113,6 +160,11 @@ CHECKS = {
     "05_dataset_distillation": dataset_distillation,
     "06_dictionary_learning": dictionary_learning,
     "10_invert_edit_and_differentiate": invert_edit_and_differentiate,
+    "11_fewer_evaluations": fewer_evaluations,
+    "12_between_two_data_sets": between_two_data_sets,
+    "13_hybrid_model": hybrid_model,
+    "14_irregular_series": irregular_series,
+    "15_train_and_guide_diffusion": train_and_guide_diffusion,
 }
 
 

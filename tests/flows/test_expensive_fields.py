@@ -89,3 +89,13 @@ def test_a_jump_of_the_field_at_a_stop(given):
     kept = jax.jit(jax.grad(lambda y: end(y, rf.DiscreteAdjoint())))(y0)
     anew = jax.jit(jax.grad(lambda y: end(y, rf.CheckpointAdjoint())))(y0)
     np.testing.assert_allclose(kept, anew, rtol=1e-9, atol=1e-11)
+
+
+def test_the_gradient_of_a_batch_in_shared_weights_is_the_sum_of_those_of_its_members(given):
+    w, y0 = given
+    batch = jnp.stack([y0, 0.3 * y0, -y0])
+    both = lambda w, ys: jnp.sum(jax.vmap(loss, (None, 0))(w, ys))
+    shared, starts = jax.jit(jax.grad(both, (0, 1)))(w, batch)
+    each = jax.jit(jax.vmap(jax.grad(loss, (0, 1)), (None, 0)))(w, batch)
+    np.testing.assert_allclose(shared, each[0].sum(axis=0), rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(starts, each[1], rtol=1e-9, atol=1e-10)

@@ -10,6 +10,7 @@ import typer
 
 from .._version import __version__
 from .fit import fit
+from .generate import generate
 from .reproduce import reproduce
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(fit)
+app.command()(generate)
 app.command()(reproduce)
 
 

@@ -24,6 +24,7 @@ def linear(
     residuals: Sequence[Any],
     inputs: Sequence[Any],
     outputs: Sequence[jax.ShapeDtypeStruct],
+    members: "Callable[[int, list, list], Callable | None] | None" = None,
 ) -> list[Any]:
     """Applies a function that is linear in `inputs`, with a transpose of the caller's own.
 
@@ -35,6 +36,10 @@ def linear(
         residuals: arrays on which both may depend in any way.
         inputs: the linear arguments.
         outputs: shapes and dtypes of the outputs.
+        members: `(size, residual_axes, input_axes) -> transpose`, the transpose of the function
+            under `vmap` (axes are 0 or `None`; all outputs are batched), or `None` where it has
+            nothing better than to map its own. The cotangent of an input that is not batched is
+            the sum over the members, which it may take as it goes along.
 
     Returns:
         The outputs. Forward mode with respect to `inputs` and `residuals`, and reverse mode with
@@ -47,11 +52,12 @@ def linear(
         transpose=transpose,
         split=len(residuals),
         outputs=tuple(outputs),
+        members=members,
     )
 
 
-def _evaluate(*operands, forward, transpose, split, outputs):
-    del transpose, outputs
+def _evaluate(*operands, forward, transpose, split, outputs, members):
+    del transpose, outputs, members
     return forward(operands[:split], operands[split:])
 
 
@@ -60,13 +66,15 @@ mlir.register_lowering(_linear_p, mlir.lower_fun(_evaluate, multiple_results=Tru
 
 
 @_linear_p.def_abstract_eval
-def _abstract(*operands, forward, transpose, split, outputs):
-    del operands, forward, transpose, split
+def _abstract(*operands, forward, transpose, split, outputs, members):
+    del operands, forward, transpose, split, members
     return [ShapedArray(out.shape, out.dtype) for out in outputs]
 
 
-def _jvp(primals, tangents, *, forward, transpose, split, outputs):
-    params = dict(forward=forward, transpose=transpose, split=split, outputs=outputs)
+def _jvp(primals, tangents, *, forward, transpose, split, outputs, members):
+    params = dict(
+        forward=forward, transpose=transpose, split=split, outputs=outputs, members=members
+    )
     out = _linear_p.bind(*primals, **params)
     residuals, inputs = primals[:split], primals[split:]
     residuals_dot, inputs_dot = tangents[:split], tangents[split:]
@@ -97,8 +105,8 @@ def _jvp(primals, tangents, *, forward, transpose, split, outputs):
 ad.primitive_jvps[_linear_p] = _jvp
 
 
-def _transpose(cotangents, *operands, forward, transpose, split, outputs):
-    del forward, outputs
+def _transpose(cotangents, *operands, forward, transpose, split, outputs, members):
+    del forward, outputs, members
     residuals, inputs = operands[:split], operands[split:]
     cotangents = [None if type(c) is ad.Zero else c for c in cotangents]
     inputs_bar = transpose(residuals, cotangents, False)
@@ -110,7 +118,7 @@ def _transpose(cotangents, *operands, forward, transpose, split, outputs):
 ad.primitive_transposes[_linear_p] = _transpose
 
 
-def _batch(operands, dims, *, forward, transpose, split, outputs):
+def _batch(operands, dims, *, forward, transpose, split, outputs, members):
     size = next(x.shape[d] for x, d in zip(operands, dims) if d is not None)
     operands = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims)]
     axes = [None if d is None else 0 for d in dims]
@@ -138,12 +146,14 @@ def _batch(operands, dims, *, forward, transpose, split, outputs):
             for bar, axis in zip(bars, input_axes, strict=True)
         ]
 
+    own = None if members is None else members(size, residual_axes, input_axes)
     out = _linear_p.bind(
         *operands,
         forward=batched_forward,
-        transpose=batched_transpose,
+        transpose=batched_transpose if own is None else own,
         split=split,
         outputs=tuple(jax.ShapeDtypeStruct((size, *o.shape), o.dtype) for o in outputs),
+        members=None,
     )
     return out, [0] * len(out)
 

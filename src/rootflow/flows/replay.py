@@ -333,8 +333,60 @@ def _replay_jvp(steps, reverse, primals, tangents):
         ]
         return jax.tree.leaves(backward.run(count, kinds, starts, rows, consts, carry_bar, reverse))
 
+    def members(size, residual_axes, input_axes):
+        """The transpose for a batch, in which the members share what is not batched."""
+        count_axis, kinds_axis, starts_axes, rows_axes, consts_axes = jax.tree.unflatten(
+            residuals_tree, [axis is not None for axis in residual_axes]
+        )
+        batched_inputs = jax.tree.unflatten(inputs_tree, [a is not None for a in input_axes])
+        carry_in, rows_in, consts_in = batched_inputs
+        alike = jax.tree.map(bool, rows_in) == of_rows.pick(rows_axes)
+        if count_axis or kinds_axis or not alike or not all(carry_in):
+            return None
+        # Constants whose derivative differs by member are given to each.
+        each = of_consts.merge(
+            consts_axes, [a or b for a, b in zip(of_consts.pick(consts_axes), consts_in)]
+        )
+        batch = [jax.vmap(step, (batch_axes(each), 0, batch_axes(rows_axes))) for step in steps]
+
+        def of_batch(residuals, bars, batched):
+            del batched
+            count, kinds, starts, rows, consts = jax.tree.unflatten(residuals_tree, residuals)
+            starts = every_member(starts, starts_axes, size)
+            starts = [jnp.moveaxis(s, 0, 1) for s in jax.tree.leaves(starts)]
+            rows = jax.tree.map(lambda r, b: jnp.moveaxis(r, 0, 2) if b else r, rows, rows_axes)
+            consts = jax.tree.map(
+                lambda c, have, want: jnp.broadcast_to(c, (size, *c.shape))
+                if want and not have
+                else c,
+                consts, consts_axes, each,
+            )  # fmt: skip
+            bars = out_tree.unflatten([_Zero if b is None else b for b in bars])
+            moved = lambda tree, to: jax.tree.map(
+                lambda b: b if b is _Zero else jnp.moveaxis(b, 0, to), tree
+            )
+            bars = bars._replace(outs=moved(bars.outs, 2), starts=moved(bars.starts, 1))
+            backward = _Backward(
+                [partial(iteration, s) for s in batch], of_rows, of_consts, bars, True
+            )
+            carry_bar = [
+                jnp.zeros_like(s[0]) if b is _Zero else b
+                for s, b in zip(starts, jax.tree.leaves(bars.carry), strict=True)
+            ]
+            carry_bar, rows_bar, consts_bar = backward.run(
+                count, kinds, starts, rows, consts, carry_bar, reverse
+            )
+            rows_bar = [jnp.moveaxis(b, 2, 0) if a else b for b, a in zip(rows_bar, rows_in)]
+            consts_bar = [
+                jnp.sum(b, axis=0) if a and not wanted else b
+                for b, a, wanted in zip(consts_bar, of_consts.pick(each), consts_in, strict=True)
+            ]
+            return [*carry_bar, *rows_bar, *consts_bar]
+
+        return of_batch
+
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in out_leaves]
-    dots = linear(forward, transpose, residuals, inputs, shapes)
+    dots = linear(forward, transpose, residuals, inputs, shapes, members)
     return out, jax.tree.unflatten(out_tree, dots)
 
 

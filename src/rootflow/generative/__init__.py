@@ -1,14 +1,19 @@
 """Diffusion models and flows: one denoiser, any sampler, exact inversion, gradients through it."""
 
-from . import exact
+from . import couplings, exact, flow_maps, interpolants, pfgm
+from .adapters import from_equinox, from_flax, from_torch
 from .adjoint import Adjoint
+from .bounds import elbo, sure
 from .denoiser import Denoiser
 from .discrete import DiscreteBetas, cosine_betas, linear_betas, scaled_linear_betas
 from .gradients import Truncated
 from .grids import Grid, Karras, LogSNR, Uniform, times
 from .guidance import AutoGuidance, Classifier, ClassifierFree
+from .inverse_problems import DPS, MomentMatching, PiGDM
 from .invert import invert
 from .likelihood import log_likelihood
+from .losses import ELBO, DiffusionLoss, EDMWeight, LogitNormal, LogNormal, MinSNR
+from .networks import MLP, UNet
 from .preconditioning import EDMPreconditioned
 from .sample import Inversion, Samples, sample
 from .samplers.adaptive import AdaptiveDPMSolver
@@ -19,7 +24,9 @@ from .samplers.dpm_solver import DPMSolver
 from .samplers.dpm_solver_pp import DPMSolverPlusPlus
 from .samplers.edict import EDICT
 from .samplers.edm import EDMSampler
+from .samplers.predictor_corrector import PredictorCorrector
 from .samplers.probability_flow import ProbabilityFlow
+from .samplers.reverse_sde import ReverseSDE
 from .samplers.unipc import UniPC
 from .schedules import EDM, VE, RectifiedFlow, Schedule, SubVP, VPCosine, VPLinear
 from .threshold import DynamicThreshold
@@ -29,8 +36,11 @@ __all__ = [
     "DDIM",
     "DDPM",
     "DEIS",
+    "DPS",
     "EDICT",
     "EDM",
+    "ELBO",
+    "MLP",
     "VE",
     "AdaptiveDPMSolver",
     "Adjoint",
@@ -40,30 +50,49 @@ __all__ = [
     "DPMSolver",
     "DPMSolverPlusPlus",
     "Denoiser",
+    "DiffusionLoss",
     "DiscreteBetas",
     "DynamicThreshold",
     "EDMPreconditioned",
     "EDMSampler",
+    "EDMWeight",
     "Grid",
     "Inversion",
     "Karras",
+    "LogNormal",
     "LogSNR",
+    "LogitNormal",
+    "MinSNR",
+    "MomentMatching",
+    "PiGDM",
+    "PredictorCorrector",
     "ProbabilityFlow",
     "RectifiedFlow",
+    "ReverseSDE",
     "Samples",
     "Schedule",
     "SubVP",
     "Truncated",
+    "UNet",
     "UniPC",
     "Uniform",
     "VPCosine",
     "VPLinear",
     "cosine_betas",
+    "couplings",
+    "elbo",
     "exact",
+    "flow_maps",
+    "from_equinox",
+    "from_flax",
+    "from_torch",
+    "interpolants",
     "invert",
     "linear_betas",
     "log_likelihood",
+    "pfgm",
     "sample",
     "scaled_linear_betas",
+    "sure",
     "times",
 ]

@@ -87,12 +87,12 @@ def invert(
             "No sampler can be run back through thresholding, which forgets what it clips: leave "
             "threshold out of the Denoiser."
         )
+    if sampler.noisy:
+        raise InputError(f"{sampler!r} draws noise, which cannot be undone: use eta=0 or BDIA().")
     if isinstance(sampler, Integrator):
         first = as_numbers(schedule.end if end is None else end)
         last = as_numbers(schedule.begin if begin is None else begin)
         return sampler.integrate(denoiser, condition, x, first, last, throw).value
-    if sampler.noisy:
-        raise InputError(f"{sampler!r} draws noise, which cannot be undone: use eta=0 or BDIA().")
     if method not in ("auto", "steps", "fixed_point"):
         raise InputError(f"method={method!r} is not known; use 'auto', 'steps' or 'fixed_point'.")
     if method == "fixed_point" and sampler != DDIM():

@@ -76,10 +76,10 @@ def log_likelihood(
     grids.check_inside(schedule, first, "end")
     grids.check_inside(schedule, last, "begin")
     there = frame(denoiser, first, last, variable)
-    directions = _directions(x, trace, probes, key)
+    directions = probe_directions(x, trace, probes, key)
     double = x.dtype == jnp.float64
     sol = solve_ode(
-        _with_divergence,
+        with_divergence,
         (x / jnp.asarray(there.scale[0], x.dtype), jnp.zeros(x.shape[0], x.dtype)),
         there.span,
         ((denoiser, condition), directions, there.field),
@@ -91,13 +91,14 @@ def log_likelihood(
     u, growth = (part[-1] for part in sol.ys)
     at_noise = u * jnp.asarray(there.scale[1], x.dtype)
     size = math.prod(x.shape[1:])
-    log_prior = (prior or _standard(schedule.prior_scale(last)))(at_noise)
+    log_prior = (prior or standard_normal(schedule.prior_scale(last)))(at_noise)
     # From the density of u to that of x at both ends.
     rescale = size * (_log(there.scale[1]) - _log(there.scale[0]))
     return log_prior + growth + rescale
 
 
-def _with_divergence(s: Any, state: Any, args: Any) -> Any:
+def with_divergence(s: Any, state: Any, args: Any) -> Any:
+    """The slope of a flow and its divergence; `args` is (model, directions, field)."""
     u, _ = state
     model, directions, field = args
     slope, push = jax.linearize(lambda u: field(s, u, model), u)
@@ -111,7 +112,7 @@ def _with_divergence(s: Any, state: Any, args: Any) -> Any:
     return slope, jnp.sum(parts, axis=0)
 
 
-def _directions(x: Array, trace: str, probes: int, key: Any) -> Array:
+def probe_directions(x: Array, trace: str, probes: int, key: Any) -> Array:
     """Directions v with sum v' J v the trace of J, or an unbiased estimate of it."""
     if trace == "exact":
         size = math.prod(x.shape[1:])
@@ -124,7 +125,7 @@ def _directions(x: Array, trace: str, probes: int, key: Any) -> Array:
     return signs / math.sqrt(probes)
 
 
-def _standard(scale: Any) -> Callable[[Array], Array]:
+def standard_normal(scale: Any) -> Callable[[Array], Array]:
     """The log-density of independent normal numbers of this standard deviation."""
 
     def log_density(x: Array) -> Array:

@@ -247,7 +247,7 @@ def checked_plan(sampler: Sampler, plan: Plan, knots: Knots) -> Plan:
     )
 
 
-def _keys(key: Any, draws_start: bool, sampler: Sampler) -> tuple[Any, Any]:
+def _keys(key: Any, draws_start: bool, sampler: Sampler | Integrator) -> tuple[Any, Any]:
     if (draws_start or sampler.noisy) and key is None:
         what = "the start" if draws_start else f"{type(sampler).__name__}, which draws noise"
         raise InputError(f"key=jax.random.key(...) is needed for {what}.")
@@ -354,10 +354,14 @@ def _integrate(denoiser, condition, sampler, start, shape, key, begin, end, full
         start = start.latent
     first = as_numbers(schedule.begin if begin is None else begin)
     last = as_numbers(schedule.end if end is None else end)
-    if start is None and key is None:
+    key_draws = None
+    if sampler.noisy:
+        key, key_draws = _keys(key, start is None, sampler)
+    elif start is None and key is None:
         raise InputError("key=jax.random.key(...) is needed for the start.")
     x = _start(start, shape, key, schedule.prior_scale(first))
     grids.check_inside(schedule, first, "begin")
     grids.check_inside(schedule, last, "end")
-    found = sampler.integrate(denoiser, condition, x, first, last, throw)
+    draws = {"key": key_draws} if sampler.noisy else {}
+    found = sampler.integrate(denoiser, condition, x, first, last, throw, **draws)
     return found if full else found.value

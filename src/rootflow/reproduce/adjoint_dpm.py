@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .. import generative as gen
+from .digits_experiments.audit import audit
 from .harness.entry import Claim, Entry, Outcome, Paper, Report
 
 _SCHEDULE = gen.VPLinear()
@@ -87,6 +88,11 @@ def _run(report: Report, quick: bool) -> Outcome:
     routes = ("direct", "checkpoint", "adjoint", "reversible")
     memory = {route: [_memory(n, route) for n in lengths] for route in routes}
 
+    audited: dict[str, float] = {}
+    if not quick:
+        report(0.8, "auditing a classifier")
+        audited = audit(256, 0.1)
+
     report(0.95, "figure")
     at = counts.index(20)
     measurements = {
@@ -98,6 +104,10 @@ def _run(report: Report, quick: bool) -> Outcome:
         "saving": memory["direct"][-1] / memory["adjoint"][-1],
         "exact": agreement,
     }
+    if audited:
+        measurements["audit"] = audited["adjoint, heun"]
+        measurements["audit-random"] = audited["random"]
+        measurements["audit-length"] = audited["adjoint, euler: length"]
     figure = Figure(figsize=(6.0, 6.6), layout="constrained")
     top, bottom = figure.subplots(2, 1)
     for method, values in errors.items():
@@ -107,7 +117,9 @@ def _run(report: Report, quick: bool) -> Outcome:
     for route, values in memory.items():
         bottom.loglog(lengths, np.array(values) / 1e6, "o-", label=route)
     bottom.set(xlabel="steps", ylabel="temporary memory, MB", title="Memory of the gradient")
-    for axes in (top, bottom):
+    for axes, numbers in ((top, counts), (bottom, lengths)):
+        axes.set_xticks(numbers, [str(n) for n in numbers])
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     report(1.0)
@@ -120,6 +132,7 @@ def _run(report: Report, quick: bool) -> Outcome:
             "backpropagation": backprop,
             "lengths": lengths,
             "memory": memory,
+            "audit": audited,
         },
     )
 
@@ -187,6 +200,29 @@ ENTRY = Entry(
             holds=("<=", 1e-9),
             source="this package",
         ),
+        Claim(
+            id="audit",
+            text="Steps along the adjoint gradient, Heun, change a classifier's mind on most "
+            "generated digits, with the noise moved by at most 0.1 (share).",
+            published="audits a classifier",
+            holds=(">=", 0.7),
+            source="Pan et al. (2024), sec. 4.2",
+        ),
+        Claim(
+            id="audit-random",
+            text="Moving the noise by 0.1 in random directions does not (share).",
+            published="not in the paper",
+            holds=("<=", 0.2),
+            source="this package",
+        ),
+        Claim(
+            id="audit-length",
+            text="Signs hide that the Euler adjoint has the wrong length (median ratio to the "
+            "exact one).",
+            published="accurate",
+            holds=("between", 0.9, 1.1),
+            source="Pan et al. (2024), abstract",
+        ),
     ),
     run=_run,
     protocol=(
@@ -195,7 +231,9 @@ ENTRY = Entry(
         "gradient is backpropagation through 1,000 Runge-Kutta steps. The adjoint runs with the "
         "method that sampled. Memory: temporary bytes that XLA reports for the compiled gradient "
         "in weights and start of a 65-256-256-64 network, batch 64, float32, BDIA with gamma 1. "
-        "The fine-tuning experiments on Stable Diffusion are not repeated here."
+        "A full run also audits a classifier of 8 x 8 digits: 256 starts of the network of the "
+        "entry dpm-solver, 20 DDIM steps, 30 steps of 0.02 along the sign of the gradient. The "
+        "fine-tuning experiments on Stable Diffusion are not repeated here."
     ),
     caption=(
         "Top: gradients of the start against the exact one. Bottom: memory of the compiled "

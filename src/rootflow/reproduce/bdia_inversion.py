@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .. import generative as gen
+from .digits_experiments import network
 from .harness.entry import Claim, Entry, Outcome, Paper, Report
 
 _SCHEDULE = gen.VPLinear()
@@ -48,6 +49,8 @@ def _run(report: Report, quick: bool) -> Outcome:
 
     curves = {name: [error(s, n) for n in counts] for name, s in samplers.items()}
 
+    pictures = {} if quick else _pictures(report)
+
     report(0.9, "figure")
     ddim, half, one = curves["DDIM"], curves["BDIA, gamma 0.5"], curves["BDIA, gamma 1"]
     measurements = {
@@ -58,6 +61,9 @@ def _run(report: Report, quick: bool) -> Outcome:
         "forty-steps": ddim[counts.index(40)] / one[counts.index(40)],
         "order": float(np.log2(one[-2] / one[-1])),
     }
+    if pictures:
+        measurements["digits-half"] = pictures["BDIA, gamma 0.5"][1] / pictures["DDIM"][1]
+        measurements["digits-one"] = pictures["BDIA, gamma 1"][1] / pictures["DDIM"][1]
     figure = Figure(figsize=(6.0, 6.4), layout="constrained")
     top, bottom = figure.subplots(2, 1)
     top.semilogy(gammas, trips, "o-", label="BDIA, 40 steps")
@@ -66,6 +72,8 @@ def _run(report: Report, quick: bool) -> Outcome:
     for name, errors in curves.items():
         bottom.loglog(counts, errors, "o-", label=name)
     bottom.set(xlabel="steps", ylabel="root mean square error", title="As a sampler")
+    bottom.set_xticks(counts, [str(n) for n in counts])
+    bottom.minorticks_off()
     for axes in (top, bottom):
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
@@ -73,8 +81,26 @@ def _run(report: Report, quick: bool) -> Outcome:
     return Outcome(
         measurements,
         figure,
-        {"gammas": gammas, "round_trips": trips, "steps": counts, "errors": curves},
+        {
+            "gammas": gammas,
+            "round_trips": trips,
+            "steps": counts,
+            "errors": curves,
+            "digits": pictures,
+        },
     )
+
+
+def _pictures(report: Report) -> dict[str, tuple[float, float]]:
+    """Error and Fréchet distance of 4,000 samples of a network of the digits, in 10 steps."""
+    report(0.7, "training a network of digits")
+    quality = network.Quality(4000)
+    samplers = {
+        "DDIM": gen.DDIM(),
+        "BDIA, gamma 1": gen.BDIA(1.0),
+        "BDIA, gamma 0.5": gen.BDIA(0.5),
+    }
+    return {name: quality(sampler, 10) for name, sampler in samplers.items()}
 
 
 _BDIA = "Zhang, Lewis and Kleijn (2023)"
@@ -131,14 +157,30 @@ ENTRY = Entry(
             holds=("between", 1.8, 2.2),
             source=_BDIA,
         ),
+        Claim(
+            id="digits-half",
+            text="On a network trained on digits, 10 steps with gamma = 0.5 come nearer to the "
+            "pictures than DDIM (ratio of the Fréchet distances).",
+            published="0.84 (FID 12.62 / 15.04)",
+            holds=("<=", 0.9),
+            source=_BDIA,
+        ),
+        Claim(
+            id="digits-one",
+            text="There gamma = 1 comes less near than DDIM (ratio of the Fréchet distances).",
+            published="not in the paper",
+            holds=(">=", 1.0),
+            source="this package",
+        ),
     ),
     run=_run,
     protocol=(
         "Eight normal components on a circle, whose diffusion is known in closed form; linear "
         "schedule, t from 1 to 0.001, steps uniform in log_snr. Round trips are data -> noise -> "
         "data for 128 draws of the data, largest error of any number. As a sampler: root mean "
-        "square distance to the probability flow solved to 1e-11, 128 starts. FID on Stable "
-        "Diffusion is not measured here: errors of the samples stand in for it."
+        "square distance to the probability flow solved to 1e-11, 128 starts. A full run also "
+        "trains the network of digits of the entry dpm-solver, whose Fréchet distance stands in "
+        "for the FID on Stable Diffusion, which is not measured here."
     ),
     caption=(
         "Top: rounding errors grow as gamma falls, and stay far below the error of DDIM inversion. "

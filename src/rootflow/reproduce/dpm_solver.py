@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .. import generative as gen
+from .digits_experiments import network
 from .harness.entry import Claim, Entry, Outcome, Paper, Report
 
 _SCHEDULE = gen.VPLinear()
@@ -56,6 +57,8 @@ def _run(report: Report, quick: bool) -> Outcome:
     found = gen.sample(_DENOISER, start=start, sampler=adaptive, full=True)
     adaptive_error = float(jnp.sqrt(jnp.mean((found.value - truth) ** 2)))
 
+    pictures = {} if quick else _pictures(report)
+
     report(0.95, "figure")
     at = {n: i for i, n in enumerate(budgets)}
     ddim, multi = curves["DDIM"], curves["DPM-Solver++ 2M"]
@@ -68,21 +71,58 @@ def _run(report: Report, quick: bool) -> Outcome:
         "ratio-50": ddim[at[50]] / multi[at[50]],
         "adaptive": adaptive_error / ddim[at[50]],
     }
+    if pictures:
+        ddim_20, multi = pictures["DDIM"][20], pictures["DPM-Solver++ 2M"]
+        measurements["digits-distance"] = multi[10][1] / ddim_20[1]
+        measurements["digits-error"] = ddim_20[0] / multi[20][0]
     data = {
         "budgets": list(budgets),
         "errors": curves,
         "adaptive": {"evaluations": int(found.evaluations), "error": adaptive_error},
+        "digits": {name: {str(n): v for n, v in of.items()} for name, of in pictures.items()},
     }
-    figure = Figure(figsize=(6.0, 4.4), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(6.0, 8.0 if pictures else 4.4), layout="constrained")
+    panels = figure.subplots(2 if pictures else 1, squeeze=False)[:, 0]
+    axes = panels[0]
+    if pictures:
+        _draw(panels[1], pictures)
     for name, errors in curves.items():
         axes.loglog(budgets, errors, "o-", label=name)
     axes.loglog([found.evaluations], [adaptive_error], "k*", label="DPM-Solver-23, adaptive")
     axes.set(xlabel="model evaluations", ylabel="root mean square error")
+    axes.set_xticks(budgets, [str(n) for n in budgets])
+    axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     report(1.0)
     return Outcome(measurements, figure, data)
+
+
+_ON_DIGITS = {
+    "DDIM": gen.DDIM(),
+    "DPM-Solver++ 2M": gen.DPMSolverPlusPlus(order=2),
+    "DPM-Solver++ 3S": gen.DPMSolver(order=3, form="data"),
+    "UniPC-2": gen.UniPC(order=2),
+}
+
+
+def _pictures(report: Report) -> dict[str, dict[int, tuple[float, float]]]:
+    """Error and Fréchet distance of samples of a network of the digits, by evaluations."""
+    report(0.85, "training a network of digits")
+    quality = network.Quality(4000)
+    return {
+        name: {n: quality(sampler, n) for n in (5, 10, 20)} for name, sampler in _ON_DIGITS.items()
+    }
+
+
+def _draw(axes: Any, pictures: dict[str, dict[int, tuple[float, float]]]) -> None:
+    for name, of in pictures.items():
+        axes.loglog(list(of), [error for error, _ in of.values()], "o-", label=name)
+    axes.set(xlabel="model evaluations", ylabel="root mean square error", title="Trained on digits")
+    axes.set_xticks([5, 10, 20], ["5", "10", "20"])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
 
 
 def _order(order: int) -> Claim:
@@ -140,6 +180,21 @@ ENTRY = Entry(
             holds=("<=", 0.1),
             source="Lu et al. (2022), appendix C",
         ),
+        Claim(
+            id="digits-distance",
+            text="On a network trained on digits, 10 evaluations of DPM-Solver++ 2M come nearer to "
+            "the pictures than 20 of DDIM (ratio of the Fréchet distances).",
+            published="faster",
+            holds=("<=", 1.0),
+            source="Lu et al. (2022b), arXiv 2211.01095",
+        ),
+        Claim(
+            id="digits-error",
+            text="And with 20 evaluations each its error is a few times less.",
+            published="faster",
+            holds=(">=", 3.0),
+            source="Lu et al. (2022b), arXiv 2211.01095",
+        ),
     ),
     run=_run,
     protocol=(
@@ -147,8 +202,14 @@ ENTRY = Entry(
         "is known in closed form: the error is the sampler's alone. 256 starts, linear schedule "
         "(0.1, 20), from t = 1 to 0.001, steps uniform in log_snr, float64; the reference solves "
         "the probability-flow equation to 1e-11. Orders are slopes of the median error between 80 "
-        "and 160 steps; errors against evaluations are root mean squares. Image quality on trained "
-        "networks is not measured here."
+        "and 160 steps; errors against evaluations are root mean squares.\n\n"
+        "A full run also trains a network of three layers of 256 on scikit-learn's 8 x 8 digits "
+        "(15,000 steps, single precision) and takes 4,000 samples: their root mean square distance "
+        "to the solved flow, and the Fréchet distance of the 64 hidden units of a classifier to "
+        "those of the pictures. Image quality on large networks is not measured here."
     ),
-    caption="Error of the samples against the number of model evaluations.",
+    caption=(
+        "Error of the samples against the number of model evaluations: a mixture in closed form, "
+        "and in a full run a network of digits."
+    ),
 )

@@ -120,6 +120,11 @@ class Integrator(eqx.Module):
     Without a table: it is given the ends of the way and goes it by itself.
     """
 
+    @property
+    def noisy(self) -> bool:
+        """Whether it draws random numbers on the way; `integrate` is then given a `key` too."""
+        return False
+
     @abstractmethod
     def integrate(
         self, denoiser: Any, condition: PyTree, x: Array, begin: Any, end: Any, throw: bool

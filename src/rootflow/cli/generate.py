@@ -1,0 +1,302 @@
+"""`rootflow generate`: trains a diffusion model of handwritten digits and samples it."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from ..generative.digits import Recipe
+
+SAMPLERS = (
+    "dpm++", "ddim", "ddpm", "unipc", "deis", "heun", "bdia", "probability-flow", "reverse-sde",
+    "predictor-corrector",
+)  # fmt: skip
+_STEPS = 20
+
+
+def generate(
+    network: Annotated[str, typer.Option(help="The network: mlp or unet.")] = "mlp",
+    schedule: Annotated[
+        str,
+        typer.Option(help="The noise schedule: vp-linear, vp-cosine, rectified-flow or edm."),
+    ] = "vp-linear",
+    predicts: Annotated[
+        str | None,
+        typer.Option(
+            help="What the network predicts: noise, data, velocity or flow. Default: by schedule.",
+            show_default=False,
+        ),
+    ] = None,
+    train_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Steps of training. Default: 8000 (mlp), 2000 (unet).", show_default=False
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Sample this model (model.npz) and train none.", show_default=False),
+    ] = None,
+    sampler: Annotated[str, typer.Option(help=f"The sampler: {', '.join(SAMPLERS)}.")] = "dpm++",
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Steps of the sampler. Default: {_STEPS}.", show_default=False),
+    ] = None,
+    guidance: Annotated[
+        float, typer.Option(help="Scale of classifier-free guidance; 1 is without.")
+    ] = 1.5,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Digits to draw, such as 3,8. Default: all ten.", show_default=False),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Pictures of each digit.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of training and samples.")] = 0,
+    out: Annotated[Path, typer.Option(help="The folder for the results.")] = Path(
+        "rootflow-generate"
+    ),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A small network, trained for seconds: a trial.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the record as JSON and nothing else.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+) -> None:
+    """Train a diffusion model of handwritten digits and draw a sheet of samples.
+
+    Writes samples.png, samples.npz, model.npz and record.json to --out. An interrupted training
+    goes on where it was when the same command is run again. Exit code 2: an option cannot be used,
+    and nothing is written.
+    """
+    from ..errors import InputError, RootflowError
+
+    try:
+        wanted = _digits(classes)
+        if sampler not in SAMPLERS:
+            raise InputError(f"--sampler {sampler} is not known; use {', '.join(SAMPLERS)}.")
+        if sampler == "probability-flow" and steps is not None:
+            raise InputError(
+                f"--sampler probability-flow chooses its own steps: leave out --steps {steps}."
+            )
+        if model is not None and (train_steps is not None or quick):
+            raise InputError("--model is sampled as it is: leave out --train-steps and --quick.")
+        if model is not None and (network, schedule, predicts) != ("mlp", "vp-linear", None):
+            raise InputError(
+                "--model knows its network and schedule: leave out --network, --schedule and "
+                "--predicts."
+            )
+        record = _run(
+            network, schedule, predicts, train_steps, model, sampler, steps, guidance, wanted,
+            count, seed, out, quick, shown=not (quiet or as_json),
+        )  # fmt: skip
+    except RootflowError as error:
+        _refuse(str(error))
+    except OSError as error:
+        _refuse(
+            f"{out}: the results cannot be written ({error.strerror or error}). Name another "
+            "folder with --out."
+        )
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. Run the same command to go on with the training.", err=True)
+        raise typer.Exit(130) from None
+    if as_json:
+        typer.echo(json.dumps(record, allow_nan=False))
+    elif not quiet:
+        _print(record, out)
+
+
+def _refuse(message: str) -> NoReturn:
+    typer.echo(f"Error: {message}", err=True)
+    raise typer.Exit(2)
+
+
+def _digits(classes: str | None) -> list[int]:
+    from ..errors import InputError
+
+    if classes is None:
+        return list(range(10))
+    parts = [part.strip() for part in classes.split(",")]
+    if not all(len(part) == 1 and part in "0123456789" for part in parts):
+        raise InputError(f"--classes {classes} must be digits with commas between, such as 3,8.")
+    return [int(part) for part in parts]
+
+
+def _run(
+    network: str,
+    schedule: str,
+    predicts: str | None,
+    train_steps: int | None,
+    model: Path | None,
+    sampler: str,
+    steps: int | None,
+    guidance: float,
+    wanted: list[int],
+    count: int,
+    seed: int,
+    out: Path,
+    quick: bool,
+    *,
+    shown: bool,
+) -> dict[str, Any]:
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from .. import _atomic
+    from .. import generative as gen
+    from ..errors import InputError
+    from ..generative import digits
+
+    training: dict[str, Any] = {}
+    if not np.isfinite(guidance):
+        raise InputError(f"--guidance {guidance} must be a finite number.")
+    if model is not None:
+        recipe, trained = digits.load_model(model)
+    else:
+        width = {"mlp": 96, "unet": 8}.get(network) if quick else None
+        recipe = digits.Recipe(network, schedule, predicts, width)  # pyright: ignore[reportArgumentType]
+        digits.digits()  # a missing package is told before anything is written
+    chosen, options = _sampler(gen, sampler, steps)
+    out.mkdir(parents=True, exist_ok=True)
+    key_train, key_sample = jax.random.split(jax.random.key(seed))
+    if model is None:
+        usual = {"mlp": 8000, "unet": 2000}[network] // (5 if quick else 1)
+        train_steps = usual if train_steps is None else train_steps
+        trained, training = _train(recipe, train_steps, key_train, out, shown)
+    start = time.perf_counter()
+    labels = jnp.repeat(jnp.asarray(wanted), count)
+    found = gen.sample(
+        recipe.denoiser(trained, guidance),
+        labels,
+        shape=(len(labels), *digits.SHAPE),
+        key=key_sample,
+        sampler=chosen,
+        full=True,
+        **options,
+    )
+    images = np.asarray(found.value)
+    digits.save_grid(out / "samples.png", images, count)
+    record = {
+        "network": recipe.network,
+        "schedule": recipe.schedule,
+        "predicts": recipe.predicts,
+        **training,
+        "sampler": sampler,
+        "evaluations": int(found.evaluations),
+        "guidance": guidance,
+        "classes": wanted,
+        "count": count,
+        "seed": seed,
+        "sampling_seconds": round(time.perf_counter() - start, 3),
+        "files": ["samples.png", "samples.npz", "record.json"],
+    }
+    _atomic.write_bytes(out / "samples.npz", _npz(images, np.asarray(labels)))
+    if model is None:
+        digits.save_model(out / "model.npz", recipe, trained)
+        record["files"].append("model.npz")
+        (out / "checkpoint.npz").unlink(missing_ok=True)
+    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    _atomic.write_bytes(out / "record.json", text.encode())
+    return record
+
+
+def _npz(images: Any, classes: Any) -> bytes:
+    import io
+
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez(buffer, images=images, classes=classes)
+    return buffer.getvalue()
+
+
+def _sampler(gen: Any, name: str, steps: int | None) -> tuple[Any, dict[str, Any]]:
+    """The sampler, and the options of `sample` that go with it."""
+    count = _STEPS if steps is None else steps
+    if name == "probability-flow":
+        return gen.ProbabilityFlow(), {}
+    if name == "reverse-sde":
+        return gen.ReverseSDE(steps=count), {}
+    made = {
+        "dpm++": gen.DPMSolverPlusPlus(),
+        "ddim": gen.DDIM(),
+        "ddpm": gen.DDPM(),
+        "unipc": gen.UniPC(),
+        "deis": gen.DEIS(),
+        "heun": gen.EDMSampler(),
+        "bdia": gen.BDIA(0.5),
+        "predictor-corrector": gen.PredictorCorrector(),
+    }[name]
+    return made, {"steps": count}
+
+
+def _train(
+    recipe: "Recipe", steps: int, key: Any, out: Path, shown: bool
+) -> tuple[Any, dict[str, Any]]:
+    from ..generative import digits
+
+    with _progress(steps, shown=shown) as report:
+        trained = digits.train_digits(
+            recipe, steps, key=key, checkpoint=out / "checkpoint.npz", progress=report
+        )
+    history = trained.history
+    seconds = float(history["seconds"][-1])
+    loss = float(history["loss"][-1])
+    return trained.ema, {
+        "train_steps": trained.steps,
+        "loss": round(loss, 5),
+        "training_seconds": round(seconds, 2),
+    }
+
+
+@contextlib.contextmanager
+def _progress(steps: int, *, shown: bool) -> Iterator[bool | Callable[[int, Any], None]]:
+    """A bar with the loss, on standard error if that is a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not (shown and console.is_terminal):
+        yield False
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("train"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[message]}"),
+        console=console,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("train", total=steps, message="compiling")
+
+        def report(step: int, metrics: Any) -> None:
+            bar.update(task, completed=step, message=f"loss {metrics['loss']:.4f}")
+
+        yield report
+
+
+def _print(record: dict[str, Any], out: Path) -> None:
+    from rich.console import Console
+
+    console = Console()
+    if "loss" in record:
+        console.print(
+            f"Trained {record['network']}, {record['schedule']}, predicting {record['predicts']}: "
+            f"{record['train_steps']} steps in {record['training_seconds']:.0f} s, loss "
+            f"{record['loss']:.4f}.",
+            highlight=False,
+        )
+    console.print(
+        f"Sampled {len(record['classes']) * record['count']} pictures with {record['sampler']}, "
+        f"{record['evaluations']} evaluations, guidance {record['guidance']:g}.",
+        highlight=False,
+    )
+    console.print(f"Samples: {out / 'samples.png'}", soft_wrap=True, highlight=False)

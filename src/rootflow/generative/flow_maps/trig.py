@@ -1,0 +1,57 @@
+"""The schedule of TrigFlow."""
+
+import math
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+
+from ...errors import InputError
+from ..numerics import is_traced, namespace
+from ..schedules import Schedule
+
+
+def _number(t: Any) -> Any:
+    return t if isinstance(t, np.ndarray | np.generic) else jnp.asarray(t)
+
+
+class TrigFlow(Schedule):
+    """alpha = cos t, sigma = s sin t, t from 0 to pi / 2 (Lu and Song 2025, sec. 3).
+
+    Attributes:
+        sigma_data: s, the standard deviation of the data, which is that of x_t at all times.
+    """
+
+    begin: ClassVar[float] = 0.5 * math.pi
+    domain: ClassVar[tuple[float, float]] = (0.0, 0.5 * math.pi)
+    grid: ClassVar[str] = "time"
+
+    sigma_data: Any = 0.5
+
+    def __check_init__(self):
+        if not is_traced(self.sigma_data) and not self.sigma_data > 0:
+            raise InputError(f"sigma_data={self.sigma_data} must be positive.")
+
+    def alpha(self, t: Any) -> Any:
+        t = _number(t)
+        return namespace(t).cos(t)
+
+    def log_alpha(self, t: Any) -> Any:
+        alpha = self.alpha(t)
+        return namespace(alpha).log(alpha)
+
+    def sigma(self, t: Any) -> Any:
+        t = _number(t)
+        return self.sigma_data * namespace(t).sin(t)
+
+    def alpha_rate(self, t: Any) -> Any:
+        t = _number(t)
+        return -namespace(t).sin(t)
+
+    def sigma_rate(self, t: Any) -> Any:
+        return self.sigma_data * self.alpha(t)
+
+    def log_snr_inverse(self, log_snr: Any) -> Any:
+        log_snr = _number(log_snr)
+        xp = namespace(log_snr)
+        return xp.arctan(xp.exp(-log_snr) / self.sigma_data)

@@ -1,0 +1,1 @@
+"""Experiments on a small trained network, for the entries on diffusion models."""

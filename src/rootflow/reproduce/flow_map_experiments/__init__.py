@@ -1,0 +1,1 @@
+"""What the entry on flow maps measures."""

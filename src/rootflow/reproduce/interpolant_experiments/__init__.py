@@ -1,0 +1,1 @@
+"""Experiments of `stochastic_interpolants`: known laws, divergences, trained models, bridges."""

@@ -1,0 +1,161 @@
+"""Models of other libraries as the model of a `Denoiser`."""
+
+import sys
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rootflow as rf
+from rootflow import generative as gen
+
+from .problems import START, VP
+
+X = START[:6]
+T = jnp.linspace(0.1, 0.9, 6)
+
+
+class OneSample(eqx.Module):
+    layer: eqx.nn.Linear
+    drop: eqx.nn.Dropout
+
+    def __call__(self, x, t, condition=None):
+        out = self.drop(self.layer(x)) * t
+        return out if condition is None else out + condition["shift"] * condition["one"]
+
+
+def test_an_equinox_module_of_one_sample():
+    module = OneSample(eqx.nn.Linear(2, 2, key=jax.random.key(0)), eqx.nn.Dropout(0.5))
+    denoiser = gen.Denoiser(gen.from_equinox(module), VP)
+    by_hand = (X @ module.layer.weight.T + module.layer.bias) * T[:, None]
+    np.testing.assert_allclose(denoiser.noise(X, T), by_hand, rtol=1e-12)
+    condition = {"shift": X, "one": jnp.ones(2)}
+    np.testing.assert_allclose(denoiser.noise(X, T, condition), by_hand + X, rtol=1e-12)
+    slope = eqx.filter_grad(lambda d: jnp.sum(d.noise(X, 0.5)))(denoiser)
+    assert jnp.abs(slope.model.module.layer.weight).max() > 0
+
+
+class Linen:
+    """What `from_flax` sees of a Linen module."""
+
+    def apply(self, variables, x, t, condition=None, *, train):
+        assert not train and t.shape == x.shape[:1]
+        return x @ variables["params"]["kernel"] * t[:, None]
+
+
+def test_a_flax_module_by_its_apply_function():
+    variables = {"params": {"kernel": jnp.array([[1.0, 2.0], [0.0, 1.0]])}}
+    for module in (Linen(), Linen().apply):
+        denoiser = gen.Denoiser(gen.from_flax(module, variables, train=False), VP)
+        expected = X @ variables["params"]["kernel"] * 0.3
+        np.testing.assert_allclose(denoiser.noise(X, 0.3), expected, rtol=1e-12)
+    slope = jax.grad(
+        lambda v: jnp.sum(gen.Denoiser(gen.from_flax(Linen(), v, train=False), VP).noise(X, 0.3))
+    )(variables)
+    np.testing.assert_allclose(
+        slope["params"]["kernel"], jnp.tile(0.3 * X.sum(0)[:, None], (1, 2)), rtol=1e-10
+    )
+
+
+def test_flax_itself():
+    pytest.importorskip("flax")
+    from flax import linen, nnx
+
+    class Dense(linen.Module):
+        @linen.compact
+        def __call__(self, x, t):
+            return linen.Dense(2)(x) * t[:, None]
+
+    variables = Dense().init(jax.random.key(0), X, T)
+    kernel, bias = (variables["params"]["Dense_0"][k] for k in ("kernel", "bias"))
+    found = gen.Denoiser(gen.from_flax(Dense(), variables), VP).noise(X, T)
+    np.testing.assert_allclose(found, (X @ kernel + bias) * T[:, None], rtol=1e-5)
+
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.layer = nnx.Linear(2, 2, rngs=rngs)
+
+        def __call__(self, x, t):
+            return self.layer(x) * t[:, None]
+
+    net = Net(nnx.Rngs(0))
+    denoiser = gen.Denoiser(gen.from_flax(*nnx.split(net)), VP)
+    np.testing.assert_allclose(denoiser.noise(X, T), net(X, T), rtol=1e-5)
+    assert gen.sample(denoiser, start=X, steps=3).shape == X.shape
+    with pytest.raises(rf.InputError, match=r"nnx.split"):
+        gen.from_flax(net, None)
+
+
+@pytest.fixture(scope="module")
+def torch_and_twin():
+    """A PyTorch network in double precision, and the same in JAX."""
+    torch = pytest.importorskip("torch")
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 2, dtype=torch.float64)
+
+        def forward(self, x, t, condition=None):
+            out = torch.tanh(self.layer(torch.cat([x, t[:, None]], 1)))
+            return out if condition is None else out + condition["shift"] * condition["kind"]
+
+    net = Net()
+    weight, bias = (jnp.asarray(p.detach().numpy()) for p in (net.layer.weight, net.layer.bias))
+
+    def twin(x, t, condition=None):
+        t = jnp.broadcast_to(t, x.shape[:1])[:, None]
+        out = jnp.tanh(jnp.concatenate([x, t], axis=1) @ weight.T + bias)
+        return out if condition is None else out + condition["shift"] * condition["kind"]
+
+    return gen.from_torch(net), twin
+
+
+def test_a_torch_module_is_the_same_function(torch_and_twin):
+    model, twin = torch_and_twin
+    condition = {"shift": X, "kind": jnp.arange(6)[:, None]}
+    for call in (lambda f: f(X, T), lambda f: f(X, 0.3), lambda f: f(X, T, condition)):
+        np.testing.assert_allclose(call(model), call(twin), rtol=1e-12)
+        np.testing.assert_allclose(jax.jit(lambda c=call: c(model))(), call(twin), rtol=1e-12)
+
+
+def test_a_torch_module_is_sampled_and_differentiated(torch_and_twin):
+    model, twin = torch_and_twin
+
+    def through(f, gradient):
+        denoiser = gen.Denoiser(f, VP, "data")
+        options = {"sampler": gen.BDIA(), "steps": 5, "gradient": gradient}
+        return jax.grad(lambda x: jnp.sum(gen.sample(denoiser, start=x, **options) ** 2))(X)
+
+    for gradient in ("direct", "reversible"):
+        np.testing.assert_allclose(through(model, gradient), through(twin, gradient), rtol=1e-9)
+    shift = jax.grad(
+        lambda s: jnp.sum(jnp.sin(model(X, T, {"shift": s, "kind": jnp.arange(6)[:, None]})))
+    )
+    assert jnp.isfinite(shift(X)).all()
+    # Forward mode, also inside a compiled function.
+    for wrap in (lambda f: f, jax.jit):
+        pushed = [
+            jax.jvp(wrap(lambda x, f=f: f(x, 0.2)), (X,), (jnp.cos(X),))[1] for f in (model, twin)
+        ]
+        np.testing.assert_allclose(*pushed, rtol=1e-9)
+    many = jax.vmap(lambda x: model(x[None], 0.2)[0])(X)
+    np.testing.assert_allclose(many, twin(X, 0.2), rtol=1e-12)
+
+
+def test_torch_is_asked_for_only_by_its_adapter(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(rf.InputError, match="pip install torch"):
+        gen.from_torch(object())
+
+
+def test_what_cannot_be_wrapped():
+    with pytest.raises(rf.InputError, match="can be called"):
+        gen.from_equinox(3)
+    with pytest.raises(rf.InputError, match="apply function"):
+        gen.from_flax(3, {})
+    pytest.importorskip("torch")
+    with pytest.raises(rf.InputError, match=r"torch\.nn\.Module; got function"):
+        gen.from_torch(lambda x, t: x)
