@@ -1,7 +1,9 @@
 """Double precision, no window system, and repeatable property tests."""
 
+import gc
 import os
 import sys
+from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -16,6 +18,20 @@ hypothesis.settings.register_profile(
     "rootflow", deadline=None, max_examples=25, derandomize=True, print_blob=True
 )
 hypothesis.settings.load_profile("rootflow")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def room_for_programs():
+    """Drops compiled programs before a long run has too many of them.
+
+    Each is several mappings of memory, of which Linux allows a process 65,530; the compiler crashes
+    when there are no more.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 16_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

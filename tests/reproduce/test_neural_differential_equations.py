@@ -21,9 +21,9 @@ def test_the_quick_run_confirms_what_it_measures():
 
 def test_sparse_regression_finds_the_terms_of_a_law():
     y = np.random.default_rng(0).uniform(0.5, 2.0, (50, 2))
-    law = np.stack([0.3 - 2.0 * y[:, 0] * y[:, 1], 1.5 * y[:, 1] ** 2], axis=1)
+    law = np.stack([3.0 - 2.0 * y[:, 0] * y[:, 1], 1.5 * y[:, 1] ** 2], axis=1)
     found = dynamics.sparse(y, law)
-    np.testing.assert_allclose(found, [[0.3, 0, 0, 0, -2, 0], [0, 0, 0, 0, 0, 1.5]], atol=1e-8)
+    np.testing.assert_allclose(found, [[3, 0, 0, 0, -2, 0], [0, 0, 0, 0, 0, 1.5]], atol=1e-8)
 
 
 def test_the_data_are_what_they_are_said_to_be():
