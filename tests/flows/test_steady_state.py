@@ -39,3 +39,21 @@ def test_a_long_solve_ends_there():
 def test_without_a_steady_state_it_is_said():
     with pytest.raises(rf.SolveError, match="converge"):
         rf.steady_state(lambda t, y, a: 1.0 + y**2, jnp.array(0.5), max_steps=30)
+
+
+def test_the_heuristics_on_the_way_to_a_steady_state_have_no_derivative():
+    def solve(target):
+        return rf.solve_ode(
+            lambda t, y, target: target - y, 0.0, (0.0, 40.0), target, adjoint=rf.ImplicitAdjoint()
+        )
+
+    def both(target):
+        sol = solve(target)
+        return sol.ys[-1], sol.heuristics.error
+
+    slopes = jax.jvp(both, (2.0,), (1.0,))[1]  # where it is not asked for, it does no harm
+    np.testing.assert_allclose(slopes[0], 1.0)
+    assert np.isnan(slopes[1])
+    np.testing.assert_allclose(jax.vmap(jax.grad(lambda a: both(a)[0]))(jnp.array([1.0, 2.0])), 1.0)
+    with pytest.raises(Exception, match="a steady state does not depend on how it was reached"):
+        jax.block_until_ready(jax.jit(jax.grad(lambda a: both(a)[1]))(2.0))

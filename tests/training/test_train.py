@@ -124,7 +124,7 @@ def test_an_interrupted_run_is_kept(data, tmp_path):
     path = tmp_path / "run.npz"
     with pytest.raises(Interruption):
         train(squares, fresh(), data, checkpoint=path, progress=interrupt, **options)
-    assert metadata(path)["record"]["step"] in (10, 20)
+    assert metadata(path)["record"]["step"] == 20
     rest = train(squares, fresh(), data, checkpoint=path, **options)
     whole = train(squares, fresh(), data, **options)
     np.testing.assert_array_equal(rest.model.weights, whole.model.weights)

@@ -7,6 +7,7 @@ of three things that have nothing to do with each other: what the network predic
 is weighted, and which times are seen how often.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -95,9 +96,9 @@ def _normal_between(fractions: Any, first: Any, last: Any) -> Array:
 class Weight(eqx.Module):
     """A weight of the squared error of the data, as a function of the noise level."""
 
+    @abstractmethod
     def __call__(self, level: Level, model: Any) -> Array:
         """Of the shape of the times."""
-        raise NotImplementedError
 
 
 class MinSNR(Weight):
@@ -225,14 +226,25 @@ class DiffusionLoss(eqx.Module):
             )
         key_time, key_noise, key_drop = jax.random.split(key, 3)
         level = self.schedule.level(self.draw_times(key_time, data.shape[0], data.dtype))
-        noise = jax.random.normal(key_noise, data.shape, data.dtype)
+        noise = self.draw_noise(key_noise, data.shape, data.dtype)
         x = expand(level.alpha, data) * data + expand(level.sigma, data) * noise
         if condition is not None and self.dropout:
             condition = self._dropped(condition, key_drop, data.shape[0])
         found = self.denoiser(model).evaluate(x, level, condition, condition is not None)
-        target = self._target(data, noise, level)
+        target = self._target(*self.regressed_on(x, data, noise, level), level)
         axes = tuple(range(1, data.ndim))
         return jnp.mean(self._factor(level, model) * jnp.mean((found - target) ** 2, axis=axes))
+
+    def draw_noise(self, key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
+        """The noise of a batch: standard normal."""
+        return jax.random.normal(key, shape, dtype)
+
+    def regressed_on(
+        self, x: Array, data: Array, noise: Array, level: Level
+    ) -> tuple[Array, Array]:
+        """The data and the noise that the prediction at x is compared with: those of the sample."""
+        del x, level
+        return data, noise
 
     def denoiser(self, model: Any, **options: Any) -> Denoiser:
         """The trained model as a `Denoiser`; `options` are guidance and threshold."""

@@ -1,6 +1,7 @@
 """Where the minibatches come from: arrays in memory, a function of a key, or an iterator."""
 
 import zlib
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,9 +25,9 @@ class Source(eqx.Module):
         """What the steps need from the host, stacked along the first axis; None for nothing."""
         del first, count
 
+    @abstractmethod
     def batch(self, row: PyTree, key: PRNGKeyArray) -> PyTree:
         """One minibatch."""
-        raise NotImplementedError
 
     def fingerprint(self) -> list:
         """What must be the same when a run is resumed, as JSON."""

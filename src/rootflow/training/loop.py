@@ -133,8 +133,9 @@ def run(
             row["seconds"] = time.perf_counter() - start
             if made:
                 record.rows.append(row)
-                meter(record.step, row)
             keeper.offer(record)
+            if made:
+                meter(record.step, row)
     if record.stopped == "nonfinite" and nonfinite == "raise":
         raise SolveError(_nonfinite(record, keeper))
     return Run(

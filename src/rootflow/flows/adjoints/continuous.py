@@ -93,8 +93,8 @@ class ContinuousAdjoint(Adjoint):
         )
 
     def diffusion(self, f: System, n: int, restore: Any) -> Any:
-        """The diffusion of the adjoint equation, for equations that have one."""
-        raise NotImplementedError
+        """The diffusion of the adjoint equation; equations that have one pass `check_noise`."""
+        raise TypeError(f"{type(self).__name__} is for equations without noise")
 
     def solve(self, setup, x, ts):
         arrays, static = eqx.partition((x, ts), eqx.is_array)

@@ -1,9 +1,20 @@
 """The derivative of a steady state."""
 
-from ...errors import InputError
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ...errors import DerivativeError, InputError
+from ...roots.checks import raise_if
 from ...roots.implicit import implicit
 from .. import loop
+from ..linear import linear
 from .base import Adjoint
+
+_HEURISTICS = (
+    "the error and stiffness estimates belong to the steps, and a steady state does not depend on "
+    "how it was reached: use adjoint=rf.DiscreteAdjoint() for their derivative"
+)
 
 
 class ImplicitAdjoint(Adjoint):
@@ -42,4 +53,36 @@ class ImplicitAdjoint(Adjoint):
             return method.project(out.y), out
 
         y, out = final(x.y0, x.t1, x.args)
+        of = jax.tree.leaves(eqx.filter((x.y0, x.t0, x.t1, x.args), eqx.is_inexact_array))
+        error, stiffness = _without_derivative((out.error, out.stiffness), of)
+        out = out._replace(error=error, stiffness=stiffness)
         return out._replace(y=method.lift(setup.f, out.t, y, x.args)), None
+
+
+@jax.custom_jvp
+def _without_derivative(values, of):
+    """`values`, which depend on `of` in a way that has no derivative here.
+
+    Forward mode, which cannot tell whether a tangent is wanted, gives NaN; reverse mode raises.
+    """
+    del of
+    return values
+
+
+@_without_derivative.defjvp
+def _(primals, tangents):
+    values, _ = primals
+
+    def forward(residuals, inputs):
+        return [jnp.full_like(v, jnp.nan) for v in values]
+
+    def transpose(residuals, bars, batched):
+        given = [bar for bar in bars if bar is not None]
+        zeros = [jnp.zeros_like(x) for x in tangents[1]]
+        if not given:
+            return zeros
+        bad = jnp.any(jnp.stack([jnp.any(bar != 0) for bar in given]))
+        return raise_if(zeros, bad, _HEURISTICS, DerivativeError)
+
+    shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in values]
+    return values, tuple(linear(forward, transpose, [], tangents[1], shapes))

@@ -7,10 +7,10 @@ from jaxtyping import Array, Float
 from ...errors import InputError
 from ..interpolation import polynomial
 from ..system import Given, System
-from .base import Method
+from .wrapper import Wrapper
 
 
-class Delayed(Method):
+class Delayed(Wrapper):
     """A method for dy/dt = f(t, y(t), y(t - d)), which looks the delayed states up in its past.
 
     The past, that is the interpolant of every step so far, is part of the lifted state. A step is
@@ -26,24 +26,10 @@ class Delayed(Method):
         degree: of the method's interpolant.
     """
 
-    method: Method
     delays: int = eqx.field(static=True)
     capacity: int = eqx.field(static=True)
     size: int = eqx.field(static=True)
     degree: int = eqx.field(static=True)
-
-    order = property(lambda self: self.method.order)  # pyright: ignore
-    error_order = property(lambda self: self.method.error_order)  # pyright: ignore
-    evaluations = property(lambda self: self.method.evaluations)  # pyright: ignore
-    start = property(lambda self: self.method.start)  # pyright: ignore
-    jacobians = property(lambda self: self.method.jacobians)  # pyright: ignore
-    factorisations = property(lambda self: self.method.factorisations)  # pyright: ignore
-    adaptive = property(lambda self: self.method.adaptive)  # pyright: ignore
-    iterative = property(lambda self: self.method.iterative)  # pyright: ignore
-    stability = property(lambda self: self.method.stability)  # pyright: ignore
-
-    def check(self, f):
-        self.method.check(f)
 
     # The lifted state: y, the number of steps so far, their starts, sizes, states and coefficients.
     def _split(self, z):
@@ -119,6 +105,3 @@ class Delayed(Method):
         places = jnp.where(row < k, first + jnp.arange(piece.size), z.size)
         new = new.at[places].set(piece, mode="drop")
         return step._replace(y=new)
-
-    def coefficients(self, h, z, step):
-        return self.method.coefficients(h, self.project(z), step)

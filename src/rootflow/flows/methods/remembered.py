@@ -2,11 +2,10 @@
 
 import jax.numpy as jnp
 
-from .base import Method
-from .explicit import ExplicitRungeKutta
+from .wrapper import Wrapper
 
 
-class Remembered(Method):
+class Remembered(Wrapper):
     """An explicit Runge-Kutta method with the slope at the end of a step as part of its state.
 
     The method itself evaluates that slope again when a step is repeated, for its derivative. For a
@@ -16,18 +15,6 @@ class Remembered(Method):
     The slope at the start of a step is the one at the end of the step before: not for vector fields
     that jump between the two.
     """
-
-    method: ExplicitRungeKutta
-
-    order = property(lambda self: self.method.order)  # pyright: ignore
-    error_order = property(lambda self: self.method.error_order)  # pyright: ignore
-    evaluations = property(lambda self: self.method.evaluations)  # pyright: ignore
-    start = property(lambda self: self.method.start)  # pyright: ignore
-    adaptive = property(lambda self: self.method.adaptive)  # pyright: ignore
-    stability = property(lambda self: self.method.stability)  # pyright: ignore
-
-    def check(self, f):
-        self.method.check(f)
 
     def lift(self, f, t, y, args):
         y = self.method.lift(f, t, y, args)
@@ -48,6 +35,3 @@ class Remembered(Method):
         # An idle repetition, by h = 0, is at no particular time.
         after = jnp.where(h == 0, slope, step.state)
         return step._replace(y=jnp.concatenate([step.y, after]), state=None)
-
-    def coefficients(self, h, z, step):
-        return self.method.coefficients(h, self.project(z), step)

@@ -1,6 +1,7 @@
 """Consistency models on a grid of times: distillation and training."""
 
 import math
+from abc import abstractmethod
 from typing import Any, Literal
 
 import equinox as eqx
@@ -81,9 +82,9 @@ class _Consistency(eqx.Module):
             value = value / (s - r)
         return jnp.mean(value)
 
+    @abstractmethod
     def neighbour(self, schedule, x, data, noise, s, r, condition) -> Array:
         """x_r on the trajectory through x_s."""
-        raise NotImplementedError
 
 
 class ConsistencyDistillation(_Consistency):

@@ -86,7 +86,7 @@ class MeanFlow(MapLoss):
         return jnp.mean(weight * squared(error))
 
 
-class _Distillation(MapLoss):
+class _Guess(MapLoss):
     """Flow matching on the diagonal, or a teacher, and a loss for the jumps.
 
     What a jump should be is the map's own guess, which can run away early in training. So errors
@@ -109,14 +109,14 @@ class _Distillation(MapLoss):
         if self.teacher is not None:
             v = teacher_velocity(self.teacher, model.schedule, x, s, condition)
         diagonal = jnp.mean(squared(model.velocity(x, s, condition) - v))
-        jumps = self._jumps(self.residual(model, x, s, t, condition, key))
+        jumps = self._jumps(self.errors(model, batch, x, s, t, condition, key))
         return diagonal + jumps, {"velocity": diagonal, "jumps": jumps}
 
     @abstractmethod
-    def residual(
-        self, model: Map, x: Array, s: Array, t: Array, condition: PyTree, key: Any
+    def errors(
+        self, model: Map, batch: Any, x: Array, s: Array, t: Array, condition: PyTree, key: Any
     ) -> Array:
-        """What is zero for the exact map, of the shape of x, with the target not differentiated."""
+        """The errors of jumps, with their targets not differentiated."""
 
     def _jumps(self, error: Array) -> Array:
         value = squared(error)
@@ -130,6 +130,19 @@ class _Distillation(MapLoss):
         if self.teacher is not None:
             return teacher_velocity(self.teacher, model.schedule, x, t, condition)
         return jax.lax.stop_gradient(model.velocity(x, t, condition))
+
+
+class _Distillation(_Guess):
+    """The jumps are from the same points as the velocity."""
+
+    def errors(self, model, batch, x, s, t, condition, key):
+        return self.residual(model, x, s, t, condition, key)
+
+    @abstractmethod
+    def residual(
+        self, model: Map, x: Array, s: Array, t: Array, condition: PyTree, key: Any
+    ) -> Array:
+        """What is zero for the exact map, of the shape of x, with the target not differentiated."""
 
 
 class Eulerian(_Distillation):
@@ -179,7 +192,7 @@ class Semigroup(_Distillation):
         return model.average(x, s, t, condition) - jax.lax.stop_gradient(two)
 
 
-class Shortcut(_Distillation):
+class Shortcut(_Guess):
     """A jump of 2 d is two of d, d a power of 1/2 of the way (Frans et al. 2025, arXiv 2410.12557).
 
     Attributes:
@@ -195,15 +208,7 @@ class Shortcut(_Distillation):
         if isinstance(self.levels, bool) or not isinstance(self.levels, int) or self.levels < 1:
             raise InputError(f"levels={self.levels!r} must be a positive integer.")
 
-    def residual(self, model, x, s, t, condition, key):
-        raise NotImplementedError
-
-    def __call__(self, model: Map, batch: Any, key: PRNGKeyArray) -> Any:
-        point, _, condition, key = self.drawn(model, batch, key)
-        x, v, s = point
-        if self.teacher is not None:
-            v = teacher_velocity(self.teacher, model.schedule, x, s, condition)
-        diagonal = jnp.mean(squared(model.velocity(x, s, condition) - v))
+    def errors(self, model, batch, x, s, t, condition, key):
         data, _ = split(batch)
         key_level, key_place, key_noise = jax.random.split(key, 3)
         level = jax.random.randint(key_level, s.shape, 0, self.levels)
@@ -226,8 +231,7 @@ class Shortcut(_Distillation):
         target = jax.lax.stop_gradient(0.5 * (first + second))
         # Round-off must not lead out of the schedule.
         t = jnp.maximum(s - whole, end)
-        jumps = self._jumps(model.average(x, s, t, condition) - target)
-        return diagonal + jumps, {"velocity": diagonal, "jumps": jumps}
+        return model.average(x, s, t, condition) - target
 
 
 def _along_flow(

@@ -3,14 +3,12 @@
 from typing import Any
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from ...errors import InputError
 from ..losses import DiffusionLoss, EDMWeight, LogNormal
 from ..numerics import expand
-from ..schedules import EDM
+from ..schedules import EDM, Level
 from .exact import Charges
 from .noise import PoissonNoise
 
@@ -45,28 +43,19 @@ class PoissonLoss(DiffusionLoss):
                 'use predicts="data" or "noise".'
             )
 
-    def __call__(self, model: Any, batch: Any, key: PRNGKeyArray) -> Float[Array, ""]:
-        data, condition = batch if isinstance(batch, tuple) else (batch, None)
-        data = jnp.asarray(data)
-        if data.ndim < 2 or not jnp.issubdtype(data.dtype, jnp.floating):
-            raise InputError(
-                "A batch must be data of shape (batch, ...), floating-point, or a pair (data, "
-                f"condition); got {data.dtype}{list(data.shape)}."
-            )
-        key_time, key_noise, key_drop = jax.random.split(key, 3)
-        level = self.schedule.level(self.draw_times(key_time, data.shape[0], data.dtype))
-        noise = self.law.draw(key_noise, data.shape, data.dtype)
+    def draw_noise(self, key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
+        """The noise of a batch, by the law."""
+        return self.law.draw(key, shape, dtype)
+
+    def regressed_on(
+        self, x: Array, data: Array, noise: Array, level: Level
+    ) -> tuple[Array, Array]:
+        """Those of the sample; with `stable` the means given x, over the batch."""
+        if not self.stable:
+            return data, noise
         alpha, sigma = expand(level.alpha, data), expand(level.sigma, data)
-        x = alpha * data + sigma * noise
-        if condition is not None and self.dropout:
-            condition = self._dropped(condition, key_drop, data.shape[0])
-        if self.stable:
-            data = Charges(data, self.law).mean(x / alpha, level.sigma / level.alpha)
-            noise = (x - alpha * data) / sigma
-        found = self.denoiser(model).evaluate(x, level, condition, condition is not None)
-        target = self._target(data, noise, level)
-        axes = tuple(range(1, data.ndim))
-        return jnp.mean(self._factor(level, model) * jnp.mean((found - target) ** 2, axis=axes))
+        mean = Charges(data, self.law).mean(x / alpha, level.sigma / level.alpha)
+        return mean, (x - alpha * mean) / sigma
 
 
 def poisson_loss(noise: PoissonNoise, **options: Any) -> PoissonLoss:
