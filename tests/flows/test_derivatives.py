@@ -244,3 +244,31 @@ def test_many_parameters_take_the_other_way():
     total = sum(jnp.sum(a * b) for a, b in zip(*map(jax.tree.leaves, (gradient, direction))))
     np.testing.assert_allclose(total, slope, rtol=1e-6)
     np.testing.assert_allclose(jax.jvp(loss, (weights,), (direction,))[1], total, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("adjoint", "method"),
+    [
+        (rf.DiscreteAdjoint(), rf.Tsit5()),
+        (rf.DiscreteAdjoint(), rf.Rodas5P()),
+        (rf.CheckpointAdjoint(), rf.Tsit5()),
+        (rf.ForwardAdjoint(), rf.Tsit5()),
+        (rf.ReversibleAdjoint(), rf.Reversible(rf.Tsit5())),
+        (rf.BacksolveAdjoint(), rf.Tsit5()),
+    ],
+)
+def test_the_ends_of_a_span_of_no_length_move_the_state(adjoint, method):
+    """y(t1) = y + f (t1 - t0) + ...: the derivatives are -f and f, though no step is taken."""
+
+    def end(t0, t1):
+        return rf.solve_ode(
+            lambda t, y, args: 3 * y * jnp.cos(t), 1.0, (t0, t1), adjoint=adjoint, method=method
+        ).ys[-1]
+
+    mode = jax.jacfwd if isinstance(adjoint, rf.ForwardAdjoint) else jax.grad
+    slopes = jax.jit(jax.vmap(mode(end, (0, 1))))
+    at_t0, at_t1 = slopes(jnp.array([0.5, 0.5]), jnp.array([0.5, 1.0]))
+    grown = np.exp(3 * (np.sin(1.0) - np.sin(0.5)))
+    exact = 3 * np.cos([0.5, 1.0]) * [1.0, grown]
+    np.testing.assert_allclose(at_t1, exact, rtol=1e-5)
+    np.testing.assert_allclose(at_t0, -3 * np.cos(0.5) * np.array([1.0, grown]), rtol=1e-5)

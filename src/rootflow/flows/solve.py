@@ -1,6 +1,7 @@
 """A solve as the user asks for it: the arguments of all equations, checked and put together."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -8,12 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
 from ..errors import InputError, SolveError
 from . import checks, loop
-from .adjoints import Adjoint, DiscreteAdjoint
+from .adjoints import (
+    Adjoint,
+    CheckpointAdjoint,
+    DiscreteAdjoint,
+    ForwardAdjoint,
+    ReversibleAdjoint,
+)
 from .control import PIDController
 from .events import Event, Watch
 from .heuristics import StepPenalty, reduced, require_estimates, split
@@ -24,6 +32,9 @@ from .problem import Inputs, Outcome, Setup
 from .saving import accepted, dense_output, happened, step_numbers
 from .solution import MESSAGES, Happened, Heuristics, Result, Solution, Stats
 from .system import Pattern, System, Tolerances, build
+
+#: The adjoints that differentiate the steps that were taken.
+_OF_THE_STEPS = (DiscreteAdjoint, CheckpointAdjoint, ForwardAdjoint, ReversibleAdjoint)
 
 #: The most numbers for which the state of every step is kept (8 MB in float64).
 _NUMBERS = 1 << 20
@@ -215,7 +226,11 @@ class Problem(eqx.Module):
         if self.saveat == "steps":
             ts, ys = accepted(setup, out)
         else:
-            ts, ys = out.t[None], project(out.y)[None]
+            y = project(out.y)
+            ordinary = self.mass is None and not {"diffusion", "delayed"} & setup.f.parts.keys()
+            if ordinary and isinstance(self.adjoint, _OF_THE_STEPS):
+                y = _moved_without_a_step(setup.f, y, x.t0, x.t1, x.y0, x.args)
+            ts, ys = out.t[None], y[None]
         ys = jax.vmap(unravel)(ys)
         if self.save is not None:
             ys = jax.vmap(lambda t, y: self.save(t, y, self.args))(ts, ys)  # pyright: ignore
@@ -229,6 +244,26 @@ class Problem(eqx.Module):
         shapes = jax.eval_shape(self.save, self.t0, self.y0, self.args)
         like = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         return jax.vmap(ravel_pytree(like)[1])(saved)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _moved_without_a_step(f: System, y, t0, t1, y0, args):
+    """The state y at the end, whose derivative in t0 = t1 no step has: there dy = f (dt1 - dt0)."""
+    del f, t0, t1, y0, args
+    return y
+
+
+@partial(_moved_without_a_step.defjvp, symbolic_zeros=True)
+def _(f, primals, tangents):
+    y, t0, t1, y0, args = primals
+    y_dot, t0_dot, t1_dot, _, _ = tangents
+    if isinstance(t0_dot, SymbolicZero) and isinstance(t1_dot, SymbolicZero):
+        return y, y_dot
+    moved = sum(
+        sign * dot for sign, dot in ((1, t1_dot), (-1, t0_dot)) if not isinstance(dot, SymbolicZero)
+    )
+    more = jnp.where(t0 == t1, f(t0, y0, args) * moved, 0.0).astype(y.dtype)
+    return y, more if isinstance(y_dot, SymbolicZero) else y_dot + more
 
 
 def _stats(setup: Setup, out: Outcome) -> Stats:
