@@ -114,6 +114,7 @@ def _run(report: Report, quick: bool) -> Outcome:
         top.loglog(counts, values, "o-", label=f"adjoint, {method}")
     top.loglog(counts, backprop, "s--", color="0.4", label="backpropagation through DDIM")
     top.set(xlabel="steps", ylabel="median relative error", title="Gradient of the start")
+    top.set_ylim(bottom=1e-9)  # room for the legend
     for route, values in memory.items():
         bottom.loglog(lengths, np.array(values) / 1e6, "o-", label=route)
     bottom.set(xlabel="steps", ylabel="temporary memory, MB", title="Memory of the gradient")

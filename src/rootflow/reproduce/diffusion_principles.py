@@ -84,7 +84,8 @@ def _figure(counts, errors, lengths, gaps, samples, distances) -> Figure:
     for name, values in errors.items():
         left.loglog(counts, values, "o-", markersize=3, label=name)
     left.set(xlabel="steps", ylabel="root mean square error", title="Orders of samplers")
-    left.legend(frameon=False, fontsize="x-small")
+    left.set_ylim(top=2.0)  # room for the legend
+    left.legend(frameon=False, fontsize="x-small", ncols=2, loc="upper right")
     right.loglog(lengths, gaps, "o-")
     right.loglog(
         lengths, gaps[0] * lengths[0] / np.asarray(lengths), ":", color="0.5", label="1 / steps"
