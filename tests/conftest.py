@@ -2,6 +2,7 @@
 
 import gc
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +11,29 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import hypothesis
 import jax
 import pytest
+
+
+def _compile_quickly() -> None:
+    """Asks XLA for its older emitters of fused loops on the CPU.
+
+    They compile our long expressions in about half the time, and compiling is most of what the
+    tests do. `XLA_FLAGS= python -m pytest` compiles as a user does. An option that XLA does not
+    know ends the process, so another one tries it first; the workers of pytest-xdist inherit it.
+    """
+    if "XLA_FLAGS" in os.environ:
+        return
+    flags = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}
+    known = subprocess.run(
+        [sys.executable, "-c", "import jax; jax.devices()"],
+        env={**os.environ, **flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        check=False,
+    )
+    if known.returncode == 0:
+        os.environ.update(flags)
+
+
+_compile_quickly()
 
 jax.config.update("jax_enable_x64", True)
 
