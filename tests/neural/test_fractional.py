@@ -11,6 +11,7 @@ from rootflow.flows.noise import BrownianMotion, MarkovFractional, MarkovLaw
 from rootflow.flows.noise.linear import LinearFractional
 from rootflow.neural.fractional import (
     FractionalSDE,
+    MovingHurst,
     ObservationControl,
     controlled_path,
     in_order,
@@ -117,6 +118,21 @@ def test_the_bound_is_differentiable_in_the_index_and_in_the_control():
         np.testing.assert_allclose(where(gradient)[i], (ends[0] - ends[1]) / 2e-5, rtol=1e-6)
     held = model_of(learn_hurst=False)
     assert eqx.filter_jit(eqx.filter_grad(elbo))(held, TS, YS).logit == 0
+
+
+def test_an_index_that_changes_is_learned_through_the_bound():
+    moving = model_of(MovingHurst(jax.random.key(7), start=0.7))
+    np.testing.assert_allclose(elbo(moving, TS, YS), elbo(model_of(0.7), TS, YS), rtol=1e-10)
+    last = lambda m: m.moving.network.layers[-1].weight
+    where = lambda model, e: eqx.tree_at(last, model, last(model).at[0, 3].add(e))
+    # (The weights solve an ill-conditioned system: a shorter step would show its rounding.)
+    slope = (elbo(where(moving, 1e-3), TS, YS) - elbo(where(moving, -1e-3), TS, YS)) / 2e-3
+    gradient = eqx.filter_jit(eqx.filter_grad(elbo))
+    np.testing.assert_allclose(last(gradient(moving, TS, YS))[0, 3], slope, rtol=1e-5)
+    held = model_of(MovingHurst(jax.random.key(7), start=0.7), learn_hurst=False)
+    assert not np.any(last(gradient(held, TS, YS)))
+    with pytest.raises(rf.InputError, match=r"between 0 and 1; got 1\.0"):
+        MovingHurst(jax.random.key(7), start=1.0)
 
 
 def test_an_untrained_posterior_is_the_prior_and_missing_observations_say_nothing():

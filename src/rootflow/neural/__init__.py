@@ -13,9 +13,18 @@ from .flow import ContinuousFlow, Density
 from .hybrid import HybridField, Segments, segments, shoot
 from .latent_ode import LatentODE
 from .latent_sde import Bound, LatentSDE
+from .latent_video import LatentVideo
 from .mechanics import Hamiltonian, Lagrangian
 from .ode import AccelerationField, Augment, NeuralODE, WithVelocity
-from .sde_gan import CDECritic, ControlledNoise, SDEGenerator, clip, energy_score, wasserstein
+from .sde_gan import (
+    CDECritic,
+    ControlledNoise,
+    SDEGenerator,
+    clip,
+    energy_score,
+    scale_initial,
+    wasserstein,
+)
 from .solver import Solver
 
 __all__ = [
@@ -37,6 +46,7 @@ __all__ = [
     "Lagrangian",
     "LatentODE",
     "LatentSDE",
+    "LatentVideo",
     "MLPField",
     "MatrixField",
     "NeuralCDE",
@@ -48,6 +58,7 @@ __all__ = [
     "clip",
     "energy_score",
     "lipswish",
+    "scale_initial",
     "segments",
     "shoot",
     "symbolic",

@@ -22,6 +22,7 @@ from ..flows import checks
 from ..flows.adjoints import Adjoint, DiscreteAdjoint
 from ..flows.methods.sde import EulerMaruyama
 from ..flows.noise import BrownianMotion, MarkovFractional
+from ..flows.noise.fractional import checked_hurst
 from ..flows.sde import reads_state, solve_sde, stochastic_method
 
 Control = Callable[[Any, Any, Any, Any], Any]
@@ -277,6 +278,40 @@ def zero_last(network: eqx.nn.MLP) -> eqx.nn.MLP:
     return eqx.tree_at(last, network, tuple(jnp.zeros_like(x) for x in last(network)))
 
 
+class MovingHurst(eqx.Module):
+    """A Hurst index that changes in time: the logistic function of a network of t / horizon.
+
+    Args:
+        key: a random key.
+        horizon: length of the span.
+        start: the index everywhere, before training.
+        width: of the hidden layers.
+        depth: number of hidden layers.
+
+    Raises:
+        InputError: a start that is no number between 0 and 1.
+    """
+
+    network: eqx.nn.MLP
+    offset: Float[Array, ""]
+    horizon: float = eqx.field(static=True)
+
+    def __init__(
+        self, key: Array, horizon: float = 1.0, *, start: float = 0.5, width: int = 16,
+        depth: int = 2,
+    ):  # fmt: skip
+        start = float(checked_hurst(start))
+        self.network = zero_last(
+            eqx.nn.MLP("scalar", "scalar", width, depth, activation=jnp.tanh, key=key)
+        )
+        self.offset = jnp.asarray(np.log(start / (1 - start)), float)
+        self.horizon = float(horizon)
+
+    def __call__(self, t: ArrayLike) -> Float[Array, ""]:
+        """The index at time t."""
+        return jax.nn.sigmoid(self.offset + self.network(2 * jnp.asarray(t) / self.horizon - 1))
+
+
 class FractionalSDE(eqx.Module):
     """A stochastic equation with fractional noise to be learned from observations of paths.
 
@@ -290,7 +325,8 @@ class FractionalSDE(eqx.Module):
         start: mean of X(0), of the shape and type of the state. (In float32 the weights of the
             noise are still computed in float64, where JAX has it.)
         spread: standard deviation of X(0) under the prior; 0: it is `start`.
-        hurst: where the Hurst index starts; `None`: white noise.
+        hurst: where the Hurst index starts; `None`: white noise. A function of time, such as
+            `MovingHurst`: an index that changes.
         learn_hurst: whether it is trained.
         horizon: length of the span; the weights of the noise depend on it.
         options: options of the noise: `kind`, `terms`, `largest`, `standard`.
@@ -302,6 +338,7 @@ class FractionalSDE(eqx.Module):
     start: Float[Array, "..."]
     log_spread: Float[Array, "..."] | None
     logit: Float[Array, ""] | None
+    moving: Callable | None
     horizon: float = eqx.field(static=True)
     learn_hurst: bool = eqx.field(static=True)
     options: tuple = eqx.field(static=True)
@@ -314,7 +351,7 @@ class FractionalSDE(eqx.Module):
         start: ArrayLike = 0.0,
         *,
         spread: ArrayLike = 0.0,
-        hurst: float | None = 0.5,
+        hurst: float | Callable[[Any], Any] | None = 0.5,
         learn_hurst: bool = True,
         horizon: float = 1.0,
         kind: Literal[1, 2] = 2,
@@ -322,8 +359,12 @@ class FractionalSDE(eqx.Module):
         largest: float = 20.0,
         standard: bool = True,
     ):
-        if hurst is not None and not 0 < hurst < 1:
-            raise InputError(f"The Hurst index must be one number between 0 and 1; got {hurst!r}.")
+        self.logit = self.moving = None
+        if callable(hurst):
+            self.moving = hurst
+        elif hurst is not None:
+            index = float(checked_hurst(hurst))
+            self.logit = jnp.asarray(np.log(index / (1 - index)), float)
         if not horizon > 0:
             raise InputError(f"horizon must be a positive number; got {horizon!r}.")
         self.drift, self.diffusion, self.control = drift, diffusion, control
@@ -333,24 +374,31 @@ class FractionalSDE(eqx.Module):
         if np.any(np.asarray(spread) != 0):
             log = jnp.log(jnp.asarray(spread, dtype))
             self.log_spread = jnp.broadcast_to(log, self.start.shape)
-        self.logit = None if hurst is None else jnp.asarray(np.log(hurst / (1 - hurst)), float)
         self.horizon, self.learn_hurst = float(horizon), bool(learn_hurst)
         self.options = (
             ("kind", kind), ("terms", terms), ("largest", largest), ("standard", standard)
         )  # fmt: skip
 
     @property
-    def hurst(self) -> Float[Array, ""] | None:
-        """The Hurst index; `None` for white noise."""
-        if self.logit is None:
-            return None
-        logit = self.logit if self.learn_hurst else jax.lax.stop_gradient(self.logit)
-        return jax.nn.sigmoid(logit)
+    def hurst(self) -> Float[Array, ""] | Callable[[Any], Any] | None:
+        """The Hurst index, or the function of time that it is; `None` for white noise."""
+        index, moving = self.logit, self.moving
+        if not self.learn_hurst:
+            held = lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x
+            index, moving = jax.tree.map(held, (index, moving))
+        return moving if index is None else jax.nn.sigmoid(index)
+
+    @property
+    def law_of_start(self) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        """Mean and standard deviation of X(0) under the prior."""
+        if self.log_spread is None:
+            return self.start, jnp.zeros_like(self.start)
+        return self.start, jnp.exp(self.log_spread)
 
     def noise(self, key: Array, steps: int | None = None) -> MarkovFractional | BrownianMotion:
         """A path of the noise, of the shape of the state."""
         shape = self.start.shape
-        if self.logit is None:
+        if self.hurst is None:
             return BrownianMotion(key, shape, 0.0, self.horizon, steps=steps)
         return MarkovFractional(
             key, self.hurst, shape, 0.0, self.horizon, steps=steps, **dict(self.options)
@@ -421,7 +469,7 @@ class FractionalSDE(eqx.Module):
             if self.log_spread is None:
                 raise InputError("start is for a model with a spread of X(0); this one has none.")
             y0 = start[0] + start[1] * jax.random.normal(first, self.start.shape)
-            kl = normal_kl(*start, self.start, jnp.exp(self.log_spread))
+            kl = normal_kl(*start, *self.law_of_start)
         path = self.path(
             second, steps=steps, context=context, saveat=ts, start=y0, method=method,
             adjoint=adjoint,

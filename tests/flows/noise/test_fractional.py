@@ -1,5 +1,7 @@
 """Fractional Brownian motion: exact law, and the Markov approximation against quadrature."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,14 @@ from scipy import integrate, special
 from rootflow.errors import InputError
 from rootflow.flows.methods.runge_kutta import Heun
 from rootflow.flows.methods.sde import EulerMaruyama, Milstein
-from rootflow.flows.noise import BrownianMotion, FractionalBrownianMotion, MarkovFractional
-from rootflow.flows.noise.markov import _normal_equations
+from rootflow.flows.noise import (
+    BrownianMotion,
+    FractionalBrownianMotion,
+    MarkovFractional,
+    MarkovLaw,
+    MovingLaw,
+)
+from rootflow.flows.noise.law import _normal_equations
 from rootflow.flows.sde import solve_sde
 
 KEYS = jax.random.split(jax.random.key(5), 20_000)
@@ -176,6 +184,68 @@ def test_learning_the_index_has_a_derivative():
 
     slope = (solved(0.7 + 1e-5) - solved(0.7 - 1e-5)) / 2e-5
     np.testing.assert_allclose(jax.grad(solved)(0.7), slope, rtol=1e-4)
+
+
+def _rising(t):
+    return 0.45 + 0.4 * t
+
+
+def test_an_index_that_changes_has_the_covariance_of_multifractional_motion():
+    """int_0^s (s-u)^(H(s)-1/2) (t-u)^(H(t)-1/2) du, standardised; variance t^(2 H(t))."""
+    law = MovingLaw(_rising, 1.0)
+    t, s = np.array([0.3, 0.6, 1.0]), np.array([0.2, 0.3, 0.5])
+    np.testing.assert_allclose(law.covariance(t, t), t ** (2 * _rising(t)), rtol=0.02)
+    a, b = _rising(s) - 0.5, _rising(t) - 0.5
+    exact = t**b * s ** (a + 1) / (a + 1) * special.hyp2f1(-b, 1, a + 2, s / t)
+    exact *= np.sqrt(2 * _rising(s) * 2 * _rising(t))
+    np.testing.assert_allclose(law.covariance(s, t), exact, rtol=0.03)
+    np.testing.assert_allclose(law.covariance(t, s), law.covariance(s, t), rtol=1e-14)
+    assert 0.005 < law.error < 0.02
+    # The table against the weights themselves, between its knots.
+    np.testing.assert_allclose(law.at(0.3217)[0], MarkovLaw(_rising(0.3217)).weights, atol=1e-4)
+
+
+def test_a_solve_with_an_index_that_changes():
+    """dX = dB gives B itself, the weights of the time on the memory; an index that does not
+    change gives what a number gives."""
+
+    @partial(jax.jit, static_argnums=(1, 2))
+    def solved(key, kind, steps):
+        path = MarkovFractional(key, _rising, (), 1.0, 2.0, kind=kind, steps=steps)
+        y0 = (jnp.zeros(()), path.initial())
+        f, g, z0, motion = path.augmented(lambda t, y, a: 0.0 * y, lambda t, y, a: 1.0, y0[0])
+        sol = solve_sde(f, g, z0, (1.0, 2.0), motion, method=EulerMaruyama(), dt=1 / steps)
+        x, memory = sol.ys[0][-1], sol.ys[1][-1]
+        return x, path.law.at(1.0)[0] @ (memory - path.initial())
+
+    for kind in (1, 2):
+        gaps = [abs(np.subtract(*solved(KEYS[0], kind, n))) for n in (250, 1000)]
+        assert gaps[1] < 0.4 * gaps[0] < 0.02
+
+    def end(index):
+        path = MarkovFractional(KEYS[1], index, steps=64)
+        return solve_sde(
+            lambda t, y, a: -y, lambda t, y, a: y, jnp.ones(()), (0.0, 1.0), path, method=Heun(),
+            dt=1 / 64,
+        ).ys[-1]  # fmt: skip
+
+    steady = jax.jit(lambda h: end(lambda t: h))
+    np.testing.assert_allclose(steady(0.7), jax.jit(end)(0.7), rtol=1e-12)
+    slope = (steady(0.7 + 1e-5) - steady(0.7 - 1e-5)) / 2e-5
+    np.testing.assert_allclose(jax.jit(jax.grad(steady))(0.7), slope, rtol=1e-6)
+
+
+def test_an_index_that_changes_is_refused_where_it_is_wrong():
+    with pytest.raises(
+        InputError, match=r"between 0 and 1 at all times; hurst\(t\) is 1 at t = 0.5"
+    ):
+        MovingLaw(lambda t: 2 * t + 1e-9, 1.0, knots=2)
+    with pytest.raises(InputError, match="must be one number"):
+        MarkovFractional(KEYS[0], lambda t: jnp.stack([t, t]))
+    with pytest.raises(InputError, match="depends on the Hurst index"):
+        MarkovFractional(KEYS[0], _rising, rates="spread")
+    with pytest.raises(InputError, match="knots must be a positive integer; got 0"):
+        MovingLaw(_rising, knots=0)
 
 
 def test_diagonal_noise_in_the_extended_state():

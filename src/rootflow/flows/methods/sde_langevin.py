@@ -167,17 +167,18 @@ class BAOAB(LangevinMethod):
     def step(self, f, t, z, h, args, state):
         force, path = state
         noise, path = args.noise.advance(t, h, path)
+        (w,) = _made_once(noise.w.astype(z.dtype))
         q, v, friction, strength = self._coefficients(f, t, z, args)
         v = v + 0.5 * h * force
         q = q + 0.5 * h * v
         decay = jnp.exp(-friction * h)
         # The variance of the exact step, with the increment of the path in place of a new number.
         ratio = jnp.sqrt(_phi(2 * friction * h)[1])
-        v = decay * v + strength * ratio * noise.w.astype(z.dtype)
+        v = decay * v + strength * ratio * w
         q = q + 0.5 * h * v
         force = f.parts["force"](t + h, q, args)
         v = v + 0.5 * h * force
-        return Step(jnp.concatenate([q, v]), None, (force, path), None)
+        return Step(_side_by_side(q, v), None, (force, path), None)
 
 
 class ALIGN(LangevinMethod):
@@ -202,7 +203,7 @@ class ALIGN(LangevinMethod):
         force, path = state
         noise, path = args.noise.advance(t, h, path)
         q, v, friction, strength = self._coefficients(f, t, z, args)
-        w, area = noise.w.astype(z.dtype), noise.area.astype(z.dtype)
+        w, area = _made_once(noise.w.astype(z.dtype), noise.area.astype(z.dtype))
         decay, one, two, three = _phi(friction * h)
         # The path is taken to be its parabola: dW = (w / h + 6 (h - 2 s) / h**2 area) ds.
         to_v = strength * (one * w + 6 * (one - 2 * two) * area)
@@ -212,7 +213,25 @@ class ALIGN(LangevinMethod):
         change = h * two * (there - force)
         new_v = decay * v + h * one * force + change + to_v
         error = jnp.concatenate([h**2 * three * (there - force), change])
-        return Step(jnp.concatenate([new, new_v]), error, (there, path), None)
+        return Step(_side_by_side(new, new_v), error, (there, path), None)
+
+
+# XLA puts what makes a number into every loop that reads it, and for a concatenation into each of
+# its branches: the noise, a hundred operations, was made anew for q, v, force and error. Written
+# into an array it is made once.
+
+
+def _made_once(*parts: Array) -> tuple[Array, ...]:
+    """The same arrays, all of one shape, read from memory."""
+    rows = jnp.zeros((len(parts), *parts[0].shape), parts[0].dtype)
+    for i, part in enumerate(parts):
+        rows = rows.at[i].set(part)
+    return tuple(rows)
+
+
+def _side_by_side(q: Array, v: Array) -> Array:
+    """(q, v) as one array."""
+    return jnp.zeros(2 * q.size, q.dtype).at[: q.size].set(q).at[q.size :].set(v)
 
 
 def _phi(z: Array) -> tuple[Array, Array, Array, Array]:

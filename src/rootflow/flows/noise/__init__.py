@@ -3,7 +3,9 @@
 from .base import Increment, Noise
 from .brownian import BrownianMotion
 from .fractional import FractionalBrownianMotion
-from .markov import MarkovFractional, MarkovLaw
+from .law import MarkovLaw
+from .markov import MarkovFractional
+from .moving import MovingLaw
 
 __all__ = [
     "BrownianMotion",
@@ -11,5 +13,6 @@ __all__ = [
     "Increment",
     "MarkovFractional",
     "MarkovLaw",
+    "MovingLaw",
     "Noise",
 ]

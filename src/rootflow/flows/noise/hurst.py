@@ -14,8 +14,8 @@ from jaxtyping import Array, ArrayLike, Float
 from ...errors import InputError
 from ...roots.argmin import argmin
 from .fractional import covariance
+from .law import MarkovLaw
 from .linear import LinearFractional
-from .markov import MarkovLaw
 
 #: Up to so many times a Cholesky factor of their covariance is quicker than a filter.
 _FEW = 256

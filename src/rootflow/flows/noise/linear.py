@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from ...errors import InputError
 from .base import checked_time, known
-from .markov import MarkovLaw
+from .law import MarkovLaw
 
 #: A step is halved until its matrix is this small, and so often at most.
 _SMALL, _HALVINGS, _TERMS = 0.25, 40, 12
