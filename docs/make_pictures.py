@@ -1,6 +1,7 @@
 """Draws the pictures of the README and the site: python docs/make_pictures.py [--only fit|gallery].
 
-They are made by the commands that users run, and are kept in docs/images.
+They are made by the commands that users run, and are kept in docs/images. All entries of the
+gallery take about an hour; `--records FOLDER` takes those that `rootflow reproduce` has left there.
 """
 
 import argparse
@@ -32,12 +33,15 @@ def fit(scratch: Path) -> None:
     shutil.copyfile(scratch / "fit" / "fit.png", IMAGES / "hare_lynx.png")
 
 
-def gallery(scratch: Path) -> None:
-    out = scratch / "gallery"
-    rootflow("reproduce", "--all", "--out", str(out))
+def gallery(out: Path) -> None:
+    """The page of the records in `out`; makes them where there is no such folder."""
+    if not out.exists():
+        rootflow("reproduce", "--all", "--out", str(out))
     sections = [HEADER]
     for path in sorted(out.glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
+        if record["quick"] or record["status"] != "finished":
+            raise SystemExit(f"{path} is not the record of a full run that has ended.")
         picture = f"{path.stem.replace('-', '_')}.png"
         shutil.copyfile(path.with_suffix(".png"), IMAGES / picture)
         sections.append(section(record, picture))
@@ -75,13 +79,15 @@ def show(value) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=["fit", "gallery"], help="draw only these")
-    only = parser.parse_args().only
+    parser.add_argument("--records", type=Path, help="a folder of full runs, for the gallery")
+    options = parser.parse_args()
+    only = options.only
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         if only != "gallery":
             fit(Path(scratch))
         if only != "fit":
-            gallery(Path(scratch))
+            gallery(options.records or Path(scratch) / "gallery")
 
 
 if __name__ == "__main__":
