@@ -1,11 +1,13 @@
-"""Samplers beside diffusers and k-diffusion: the same samples, and what a step costs.
+"""Samplers beside diffusers and k-diffusion, and the memory of gradients through sampling.
 
 The model is one cheap function, so that the time is that of the samplers themselves. Both sides
 take the same 25 steps, of a table of betas (diffusers) or of the noise levels of Karras et al.
 (2022) (k-diffusion), in single precision; errors are those against the same algorithm in double
-precision.
+precision. Gradients are those in the weights and the start of samples of a small network, beside
+`jax.grad` through a plain loop.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -141,8 +143,85 @@ def k_rows() -> Sequence[Row]:
     return found
 
 
+# The layers of a network, the batch, and for each route the sampler it is taken with and the most
+# memory at 256 steps, as a share of that of the plain loop.
+SIZES, BATCH = (65, 256, 256, 64), 64
+ROUTES: dict[str, tuple[Any, float]] = {
+    "checkpoint": (gen.DDIM(), 0.05),
+    "adjoint": (gen.DDIM(), 0.02),
+    "reversible": (gen.BDIA(), 0.02),
+}
+SMOOTH = gen.VPLinear()
+
+
+def network(weights, x, t):
+    told = jnp.broadcast_to(t, (x.shape[0], 1)).astype(x.dtype)
+    h = jnp.concatenate([x, told], axis=1)
+    for w in weights[:-1]:
+        h = jax.nn.silu(h @ w)
+    return h @ weights[-1]
+
+
+def temporary_bytes(samples: Callable[[Any, Any], Any]) -> Callable[[], int]:
+    """What the compiled gradient of the squares of `samples(weights, start)` works in."""
+    pairs = itertools.pairwise(SIZES)
+    weights = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in pairs)
+    start = jax.ShapeDtypeStruct((BATCH, SIZES[-1]), jnp.float32)
+
+    def call():
+        slope = jax.grad(lambda w, x: jnp.sum(samples(w, x) ** 2), argnums=(0, 1))
+        analysis = jax.jit(slope).lower(weights, start).compile().memory_analysis()
+        if analysis is None:
+            raise RuntimeError("this backend does not report the memory of a compiled program")
+        return analysis.temp_size_in_bytes
+
+    return call
+
+
+def by_route(route: Any, sampler: Any, steps: int) -> Callable[[], int]:
+    def samples(weights, start):
+        denoiser = gen.Denoiser(lambda x, t: network(weights, x, t), SMOOTH)
+        options: dict[str, Any] = {"sampler": sampler, "steps": steps, "gradient": route}
+        return gen.sample(denoiser, start=start, throw=False, **options)
+
+    return temporary_bytes(samples)
+
+
+def by_hand(steps: int) -> Callable[[], int]:
+    """DDIM as one writes it in JAX."""
+    times = gen.times(SMOOTH, steps)
+    alpha, sigma = SMOOTH.alpha(times), SMOOTH.sigma(times)
+    table = (times[:-1], alpha[:-1], sigma[:-1], alpha[1:], sigma[1:])
+
+    def samples(weights, start):
+        def step(x, row):
+            t, alpha, sigma, alpha_next, sigma_next = row
+            noise = network(weights, x, t)
+            return alpha_next * (x - sigma * noise) / alpha + sigma_next * noise, None
+
+        rows = jax.tree.map(lambda part: jnp.asarray(part, start.dtype), table)
+        return jax.lax.scan(step, start, rows)[0]
+
+    return temporary_bytes(samples)
+
+
+def memory_rows(quick: bool) -> Sequence[Row]:
+    return [
+        Row(
+            f"memory of the gradient through {steps} steps, {route}",
+            lambda route=route, sampler=sampler, steps=steps: by_route(route, sampler, steps),
+            lambda steps=steps: by_hand(steps),
+            bar=most if steps == 256 else None,
+            kind="memory",
+            peer_name="jax",
+        )
+        for route, (sampler, most) in ROUTES.items()
+        for steps in ((16, 256) if quick else (16, 64, 256))
+    ]
+
+
 def rows(quick: bool) -> Sequence[Row]:
-    found = list(k_rows())
+    found = [*k_rows(), *memory_rows(quick)]
     for name, sampler, scheduler, options in PAIRS:
         exact = np.asarray(ours(sampler, jnp.float64)())
 

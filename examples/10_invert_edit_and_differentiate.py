@@ -20,14 +20,15 @@ denoiser = gen.Denoiser(model, schedule, predicts="noise")
 options = {"sampler": gen.BDIA(gamma=1.0), "steps": 40}
 data = centres[0] + 0.3 * jax.random.normal(jax.random.key(0), (100, 2))
 
-inversion = gen.invert(denoiser, data, 0, **options)
-back = gen.sample(denoiser, 0, start=inversion, **options)
-edited = gen.sample(denoiser, 1, start=inversion, **options)
+here, there = jnp.arange(2)  # arrays, so that one compiled loop serves both
+inversion = gen.invert(denoiser, data, here, **options)
+back = gen.sample(denoiser, here, start=inversion, **options)
+edited = gen.sample(denoiser, there, start=inversion, **options)
 
 
 def distance(start):
     """Of the samples to the origin; its gradient needs no more memory with more steps."""
-    out = gen.sample(denoiser, 0, start=start, gradient="reversible", **options)
+    out = gen.sample(denoiser, here, start=start, gradient="reversible", **options)
     return 0.5 * jnp.sum(out**2)
 
 

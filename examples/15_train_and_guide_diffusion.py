@@ -14,8 +14,8 @@ centres = jnp.array([[2.0, 0.0], [-1.0, 1.7], [-1.0, -1.7]])
 def batch(key):
     """Points about three centres, and which one each belongs to."""
     which, where = jax.random.split(key)
-    kind = jax.random.randint(which, (256,), 0, 3)
-    return centres[kind] + 0.3 * jax.random.normal(where, (256, 2)), kind
+    kind = jax.random.randint(which, (128,), 0, 3)
+    return centres[kind] + 0.3 * jax.random.normal(where, (128, 2)), kind
 
 
 loss = gen.DiffusionLoss(
@@ -27,8 +27,8 @@ trained = rf.train(
     network,
     batch,
     key=jax.random.key(1),
-    steps=1500,
-    optimizer=optax.adam(optax.cosine_decay_schedule(3e-3, 1500)),
+    steps=800,
+    optimizer=optax.adam(optax.cosine_decay_schedule(3e-3, 800)),
     ema=0.99,
     progress=False,
 )

@@ -10,7 +10,7 @@ import benchmarks
 from benchmarks import flows
 from benchmarks.__main__ import main
 from benchmarks.harness import runner, table, timing
-from benchmarks.harness.comparison import Comparison
+from benchmarks.harness.comparison import Comparison, Row
 
 FAKE = """
 import jax.numpy as jnp
@@ -95,6 +95,16 @@ def test_first_calls_build_anew_each_time():
     built.clear()
     timing.warm(build, None, 3)
     assert len(built) == 1
+
+
+def test_rows_of_memory_are_in_bytes():
+    def needs(size):
+        return lambda: lambda: size
+
+    row = Row("gradient", needs(2_500_000), needs(5_000_000), bar=0.6, kind="memory")
+    line = runner.measure("sizes", Comparison("sizes", "numpy", lambda quick: [row]), row)
+    assert line["ours"] == 2_500_000 and line["ratio"] == 0.5 and line["meets"] is True
+    assert "ours 2.5 MB, peer 5 MB, ratio 0.50 (yes)" in table.brief(line)
 
 
 def test_both_tables_are_written_with_the_machine(package, tmp_path):

@@ -29,7 +29,7 @@ class Row:
     ours: Build
     peer: Build
     bar: float | None = None
-    kind: Literal["run", "first call"] = "run"
+    kind: Literal["run", "first call", "memory"] = "run"
     error: Callable[[Any], float] | None = None
     peer_name: str | None = None
     peer_version: Callable[[], str | None] | None = None

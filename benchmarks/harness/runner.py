@@ -12,6 +12,13 @@ from . import timing
 from .comparison import Comparison, Row
 from .table import Line
 
+# How a row of each kind is measured, and in how many pairs.
+_TAKE = {
+    "run": (timing.warm, 15),
+    "first call": (timing.first_call, 5),
+    "memory": (timing.memory, 1),
+}
+
 
 def names(paths: Sequence[str]) -> list[str]:
     """The comparisons in the folders `paths` (a package's `__path__`), sorted."""
@@ -79,7 +86,7 @@ def measure(name: str, comparison: Comparison, row: Row, *, quick: bool = False)
         "traceback": None,
         **dict.fromkeys(("ours", "peer", "ratio", "meets", "error_ours", "error_peer")),
     }
-    take, pairs = (timing.first_call, 5) if row.kind == "first call" else (timing.warm, 15)
+    take, pairs = _TAKE[row.kind]
     try:
         taken = take(row.ours, row.peer if installed else None, 1 if quick else pairs)
         line |= {"ours": taken.ours, "peer": taken.peer, "ratio": taken.ratio}

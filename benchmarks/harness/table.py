@@ -58,8 +58,8 @@ def as_markdown(lines: Sequence[Line], machine: Mapping[str, Any]) -> str:
             "",
             "Times are medians of paired runs in one process; the ratio is the median of ours / "
             "peer over the pairs, and meets the bar if it is at most the bar. A first call "
-            "includes tracing and compilation; all other rows are warm. Errors are those achieved, "
-            "against a reference tighter than both.",
+            "includes tracing and compilation; rows in bytes are of memory; all other rows are "
+            "warm. Errors are those achieved, against a reference tighter than both.",
             "",
             *about,
             "",
@@ -78,11 +78,12 @@ def brief(line: Line) -> str:
 
 
 def _cells(line: Line) -> tuple[str, ...]:
+    amount = _bytes if line["kind"] == "memory" else _duration
     return (
         line["comparison"],
         line["row"],
-        _duration(line["ours"]) if line["failure"] is None else line["failure"],
-        _duration(line["peer"]) if line["installed"] else "not installed",
+        amount(line["ours"]) if line["failure"] is None else line["failure"],
+        amount(line["peer"]) if line["installed"] else "not installed",
         "–" if line["ratio"] is None else f"{line['ratio']:.2f}",
         "–" if line["bar"] is None else f"{line['bar']:.2f}",
         {None: "–", True: "yes", False: "no"}[line["meets"]],
@@ -101,6 +102,12 @@ def _duration(seconds: float | None) -> str:
     if seconds >= 1:
         return f"{seconds:.2f} s"
     return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-4 else f"{1e6 * seconds:.3g} µs"
+
+
+def _bytes(size: float | None) -> str:
+    if size is None:
+        return "–"
+    return f"{size / 1e6:.3g} MB" if size >= 1e6 else f"{size / 1e3:.3g} kB"
 
 
 def _error(error: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Times two functions in pairs, so that both see the same state of the machine."""
+"""Times two functions in pairs, so that both see the same state of the machine; or their memory."""
 
 import statistics
 import time
@@ -16,7 +16,7 @@ _FEWEST = 5
 
 
 class Timing(NamedTuple):
-    """Medians, in seconds, and the median of the ratios of the pairs; `None` without a peer."""
+    """Medians, in seconds or bytes, and that of the ratios of the pairs; `None` without a peer."""
 
     ours: float
     peer: float | None
@@ -58,6 +58,13 @@ def first_call(ours: Build, peer: Build | None, pairs: int) -> Timing:
     for which in range(len(builds)):  # what only the very first call of a process pays
         sample(which)
     return _timing(_paired(sample, len(builds), pairs), results)
+
+
+def memory(ours: Build, peer: Build | None, pairs: int) -> Timing:
+    """The bytes that the functions say they need, in the place of seconds."""
+    del pairs  # the same every time
+    results = [float(build()()) for build in (ours, peer) if build is not None]
+    return _timing([results], results)
 
 
 def _paired(sample: Callable[[int], float], sides: int, pairs: int) -> list[list[float]]:

@@ -10,6 +10,7 @@ import pytest
 
 import rootflow as rf
 from rootflow import generative as gen
+from rootflow.generative import adapters
 
 from .problems import START, VP
 
@@ -143,6 +144,65 @@ def test_a_torch_module_is_sampled_and_differentiated(torch_and_twin):
         np.testing.assert_allclose(*pushed, rtol=1e-9)
     many = jax.vmap(lambda x: model(x[None], 0.2)[0])(X)
     np.testing.assert_allclose(many, twin(X, 0.2), rtol=1e-12)
+    slopes = [jax.vmap(jax.grad(lambda x, f=f: jnp.sum(f(x[None], 0.2))))(X) for f in (model, twin)]
+    np.testing.assert_allclose(*slopes, rtol=1e-12)
+
+
+class HostModel(adapters._Torch):
+    """tanh(x W + t): the calls out of the compiled program without PyTorch at their end."""
+
+    def _forward(self, x, t):
+        return np.tanh(np.asarray(x) @ WEIGHT + np.asarray(t)[:, None])
+
+    def _push(self, inputs, which, tangents):
+        given = dict(zip(which, map(np.asarray, tangents)))
+        inner = given.get(0, np.zeros_like(inputs[0])) @ WEIGHT
+        inner = inner + given.get(1, np.zeros_like(inputs[1]))[:, None]
+        return (1 - self._forward(*inputs) ** 2) * inner
+
+    def _pull(self, inputs, which, cotangent):
+        inner = (1 - self._forward(*inputs) ** 2) * np.asarray(cotangent)
+        return [(inner @ WEIGHT.T, inner.sum(1))[i] for i in which]
+
+
+WEIGHT = np.array([[0.6, -0.4], [0.3, 0.8]])
+HOST = HostModel(None, None)
+
+
+def host_twin(x, t):
+    return jnp.tanh(x @ WEIGHT + jnp.broadcast_to(t, x.shape[:1])[:, None])
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_derivatives_of_a_model_outside_the_program_under_vmap(wrap):
+    found, expected = [], []
+    for f, out in ((HOST, found), (host_twin, expected)):
+        squares = lambda x, t, f=f: jnp.sum(f(x[None], t) ** 2)
+        push = lambda x, v, f=f: jax.jvp(lambda x: f(x[None], 0.3), (x,), (v,))[1]
+        out.append(wrap(jax.vmap(jax.grad(squares, argnums=(0, 1))))(X, T))
+        out.append(wrap(jax.vmap(push))(X, jnp.cos(X)))
+        # The time is the same for all members: its slope is their sum.
+        total = lambda x, t, g=squares: jnp.sum(jax.vmap(g, in_axes=(0, None))(x, t))
+        out.append(wrap(jax.grad(total, argnums=1))(X, 0.3))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_the_likelihood_under_a_model_outside_the_program():
+    options = {"rtol": 1e-4, "atol": 1e-4, "method": rf.Tsit5()}
+    found, expected = (
+        gen.log_likelihood(gen.Denoiser(f, VP, "data"), X, **options) for f in (HOST, host_twin)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_a_second_derivative_of_a_model_outside_the_program_is_refused():
+    slope = jax.grad(lambda x: jnp.sum(HOST(x, 0.3) ** 2))
+    with pytest.raises(rf.DerivativeError, match="second one in PyTorch"):
+        jax.jvp(slope, (X,), (X,))
+    # A method that may turn implicit wants the derivative of the divergence.
+    with pytest.raises(rf.DerivativeError, match=r"rf\.Tsit5"):
+        gen.log_likelihood(gen.Denoiser(HOST, VP, "data"), X)
 
 
 def test_torch_is_asked_for_only_by_its_adapter(monkeypatch):

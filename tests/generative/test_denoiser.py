@@ -1,5 +1,7 @@
 """Conversions between predictions, guidance, thresholding, preconditioning."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,6 +100,49 @@ def test_autoguidance_extrapolates_from_the_worse_model():
     np.testing.assert_allclose(guided.data(LINE, T), 2 * good(LINE, T) - bad(LINE, T), rtol=1e-12)
 
 
+def squared_distance(data):
+    return 0.5 * jnp.sum((data - 1.0) ** 2, axis=1)
+
+
+@pytest.mark.parametrize(("steps", "predicts"), [(1, "velocity"), (4, "noise")])
+def test_guidance_by_a_loss_of_the_solved_data(steps, predicts):
+    # Data N(0, s^2): the noise is sigma x / v, v = alpha^2 s^2 + sigma^2, so that a step from t to
+    # t' multiplies x by alpha' alpha s^2 / v + sigma' sigma / v, and x_0 = c x.
+    std, scale, t = 0.4, 0.7, 0.6
+    data = gen.exact.GaussianMixture(jnp.zeros((1, 2)), std)
+    times = [*(t + np.arange(steps) / steps * (VP.end - t)), None]
+    c = 1.0
+    for at, to in itertools.pairwise(times):
+        alpha, sigma = float(VP.alpha(at)), float(VP.sigma(at))
+        ahead = (1.0, 0.0) if to is None else (float(VP.alpha(to)), float(VP.sigma(to)))
+        variance = alpha**2 * std**2 + sigma**2
+        c *= (ahead[0] * alpha * std**2 + ahead[1] * sigma) / variance
+    guidance = gen.LossGuidance(squared_distance, scale, steps)
+    plain, guided = (data.denoiser(VP, predicts, guidance=g) for g in (None, guidance))
+    expected = plain.noise(X, t) + scale * VP.sigma(t) * c * (c * X - 1.0)
+    found = jax.jit(lambda x: guided.noise(x, t))(X)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    single = guided.noise(X.astype(jnp.float32), jnp.full(len(X), t))
+    np.testing.assert_allclose(single, expected, rtol=1e-4, atol=1e-5)
+    unit = data.denoiser(VP, guidance=gen.LossGuidance(squared_distance, 0.3, steps, True))
+    added = jax.jit(lambda x: unit.noise(x, jnp.full(len(x), t)))(X) - plain.noise(X, t)
+    np.testing.assert_allclose(jnp.sqrt(jnp.mean(added**2, axis=1)), 0.3, rtol=1e-10)
+
+
+def test_many_steps_find_the_data_of_the_flow():
+    data = gen.exact.GaussianMixture(jnp.zeros((1, 2)), 0.4)
+    ratio = 0.4 / jnp.sqrt(VP.alpha(0.6) ** 2 * 0.16 + VP.sigma(0.6) ** 2)  # at t = 0
+    plain = data.denoiser(VP)
+
+    def slope(steps):
+        guided = data.denoiser(VP, guidance=gen.LossGuidance(squared_distance, 1.0, steps))
+        return jax.jit(lambda x: guided.noise(x, 0.6) - plain.noise(x, 0.6))(X) / VP.sigma(0.6)
+
+    slopes = [slope(steps) for steps in (40, 80)]
+    errors = [jnp.abs(s - ratio * (ratio * X - 1.0)).max() for s in slopes]
+    assert 1.7 < errors[0] / errors[1] < 2.3  # Euler steps: of order one
+
+
 def test_dynamic_thresholding():
     values = jnp.asarray(np.random.default_rng(0).normal(size=(5, 8, 8)) * 2)
     denoiser = gen.Denoiser(
@@ -146,11 +191,28 @@ def test_half_precision_models_do_not_pull_samples_down():
         ),
         (lambda: gen.Denoiser(lambda x, t: (x, x), VP).noise(X, T), "one array"),
         (
+            lambda: GAUSSIAN.denoiser(VP).noise(X, 1.5),
+            r"t is 1\.5, outside the times 0\.0 \.\.\. 1",
+        ),
+        (lambda: GAUSSIAN.denoiser(VP).data(X, jnp.full(32, -0.1)), "t is -0.1, outside"),
+        (lambda: GAUSSIAN.denoiser(VP).score(X, jnp.ones(3)), r"shape \(32,\); got shape \(3,\)"),
+        (
             lambda: gen.Denoiser(conditional, VP, guidance=gen.ClassifierFree(2.0)).noise(X, T),
             "pass condition",
         ),
         (lambda: gen.ClassifierFree(float("nan")), "finite"),
         (lambda: gen.ClassifierFree(2.0, interval=(3.0, 1.0)), "lower first"),
+        (lambda: gen.LossGuidance(squared_distance, steps=0), "steps=0"),
+        (
+            lambda: GAUSSIAN.denoiser(VP, guidance=gen.LossGuidance(jnp.sum)).noise(X, T),
+            r"each of the 32 samples; got shape \(\)",
+        ),
+        (
+            lambda: GAUSSIAN.denoiser(
+                VP, guidance=gen.LossGuidance(squared_distance, inner=gen.ClassifierFree(2.0))
+            ).noise(X, T),
+            "ClassifierFree guides towards a condition",
+        ),
         (lambda: gen.DynamicThreshold(0.0), "quantile=0.0"),
         (lambda: gen.DynamicThreshold(bound=-1.0), "bound=-1.0"),
         (lambda: gen.EDMPreconditioned(conditional, 0.0), "sigma_data=0.0"),

@@ -48,6 +48,30 @@ def test_pigdm_is_exact_for_normal_data_of_its_variance():
         np.testing.assert_allclose(found, posterior_score(X[:, 0], std, 0.5), rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["PiGDM", "Classifier"])
+def test_on_straight_paths_from_where_there_is_no_signal(kind):
+    schedule = gen.RectifiedFlow()
+
+    def log_probability(x, t, _):
+        # The measurement given x_t of normal data of variance 1 about 0.5.
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        size = alpha**2 + sigma**2
+        centre = 0.5 + alpha / size * (x[:, 0] - 0.5 * alpha)
+        return -0.5 * (1.2 - centre) ** 2 / (sigma**2 / size + NOISE**2)
+
+    guides = {
+        "PiGDM": gen.PiGDM(first, MEASURED, NOISE),
+        "Classifier": gen.Classifier(log_probability),
+    }
+    denoiser = DATA.denoiser(schedule, "flow", guidance=guides[kind])
+    condition = jnp.zeros(()) if kind == "Classifier" else None
+    found = gen.sample(denoiser, condition, start=START, steps=200)[:, 0]
+    # The flow carries standard normal noise to the posterior, which is normal.
+    variance = 1 / (1 + 1 / NOISE**2)
+    exact = variance * (0.5 + 1.2 / NOISE**2) + jnp.sqrt(variance) * START[:, 0]
+    np.testing.assert_allclose(found, exact, atol=0.02)
+
+
 def test_dps_follows_the_gradient_of_the_misfit():
     def misfit(x):
         return jnp.sum((MEASURED - jnp.sin(first(MODEL.data(x, T)))) ** 2)

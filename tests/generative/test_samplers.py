@@ -305,9 +305,9 @@ def test_single_precision():
 
 
 def test_under_jit_and_vmap_and_jvp():
-    run = lambda x: gen.sample(RING, start=x, sampler=gen.UniPC(), steps=8)
-    plain = run(START)
-    np.testing.assert_allclose(jax.jit(run)(START), plain, atol=1e-13)
+    eager = lambda x: gen.sample(RING, start=x, sampler=gen.UniPC(), steps=8)
+    plain, run = eager(START), jax.jit(eager)
+    np.testing.assert_allclose(run(START), plain, atol=1e-13)
     one_by_one = jax.vmap(lambda x: run(x[None])[0])(START)
     np.testing.assert_allclose(one_by_one, plain, atol=1e-12)
     _, tangent = jax.jvp(run, (START,), (jnp.ones_like(START),))
@@ -319,6 +319,7 @@ def test_under_jit_and_vmap_and_jvp():
 def test_a_grid_can_be_differentiated():
     times = jnp.asarray(gen.times(VP, 6))
 
+    @jax.jit
     def loss(inner):
         grid = jnp.concatenate([times[:1], inner, times[-1:]])
         out = gen.sample(NORMAL, start=START, sampler=gen.DPMSolverPlusPlus(), grid=grid)

@@ -8,7 +8,7 @@ from .denoiser import Denoiser
 from .discrete import DiscreteBetas, cosine_betas, linear_betas, scaled_linear_betas
 from .gradients import Truncated
 from .grids import Grid, Karras, LogSNR, Uniform, times
-from .guidance import AutoGuidance, Classifier, ClassifierFree
+from .guidance import AutoGuidance, Classifier, ClassifierFree, LossGuidance
 from .inverse_problems import DPS, MomentMatching, PiGDM
 from .invert import invert
 from .likelihood import log_likelihood
@@ -62,6 +62,7 @@ __all__ = [
     "LogNormal",
     "LogSNR",
     "LogitNormal",
+    "LossGuidance",
     "MinSNR",
     "MomentMatching",
     "PiGDM",

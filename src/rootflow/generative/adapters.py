@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.custom_derivatives import SymbolicZero, linear_call
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, PyTree
 
-from ..errors import InputError
+from ..errors import DerivativeError, InputError
+from ..flows.linear import linear
 
 
 def _times(x: Array, t: Any) -> Array:
@@ -160,12 +161,13 @@ def from_torch(module: Any) -> Any:
 
     Arrays go there and back through DLPack. Inside `jit`, as in `sample`, the call leaves the
     compiled program (on a CPU without a copy to another device). It can be differentiated in x, t
-    and a floating-point condition, forwards and backwards; the module's own parameters are fixed.
-    Derivatives cannot be taken under `vmap`, which `log_likelihood` does: JAX has no rule for it.
-    The module is put into evaluation mode. Arrays are cast to the precision of its parameters.
+    and a floating-point condition, once, forwards and backwards; the module's own parameters are
+    fixed. Under `vmap` the module is called once for each member. The module is put into evaluation
+    mode. Arrays are cast to the precision of its parameters.
 
     Raises:
         InputError: PyTorch is not installed, or `module` is not one of its modules.
+        DerivativeError: later, for a second derivative.
     """
     torch = _torch()
     if not isinstance(module, torch.nn.Module):
@@ -226,22 +228,46 @@ def _called(model: _Torch, inputs: tuple[Any, ...]) -> Array:
         moving, fixed = primals
         # Only what moves: a zero that is known to be one cannot be transposed.
         which = [i for i, v in enumerate(tangents[0]) if type(v) is not SymbolicZero]
+        count, shapes = len(moving), [like(leaf) for leaf in moving]
 
         def push(residuals, slopes):
-            moving, fixed = residuals
-            return callback(
-                lambda m, f, v: model._push(whole(m, f), which, v), like(x), moving, fixed, slopes
-            )
+            moving, fixed = _once(residuals[:count]), residuals[count:]
+            return [
+                callback(
+                    lambda m, f, v: model._push(whole(m, f), which, v),
+                    like(x), moving, fixed, slopes,
+                )
+            ]  # fmt: skip
 
-        def pull(residuals, cotangent):
-            moving, fixed = residuals
-            shapes = [like(moving[i]) for i in which]
+        def pull(residuals, cotangents, batched):
+            del batched
+            (cotangent,) = cotangents
+            result = [shapes[i] for i in which]
+            if cotangent is None:
+                return [jnp.zeros(r.shape, r.dtype) for r in result]
+            moving, fixed = _once(residuals[:count]), residuals[count:]
             return callback(
-                lambda m, f, c: model._pull(whole(m, f), which, c), shapes, moving, fixed, cotangent
+                lambda m, f, c: model._pull(whole(m, f), which, c), result, moving, fixed, cotangent
             )
 
         slopes = [tangents[0][i] for i in which]
-        return value(moving, fixed), linear_call(push, pull, (moving, fixed), slopes)
+        (along,) = linear(push, pull, [*moving, *fixed], slopes, [like(x)])
+        return value(moving, fixed), along
 
     value.defjvp(rule, symbolic_zeros=True)
     return value([leaf for leaf, m in zip(leaves, floating) if m], fixed)
+
+
+@jax.custom_jvp
+def _once(leaves: list[Array]) -> list[Array]:
+    """The leaves, which a derivative has been taken in and no further one can be."""
+    return leaves
+
+
+@_once.defjvp
+def _refuse(primals: Any, tangents: Any) -> Any:
+    raise DerivativeError(
+        "A model from from_torch has first derivatives only: take the second one in PyTorch, or "
+        "rewrite the model in JAX. A likelihood needs the second where the solver may turn "
+        "implicit: give it an explicit method, such as method=rf.Tsit5()."
+    )

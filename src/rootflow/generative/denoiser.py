@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..errors import InputError
+from .grids import check_inside
 from .guidance import Guidance
 from .predictions import KINDS, convert
 from .schedules import Level, Schedule
@@ -25,14 +26,15 @@ class Denoiser(eqx.Module):
             (batch,), if you pass that).
         schedule: the noise schedule that the model was trained with.
         predicts: `"noise"`, `"data"`, `"score"`, `"velocity"` or `"flow"`.
-        guidance: `ClassifierFree`, `Classifier` or `AutoGuidance`.
+        guidance: `ClassifierFree`, `Classifier`, `AutoGuidance`, `LossGuidance`, or one for
+            measurements such as `PiGDM`.
         threshold: `DynamicThreshold`, for images in pixel space.
         time: what the model is told as the time, a function of t; by default t itself. For a
             network trained on a table of betas, `schedule.label`.
 
     Raises:
         InputError: an unknown kind of prediction; later, a model whose value is not shaped like x,
-            guidance without a condition.
+            times outside the schedule, guidance without a condition.
     """
 
     model: Callable[..., Any]
@@ -54,8 +56,7 @@ class Denoiser(eqx.Module):
             )
         if self.guidance is not None and not isinstance(self.guidance, Guidance):
             raise InputError(
-                f"guidance must be ClassifierFree, Classifier or AutoGuidance; got "
-                f"{self.guidance!r}."
+                f"guidance must be a Guidance, such as ClassifierFree(3.0); got {self.guidance!r}."
             )
 
     def noise(self, x: Float[Array, "..."], t: ArrayLike, condition: PyTree = None) -> Array:
@@ -83,7 +84,14 @@ class Denoiser(eqx.Module):
         x = jnp.asarray(x)
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise InputError(f"x must be floating-point numbers; got {x.dtype}.")
-        return self.predict(kind, x, self.schedule.level(jnp.asarray(t)), condition)
+        t = jnp.asarray(t)
+        if t.shape not in ((), x.shape[:1]):
+            raise InputError(
+                f"t must be one time, or one for each of the samples, shape {x.shape[:1]}; got "
+                f"shape {t.shape}."
+            )
+        check_inside(self.schedule, t, "t")
+        return self.predict(kind, x, self.schedule.level(t), condition)
 
     def predict(self, kind: str, x: Array, level: Level, condition: PyTree = None) -> Array:
         """The prediction of this kind, with the noise level of x worked out beforehand."""

@@ -18,7 +18,7 @@ from jaxtyping import Array, ArrayLike, PyTree
 
 from ..errors import InputError
 from ..roots.krylov import conjugate_gradients
-from .guidance import Guidance
+from .guidance import Guidance, moved, predicted
 from .numerics import expand, is_traced
 from .predictions import convert
 from .schedules import Level
@@ -50,20 +50,11 @@ class Measured(Guidance):
         """
 
     def apply(self, denoiser: "Denoiser", x: Array, level: Level, condition: PyTree) -> Array:
-        if self.inner is not None and self.inner.needs_condition and condition is None:
-            raise InputError(
-                f"{type(self.inner).__name__} guides towards a condition, and there is none: pass "
-                "condition=..."
-            )
-
         def predict(x):
-            if self.inner is None:
-                value = denoiser.evaluate(x, level, condition, condition is not None)
-            else:
-                value = self.inner.apply(denoiser, x, level, condition)
-            return convert(value, x, level, denoiser.predicts, "data")
+            value = predicted(self.inner, denoiser, x, level, condition)
+            return convert(value, x, level, denoiser.predicts, "data"), value
 
-        data, vjp = jax.vjp(predict, x)
+        data, vjp, value = jax.vjp(predict, x, has_aux=True)
         seen = self.operator(data)
         measured = jnp.asarray(self.measured, x.dtype)
         if seen.shape[:1] != x.shape[:1] or measured.shape not in (seen.shape, seen.shape[1:]):
@@ -73,8 +64,7 @@ class Measured(Guidance):
                 f"and {measured.shape}."
             )
         slope = self.gradient(data, measured - seen, lambda v: vjp(v)[0], level)
-        alpha, sigma = expand(level.alpha, x), expand(level.sigma, x)
-        return convert(data + sigma**2 / alpha * slope, x, level, "data", denoiser.predicts)
+        return moved(denoiser.predicts, value, -expand(level.sigma, x) * slope, level)
 
 
 class DPS(Measured):

@@ -1,12 +1,14 @@
 """BDIA: exact inversion, what gamma costs, and accuracy as a sampler."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
 from .. import generative as gen
-from .digits_experiments import network
+from .digits_experiments import editing, network
 from .harness.entry import Claim, Entry, Outcome, Paper, Report
 
 _SCHEDULE = gen.VPLinear()
@@ -50,8 +52,9 @@ def _run(report: Report, quick: bool) -> Outcome:
     curves = {name: [error(s, n) for n in counts] for name, s in samplers.items()}
 
     pictures = {} if quick else _pictures(report)
+    edits = {} if quick else _edits(report)
 
-    report(0.9, "figure")
+    report(0.95, "figure")
     ddim, half, one = curves["DDIM"], curves["BDIA, gamma 0.5"], curves["BDIA, gamma 1"]
     measurements = {
         "exact": exact,
@@ -64,8 +67,12 @@ def _run(report: Report, quick: bool) -> Outcome:
     if pictures:
         measurements["digits-half"] = pictures["BDIA, gamma 0.5"][1] / pictures["DDIM"][1]
         measurements["digits-one"] = pictures["BDIA, gamma 1"][1] / pictures["DDIM"][1]
-    figure = Figure(figsize=(6.0, 6.4), layout="constrained")
-    top, bottom = figure.subplots(2, 1)
+    if edits:
+        measurements |= _judged(edits)
+    figure = Figure(figsize=(6.0, 10.0 if edits else 6.4), layout="constrained")
+    top, bottom, *rest = figure.subplots(3 if edits else 2, 1)
+    for axes in rest:
+        _draw(axes, edits)
     top.semilogy(gammas, trips, "o-", label="BDIA, 40 steps")
     top.axhline(rough, color="0.5", linestyle="--", label="DDIM inversion, 40 steps")
     top.set(xlabel="gamma", ylabel="largest error", title="There and back")
@@ -87,6 +94,10 @@ def _run(report: Report, quick: bool) -> Outcome:
             "steps": counts,
             "errors": curves,
             "digits": pictures,
+            "edits": {
+                str(scale): {name: edit[:-1] for name, edit in of["edits"].items()}
+                for scale, of in edits.items()
+            },
         },
     )
 
@@ -101,6 +112,69 @@ def _pictures(report: Report) -> dict[str, tuple[float, float]]:
         "BDIA, gamma 0.5": gen.BDIA(0.5),
     }
     return {name: quality(sampler, 10) for name, sampler in samplers.items()}
+
+
+_FROM, _TO = 3, 8
+_SCALES = (1.0, 2.0, 3.0)
+
+
+def _edits(report: Report) -> dict[float, dict[str, Any]]:
+    """Threes made into eights by every method, for each scale of the guidance."""
+    report(0.8, "training a network of digits with classes")
+    data = editing.pictures_of(_FROM)
+    found = {}
+    for i, scale in enumerate(_SCALES):
+        denoiser = network.guided(network.conditional(), scale)
+        report(0.9 + 0.01 * i, f"editing, guidance {scale:g}")
+        edits = {
+            name: editing.edit(denoiser, sampler, data, _FROM, _TO)
+            for name, sampler in editing.METHODS.items()
+        }
+        anew = editing.fresh(denoiser, data, _TO)
+        found[scale] = {"data": data, "edits": edits, "fresh": anew}
+    return found
+
+
+def _judged(found: dict[float, dict[str, Any]]) -> dict[str, float]:
+    plain, guided = found[1.0], found[3.0]
+    edits, one = plain["edits"], "BDIA, gamma 0.96"
+    anew = editing.outside(plain["data"], plain["fresh"], _FROM, _TO)
+
+    def worst(edits: dict[str, Any]) -> float:
+        return max(edit.reconstruction for name, edit in edits.items() if "BDIA" in name)
+
+    return {
+        "digits-edit": edits[one].success,
+        "digits-kept": edits[one].outside / anew,
+        "digits-exact": worst(edits),
+        "digits-inexact": edits["DDIM"].reconstruction,
+        "digits-cost": edits[one].evaluations / edits["EDICT"].evaluations,
+        "digits-guided": guided["edits"][one].success,
+        "digits-guided-exact": worst(guided["edits"]),
+    }
+
+
+def _draw(axes: Any, found: dict[float, dict[str, Any]]) -> None:
+    """A row of pictures for each way, the same twelve threes in every row."""
+    plain, guided = found[1.0], found[3.0]
+    rows = {
+        "pictures": plain["data"],
+        "DDIM": plain["edits"]["DDIM"].pictures,
+        "EDICT": plain["edits"]["EDICT"].pictures,
+        "BDIA, gamma 0.96": plain["edits"]["BDIA, gamma 0.96"].pictures,
+        "with guidance 3": guided["edits"]["BDIA, gamma 0.96"].pictures,
+        "from fresh noise": plain["fresh"],
+    }
+    sheet = []
+    for pictures in rows.values():
+        strip = np.asarray(pictures)[:12].reshape(-1, 8, 8)
+        framed = np.pad(strip, ((0, 0), (1, 1), (1, 1)), constant_values=-0.6)
+        sheet.append(np.concatenate(list(framed), axis=1))
+    axes.imshow(np.concatenate(sheet), cmap="gray_r", vmin=-1, vmax=1)
+    axes.set(title=f"{_FROM} made into {_TO}", xticks=[])
+    axes.set_yticks(10 * np.arange(len(rows)) + 4.5, list(rows))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
 
 
 _BDIA = "Zhang, Lewis and Kleijn (2023)"
@@ -172,6 +246,59 @@ ENTRY = Entry(
             holds=(">=", 1.0),
             source="this package",
         ),
+        Claim(
+            id="digits-edit",
+            text="Threes, inverted as threes and regenerated as eights, become eights (share, by a "
+            "classifier; gamma = 0.96).",
+            published="edits pictures",
+            holds=(">=", 0.9),
+            source=_BDIA,
+        ),
+        Claim(
+            id="digits-kept",
+            text="The pixels that the two digits have in common change less than half as much as "
+            "they differ in an eight from fresh noise (ratio).",
+            published="keeps the rest",
+            holds=("<=", 0.5),
+            source=_BDIA,
+        ),
+        Claim(
+            id="digits-exact",
+            text="Regenerated as threes they come back to round-off (mean square error, the worst "
+            "gamma of 1, 0.96 and 0.92).",
+            published="exact",
+            holds=("<=", 1e-20),
+            source=_BDIA,
+        ),
+        Claim(
+            id="digits-inexact",
+            text="With DDIM they do not (mean square error).",
+            published="inconsistent",
+            holds=(">=", 1e-3),
+            source=_BDIA,
+        ),
+        Claim(
+            id="digits-cost",
+            text="It takes half the evaluations of EDICT (ratio).",
+            published=0.5,
+            holds=("<=", 0.5),
+            source=_BDIA,
+        ),
+        Claim(
+            id="digits-guided",
+            text="With guidance of scale 3 there and back threes become eights as well (share).",
+            published="guidance 3, gamma 0.94",
+            holds=(">=", 0.9),
+            source=f"{_BDIA}, released code",
+        ),
+        Claim(
+            id="digits-guided-exact",
+            text="And with guidance of scale 3 unchanged pictures come back to round-off (mean "
+            "square error, the worst gamma).",
+            published="exact",
+            holds=("<=", 1e-20),
+            source=f"{_BDIA}, released code",
+        ),
     ),
     run=_run,
     protocol=(
@@ -180,10 +307,17 @@ ENTRY = Entry(
         "data for 128 draws of the data, largest error of any number. As a sampler: root mean "
         "square distance to the probability flow solved to 1e-11, 128 starts. A full run also "
         "trains the network of digits of the entry dpm-solver, whose Fréchet distance stands in "
-        "for the FID on Stable Diffusion, which is not measured here."
+        "for the FID on Stable Diffusion, which is not measured here.\n\n"
+        "Editing: the same network told the class, or in one of ten that there is none; the 183 "
+        "threes go back 40 of 50 steps uniform in t and forward again, in double precision. Pixels "
+        "that two digits have in common are those where their mean pictures differ by less than an "
+        "eighth of the range. With guidance of scale 3 both ways the inversion of some pictures "
+        "runs away on this small network, by every method: the noise that is found is then far "
+        "larger than noise, and its rounding errors with it."
     ),
     caption=(
-        "Top: rounding errors grow as gamma falls, and stay far below the error of DDIM inversion. "
-        "Bottom: error of the samples against the number of steps, one evaluation each."
+        "First: rounding errors grow as gamma falls, and stay far below the error of DDIM "
+        "inversion. Second: error of the samples against the number of steps, one evaluation each. "
+        "In a full run, pictures of threes made into eights."
     ),
 )

@@ -1,6 +1,5 @@
 """Auditing a classifier by the gradients of generated pictures: which noise changes its mind."""
 
-import functools
 from typing import Any
 
 import jax
@@ -8,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ... import generative as gen
-from ...generative.digits import digits
-from ..implicit_experiments.measure import scikit_learn
+from .classifier import classes, log_probabilities
 from .network import trained
 
 ROUTES: dict[str, Any] = {
@@ -20,26 +18,9 @@ ROUTES: dict[str, Any] = {
 _STEPS = 20
 
 
-@functools.cache
-def _weights() -> tuple[tuple[jax.Array, jax.Array], ...]:
-    """Of scikit-learn's classifier of the digits, a network with one hidden layer of 64."""
-    data = digits()
-    classifier = scikit_learn("neural_network").MLPClassifier(
-        hidden_layer_sizes=(64,), random_state=0, max_iter=400
-    )
-    classifier.fit(np.asarray(data.images, dtype=float).reshape(-1, 64), np.asarray(data.classes))
-    pairs = zip(classifier.coefs_, classifier.intercepts_)
-    return tuple((jnp.asarray(w, jnp.float32), jnp.asarray(b, jnp.float32)) for w, b in pairs)
-
-
-def _log_probabilities(x):
-    (a, b), (c, d) = _weights()
-    return jax.nn.log_softmax(jax.nn.relu(x @ a + b) @ c + d, axis=-1)
-
-
 def _classes(start):
     out = gen.sample(trained(), start=start, sampler=gen.DDIM(), steps=_STEPS, grid="log_snr")
-    return jnp.argmax(_log_probabilities(out), axis=-1)
+    return classes(out)
 
 
 def audit(count: int, box: float, rounds: int = 30, rate: float = 0.02) -> dict[str, Any]:
@@ -55,7 +36,7 @@ def audit(count: int, box: float, rounds: int = 30, rate: float = 0.02) -> dict[
     def loss(x, route):
         options: dict[str, Any] = {"steps": _STEPS, "grid": "log_snr", "gradient": route}
         out = gen.sample(trained(), start=x, sampler=gen.DDIM(), **options)
-        return -jnp.sum(jnp.take_along_axis(_log_probabilities(out), before[:, None], axis=1))
+        return -jnp.sum(jnp.take_along_axis(log_probabilities(out), before[:, None], axis=1))
 
     found: dict[str, Any] = {}
     first = {}

@@ -1,7 +1,6 @@
-"""The network of these experiments, trained once a process, and a distance between pictures."""
+"""The networks of these experiments, trained once a process, and a distance between pictures."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -11,9 +10,9 @@ import numpy as np
 import optax
 
 from ... import generative as gen
-from ...generative.digits import digits
+from ...generative.digits import CLASSES, NONE, digits
 from ...training import train
-from ..implicit_experiments.measure import scikit_learn
+from .classifier import features
 
 SCHEDULE = gen.VPLinear()
 _STEPS = 15_000
@@ -27,34 +26,47 @@ def trained() -> gen.Denoiser:
     times uniform from 0.001 to 1, single precision.
     """
     net = gen.MLP((64,), 256, 3, key=jax.random.key(0))
-    net = jax.tree.map(lambda p: p.astype(jnp.float32) if eqx.is_array(p) else p, net)
     loss = gen.DiffusionLoss(SCHEDULE, "noise", time=SCHEDULE.log_snr)
+    return loss.denoiser(_trained(net, loss, digits().images.reshape(-1, 64), _STEPS))
+
+
+@functools.cache
+def conditional() -> gen.Denoiser:
+    """The same, told the class of a picture as well, or in one of ten that there is none."""
+    return train_conditional(256, _STEPS)
+
+
+def train_conditional(width: int, steps: int) -> gen.Denoiser:
+    """As `conditional`, of any size."""
+    net = gen.MLP((64,), width, 3, key=jax.random.key(5), classes=CLASSES)
+    free = {"dropout": 0.1, "unconditional": NONE}
+    loss = gen.DiffusionLoss(SCHEDULE, "noise", time=SCHEDULE.log_snr, **free)
+    data = digits()
+    pairs = data.images.reshape(-1, 64), data.classes
+    return loss.denoiser(_trained(net, loss, pairs, steps))
+
+
+def guided(denoiser: gen.Denoiser, scale: float) -> gen.Denoiser:
+    """A class-conditional network with classifier-free guidance."""
+    guidance = gen.ClassifierFree(scale, unconditional=NONE)
+    return eqx.tree_at(lambda d: d.guidance, denoiser, guidance, is_leaf=lambda x: x is None)
+
+
+def _trained(net: Any, loss: Any, data: Any, steps: int) -> Any:
+    net = jax.tree.map(lambda p: p.astype(jnp.float32) if eqx.is_array(p) else p, net)
     done = train(
         loss,
         net,
-        digits().images.reshape(-1, 64),
+        data,
         key=jax.random.key(1),
-        steps=_STEPS,
-        optimizer=optax.adam(optax.cosine_decay_schedule(2e-3, _STEPS)),
+        steps=steps,
+        optimizer=optax.adam(optax.cosine_decay_schedule(2e-3, steps)),
         batch_size=128,
         ema=0.999,
         every=500,
         progress=False,
     )
-    return loss.denoiser(done.ema)
-
-
-@functools.cache
-def features() -> Callable[[Any], np.ndarray]:
-    """The 64 hidden units of scikit-learn's classifier of the digits."""
-    data = digits()
-    images = np.asarray(data.images, dtype=float).reshape(-1, 64)
-    classifier = scikit_learn("neural_network").MLPClassifier(
-        hidden_layer_sizes=(64,), random_state=0, max_iter=400
-    )
-    classifier.fit(images, np.asarray(data.classes))
-    weight, offset = classifier.coefs_[0], classifier.intercepts_[0]
-    return lambda x: np.maximum(np.asarray(x, dtype=float).reshape(-1, 64) @ weight + offset, 0)
+    return done.ema
 
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
@@ -75,7 +87,7 @@ class Quality:
         self.truth = np.asarray(
             gen.sample(trained(), start=self.start, sampler=flow, steps=150, grid="log_snr")
         )
-        self.real = features()(digits().images)
+        self.real = features(digits().images)
 
     def __call__(self, sampler: Any, evaluations: int, **options: Any) -> tuple[float, float]:
         """Root mean square error to the solved flow, and the Fréchet distance to the pictures."""
@@ -85,8 +97,8 @@ class Quality:
         )  # fmt: skip
         found = np.nan_to_num(np.asarray(found, dtype=float), nan=0.0, posinf=1e6, neginf=-1e6)
         rms = float(np.sqrt(np.mean((found - self.truth) ** 2)))
-        return rms, frechet(features()(found), self.real)
+        return rms, frechet(features(found), self.real)
 
     def converged(self) -> float:
         """The Fréchet distance of the flow's own samples."""
-        return frechet(features()(self.truth), self.real)
+        return frechet(features(self.truth), self.real)
