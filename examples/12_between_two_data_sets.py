@@ -33,20 +33,20 @@ trained = rf.train(
     model,
     data,
     key=jax.random.key(3),
-    steps=1500,
+    steps=1000,
     batch_size=256,
-    optimizer=optax.adam(optax.cosine_decay_schedule(4e-3, 1500)),
+    optimizer=optax.adam(optax.cosine_decay_schedule(5e-3, 1000)),
     every=500,
     progress=False,
 )
 fields = ip.Fields(trained.model, path, ("b", "eta"))
 
-start = base.draw(jax.random.key(4), 2000)
+start = base.draw(jax.random.key(4), 1000)
 by_flow = ip.transport(fields, start)
 by_diffusion = ip.transport(
     fields, start, epsilon=ip.Proportional(1.0), key=jax.random.key(5), steps=100
 )
-fresh = target.draw(jax.random.key(6), 500)
+fresh = target.draw(jax.random.key(6), 300)
 law = gen.exact.Interpolated(path, target, base)
 entropy = ip.cross_entropy(fields, fresh, prior=lambda x: law.log_density(x, 0.0))
 least = -law.log_density(fresh, 1.0).mean()

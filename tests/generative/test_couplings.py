@@ -35,6 +35,15 @@ def test_exact_on_a_line_sorts_also_under_jit_and_vmap():
     np.testing.assert_array_equal(np.take_along_axis(np.asarray(b), order, 1), np.sort(x1, axis=1))
     plain = EXACT(x0[0], x1[0])[1]
     np.testing.assert_array_equal(plain, b[0])
+    with pytest.raises(RuntimeError, match="NaN or infinite"):
+        jax.block_until_ready(jax.jit(EXACT)(x0[0].at[3].set(jnp.nan), x1[0]))
+
+
+def test_exact_under_jit_and_vmap_is_what_it_is_without():
+    x0, x1 = jax.random.normal(KEYS[2], (3, 8, 2)), jax.random.normal(KEYS[3], (3, 8, 2))
+    _, b = jax.jit(jax.vmap(EXACT))(x0, x1)
+    for i in range(3):
+        np.testing.assert_array_equal(b[i], EXACT(x0[i], x1[i])[1])
 
 
 def test_exact_lets_gradients_through_the_samples():
@@ -98,6 +107,7 @@ def test_independent_keeps_the_samples():
         (lambda: EXACT(X0, X1[:, :1]), r"shape \(2,\) and those of x1 \(1,\)"),
         (lambda: EXACT(X0, 1.0), "x1 must be an array"),
         (lambda: EXACT(X0.at[0].set(jnp.nan), X1), "NaN or infinite"),
+        (lambda: EXACT(X0[:, :1], X1[:, :1].at[0].set(jnp.inf)), "NaN or infinite"),
         (lambda: couplings.Sinkhorn()(X0, X1), "give key="),
         (lambda: couplings.Sinkhorn(-1.0), "regularisation=-1.0"),
         (lambda: couplings.Sinkhorn(tolerance=0.0), "tolerance=0.0"),

@@ -180,6 +180,7 @@ KEY = jax.random.key(0)
         (lambda: ip.L_b(ip.Linear(), weights=(1.0, 2.0)), "one number for each"),
         (lambda: ip.L_b(ip.Linear(), times=(-0.1, 1.0)), "two times in"),
         (lambda: ip.L_b(ip.OneSidedLinear(), coupling=couplings.ExactOT()), "leave out the coup"),
+        (lambda: ip.L_b(ip.OneSidedLinear())(zero, BATCH, KEY), "has no x0 to be paired"),
         (lambda: ip.schrodinger_matching(0.0), "sigma=0.0"),
         (lambda: ip.L_b(ip.Linear())(zero, (BATCH.x0, BATCH.x1[:5]), KEY), "8000.* and x1 has 5"),
         (lambda: ip.L_b(ip.Linear())(zero, BATCH.x1[:, 0], KEY), "such as .batch, 1."),

@@ -16,7 +16,7 @@ def test_the_quick_run_confirms_what_it_measures():
     outcome = entry.run(lambda done, message="": seen.append(done), True)
     verdicts = {c.id: c.verdict(outcome.measurements.get(c.id)) for c in entry.claims}
     for name in ("feynman-kac", "entropy", "learned-antithetic", "learned-ends", "board-flow",
-                 "board-noise"):  # fmt: skip
+                 "board-noise", "board-little"):  # fmt: skip
         assert verdicts.pop(name) == "not measured"
     assert set(verdicts.values()) == {"holds"}, (verdicts, outcome.measurements)
     assert seen == sorted(seen) and seen[-1] == 1.0

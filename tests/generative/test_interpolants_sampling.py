@@ -102,6 +102,19 @@ def test_derivatives_precision_and_transformations():
     assert noisy(START0[:4].astype(jnp.float32), KEY).dtype == jnp.float32
 
 
+def test_the_level_of_the_noise_has_a_derivative_where_it_vanishes():
+    fields = law_of(ip.Linear(ip.Quadratic()), NORMAL1, NORMAL0).fields(("v", "s"))
+
+    @jax.jit
+    def mean(level):
+        x = ip.transport(fields, START0[:4], epsilon=ip.Proportional(level), key=KEY, steps=10)
+        return jnp.mean(x**2)
+
+    h = 1e-6
+    expected = (mean(1.0 + h) - mean(1.0 - h)) / (2 * h)
+    np.testing.assert_allclose(jax.grad(mean)(1.0), expected, rtol=1e-6)
+
+
 def test_parameters_of_the_path_have_derivatives():
     def spread(a):
         law = law_of(ip.Linear(ip.Brownian(a)), NORMAL1, NORMAL0)

@@ -40,19 +40,18 @@ class _Consistency(eqx.Module):
             raise InputError(f"often must be LogNormal(mean, std); got {self.often!r}.")
 
     def _points(self, model: Map, schedule: Schedule) -> tuple[Any, Any]:
-        """The times from noise to data, and how often each but the last is drawn."""
+        """The times from noise to data, and how often each but the last is drawn: None if alike."""
         grid = self.grid
         if grid is None:
             grid = "time" if model.end == 0 else schedule.grid
         times = grids.times(schedule, self.steps, grid=grid, end=model.end)
-        shares = np.full(self.steps, 1 / self.steps)
-        if self.often is not None:
-            with np.errstate(divide="ignore"):
-                log_rho = -np.asarray(schedule.log_snr(times))
-            below = erf((log_rho - self.often.mean) / (math.sqrt(2) * self.often.std))
-            shares = below[:-1] - below[1:]
-            shares = shares / shares.sum()
-        return times, shares
+        if self.often is None:
+            return times, None
+        with np.errstate(divide="ignore"):
+            log_rho = -np.asarray(schedule.log_snr(times))
+        below = erf((log_rho - self.often.mean) / (math.sqrt(2) * self.often.std))
+        shares = below[:-1] - below[1:]
+        return times, shares / shares.sum()
 
     def __call__(self, model: Map, batch: Any, key: PRNGKeyArray) -> Float[Array, ""]:
         check_map(model)
@@ -60,9 +59,12 @@ class _Consistency(eqx.Module):
         data, condition = split(batch)
         times, shares = self._points(model, schedule)
         key_index, key_noise = jax.random.split(key)
-        index = jax.random.choice(
-            key_index, self.steps, data.shape[:1], p=jnp.asarray(shares, data.dtype)
-        )
+        if shares is None:
+            index = jax.random.randint(key_index, data.shape[:1], 0, self.steps)
+        else:
+            index = jax.random.choice(
+                key_index, self.steps, data.shape[:1], p=jnp.asarray(shares, data.dtype)
+            )
         times = jnp.asarray(times, data.dtype)
         s, r = times[index], times[index + 1]
         noise = jax.random.normal(key_noise, data.shape, data.dtype)

@@ -34,7 +34,8 @@ class Regression(eqx.Module):
     """A loss for `rf.train`: `loss(model, batch, key)`.
 
     The batch is `Pairs(x0, x1)` (or a tuple of the two), or x1 alone: then x0, where the path has
-    one, is drawn from `base`. `L_b`, `L_v`, `L_s` and `L_eta` make it for one field.
+    one, is drawn from `base`. With conditions it is `Pairs(x0, x1, condition)`, where x0 may be
+    None. `L_b`, `L_v`, `L_s` and `L_eta` make it for one field.
 
     Where the target becomes infinite at an end (`s`, and `b` unless the path is `smooth`), the loss
     is averaged over x = I + gamma z and I - gamma z with z and -z. The infinite terms then become a
@@ -150,6 +151,11 @@ class Regression(eqx.Module):
         """The batch with its x0, coupled."""
         x0, x1, condition = as_pairs(batch)
         if self.path.sides != "two":
+            if x0 is not None:
+                raise InputError(
+                    f"{type(self.path).__name__} has no x0 to be paired: give x1 alone, or "
+                    "Pairs(None, x1, condition). Pairs need a two-sided path such as Linear()."
+                )
             return Pairs(None, x1, condition)
         key_base, key_couple = jax.random.split(key)
         if x0 is None:

@@ -20,7 +20,7 @@ from ..numerics import expand, is_traced
 from ..sample import as_samples
 from .epsilon import Epsilon, as_epsilon
 from .fields import Fields, predictions
-from .gammas import known_values
+from .gammas import known_values, root
 
 INSET = 1e-3  # how far from an end a solve stops where its equation is singular there
 
@@ -149,9 +149,9 @@ def _spread(t: Any, x: Array, args: Any) -> Array:
 
 
 def spread(fields: Fields, level: Epsilon, t: Any, dtype: Any) -> Array:
-    """sqrt(2 epsilon)."""
+    """sqrt(2 epsilon), with a derivative also where epsilon vanishes with gamma."""
     t = jnp.asarray(t, dtype)
-    return jnp.sqrt(2 * jnp.asarray(level.value(t, fields.path.coefficients(t)), dtype))
+    return root(2 * jnp.asarray(level.value(t, fields.path.coefficients(t)), dtype))
 
 
 def drift(fields: Fields, level: Epsilon, x: Array, t: Any, condition: PyTree, sign: Any) -> Array:

@@ -1,4 +1,8 @@
-"""Flow maps of two normal components on a line, where the exact map is known by its quantiles."""
+"""Flow maps of two normal components on a line, where the exact map is known by its quantiles.
+
+And flows that are straight enough for one Euler step: of minibatches paired by optimal transport,
+and of the pairs that a flow has made (reflow).
+"""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +14,9 @@ import optax
 from scipy import stats
 
 from ... import generative as gen
+from ...flows.methods import Euler
 from ...generative import flow_maps as fm
+from ...generative import interpolants as ip
 from ...training import train
 
 DATA = gen.exact.GaussianMixture(np.array([[-2.0], [1.0]]), 0.5, np.array([0.3, 0.7]))
@@ -81,6 +87,22 @@ def error(found: Any) -> float:
     return float(np.sqrt(np.mean((np.asarray(found, np.float64) - exact()) ** 2)))
 
 
+def steep(found: Any) -> float:
+    """The share of the squared error where the slope of the exact map is above 4."""
+    squares = (np.asarray(found, np.float64) - exact())[:, 0] ** 2
+    return float(np.sum(squares[_slopes() > 4]) / np.sum(squares))
+
+
+def error_away(found: Any) -> float:
+    """The root mean square distance where the slope of the exact map is at most 4."""
+    squares = (np.asarray(found, np.float64) - exact())[:, 0] ** 2
+    return float(np.sqrt(np.mean(squares[_slopes() <= 4])))
+
+
+def _slopes() -> np.ndarray:
+    return np.gradient(exact()[:, 0], noise()[:, 0])
+
+
 def trained(method: Method, budget: Budget, seed: int = 0) -> Any:
     """The average of the parameters after training."""
     key_net, key_train = jax.random.split(jax.random.key(seed))
@@ -93,14 +115,15 @@ def trained(method: Method, budget: Budget, seed: int = 0) -> Any:
     return _train(method.loss, model, budget, key_train, int(method.longer * budget.steps))
 
 
-def _train(loss: Any, model: Any, budget: Budget, key: Any, steps: int) -> Any:
+def _train(loss: Any, model: Any, budget: Budget, key: Any, steps: int, data: Any = None) -> Any:
     optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, steps))
     return train(
         loss,
         model,
-        lambda key: DATA.draw(key, budget.batch).astype(jnp.float32),
+        (lambda key: DATA.draw(key, budget.batch).astype(jnp.float32)) if data is None else data,
         key=key,
         steps=steps,
+        batch_size=None if data is None else budget.batch,
         every=steps,
         optimizer=optimizer,
         ema=0.999,
@@ -108,16 +131,30 @@ def _train(loss: Any, model: Any, budget: Budget, key: Any, steps: int) -> Any:
     ).ema
 
 
-def flow_matching(budget: Budget, seed: int = 0) -> dict[int, np.ndarray]:
-    """Where one and four Euler steps of plain flow matching lead."""
-    denoiser = trained(Method(fm.VelocityMatching()), budget, seed).denoiser()
+def flow(loss: ip.Regression, budget: Budget, seed: int = 0, data: Any = None) -> ip.Fields:
+    """A flow on straight lines; `data` are pairs to train on instead of the mixture."""
+    key_net, key_train = jax.random.split(jax.random.key(seed))
+    network = fm.MapMLP((1,), width=budget.width, depth=3, times=1, key=key_net, dtype=jnp.float32)
+    model = _train(loss, network, budget, key_train, budget.steps, data)
+    return ip.Fields(model, ip.Linear())
+
+
+def euler(fields: ip.Fields) -> dict[int, np.ndarray]:
+    """Where one and four Euler steps of a flow lead."""
     start = jnp.asarray(noise(), jnp.float32)
-    return {
-        n: np.asarray(
-            gen.sample(denoiser, start=start, sampler=gen.DDIM(), grid=np.linspace(1, 0, n + 1))
-        )
-        for n in (1, 4)
-    }
+    return {n: np.asarray(ip.transport(fields, start, method=Euler(), steps=n)) for n in (1, 4)}
+
+
+def reflow(fields: ip.Fields, budget: Budget) -> tuple[dict[int, np.ndarray], float]:
+    """The flow trained on 2^14 pairs of another; and how curved it is, as a share of the first."""
+    start = jax.random.normal(jax.random.key(1), (2**14, 1), jnp.float32)
+    pairs = ip.reflow(fields, start)
+    again = flow(ip.flow_matching(), budget, data=pairs)
+    bends = [
+        float(ip.straightness(each, pairs_of, jax.random.key(2)))
+        for each, pairs_of in ((fields, pairs), (again, ip.reflow(again, start)))
+    ]
+    return euler(again), bends[1] / bends[0]
 
 
 def jumps(method: Method, budget: Budget, seed: int = 0) -> dict[int, np.ndarray]:

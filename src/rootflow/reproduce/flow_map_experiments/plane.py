@@ -53,8 +53,8 @@ def _distance(found: Any, exact: Any) -> float:
     return float(np.sqrt(np.mean(np.sum(gap**2, axis=1))))
 
 
-def digits(steps: int) -> dict[str, float]:
-    """The Lagrangian map of scikit-learn's digits, without a teacher, in 1, 2 and 4 jumps.
+def digits(loss: fm.Lagrangian | fm.Eulerian, steps: int) -> dict[str, float]:
+    """A map of scikit-learn's digits, trained without a teacher, in 1, 2 and 4 jumps.
 
     Returns Fréchet distances of as many samples as there are images: of "1", "2" and "4" jumps, of
     one Euler step along the map's own velocity, and of 64 of them.
@@ -63,7 +63,7 @@ def digits(steps: int) -> dict[str, float]:
     key_net, key_train, key_start = jax.random.split(jax.random.key(0), 3)
     network = fm.MapMLP((64,), width=256, depth=3, key=key_net, dtype=jnp.float32)
     model = train(
-        fm.Lagrangian(),
+        loss,
         fm.FlowMap(network),
         jnp.asarray(data, jnp.float32),
         key=key_train,

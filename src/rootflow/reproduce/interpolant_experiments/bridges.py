@@ -22,6 +22,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 _TIMES, _WEIGHTS = 0.5 * (_NODES + 1), 0.5 * _WEIGHTS
 
 
+@eqx.filter_jit
 def energy(path: ip.Path, epsilon: Any) -> Array:
     """E int |b + eps s|^2 dt by quadrature: the drift is linear, so two points say it all."""
     law = Interpolated(path, DATA, BASE)
@@ -40,15 +41,16 @@ def energies(epsilon: float) -> dict[str, float]:
     """The kinetic energy on several paths, and the best size of Brownian noise."""
 
     def of_size(log_a):
-        return energy(ip.Linear(ip.Brownian(jnp.exp(log_a))), epsilon)
+        return energy(ip.Linear(ip.Brownian(jnp.exp(log_a))), level)
 
-    best = jnp.exp(argmin(of_size, jnp.log(jnp.asarray(2 * epsilon)), rtol=1e-10, atol=1e-12))
+    level = jnp.asarray(epsilon, float)  # an array, so that one program serves for all
+    best = jnp.exp(argmin(of_size, jnp.log(2 * level), rtol=1e-10, atol=1e-12))
     bridge = ip.gaussian_bridge(epsilon, 0.5, 2.0)
     return {
-        "bridge": float(energy(bridge, epsilon)),
-        "no noise": float(energy(ip.Linear(), epsilon)),
-        "noise of the diffusion": float(energy(ip.Linear(ip.Brownian(2 * epsilon)), epsilon)),
-        "optimised": float(energy(ip.Linear(ip.Brownian(best)), epsilon)),
+        "bridge": float(energy(bridge, level)),
+        "no noise": float(energy(ip.Linear(), level)),
+        "noise of the diffusion": float(energy(ip.Linear(ip.Brownian(2 * level)), level)),
+        "optimised": float(energy(ip.Linear(ip.Brownian(best)), level)),
         "size": float(best),
         "size of the bridge": float(jnp.asarray(bridge.gamma.a)),  # pyright: ignore
     }

@@ -25,23 +25,29 @@ def kernel(draws: int) -> float:
     return min(values)
 
 
+def mean_square(draws: int) -> float:
+    """The mean square radius for N = 64 and D = 16, over its value N D / (D - 2)."""
+    noise = pfgm.PoissonNoise(16.0).draw(jax.random.key(20), (draws, 64))
+    return float(jnp.mean(jnp.sum(noise**2, axis=1))) / (64 * 16 / 14)
+
+
 def clipped(size: int, d: float) -> float:
     """The probability that B lies outside 0.001 ... 0.999."""
     law = stats.beta(size / 2, d / 2)
     return float(law.cdf(1e-3) + law.sf(1 - 1e-3))
 
 
-def limit(samples: int) -> tuple[list[float], list[float], float]:
+def limit(samples: int, sigma: float = 1.0) -> tuple[list[float], list[float], float]:
     """Values of D, root mean square distances of the denoisers from diffusion's, and the slope."""
     points = gen.exact.ring().means
     which, where = jax.random.split(jax.random.key(0))
     x = points[jax.random.randint(which, (samples,), 0, 8)]
-    x = x + jax.random.normal(where, x.shape)
-    diffusion = pfgm.Charges(points, pfgm.PoissonNoise(float("inf"))).mean(x, 1.0)
+    x = x + sigma * jax.random.normal(where, x.shape)
+    diffusion = pfgm.Charges(points, pfgm.PoissonNoise(float("inf"))).mean(x, sigma)
     sizes = [128.0, 256.0, 512.0, 1024.0, 2048.0]
     gaps = []
     for d in sizes:
-        gap = pfgm.Charges(points, pfgm.PoissonNoise(d)).mean(x, 1.0) - diffusion
+        gap = pfgm.Charges(points, pfgm.PoissonNoise(d)).mean(x, sigma) - diffusion
         gaps.append(float(jnp.sqrt(jnp.mean(jnp.sum(gap**2, axis=1)))))
     return sizes, gaps, float(np.polyfit(np.log(sizes), np.log(gaps), 1)[0])
 
@@ -68,19 +74,17 @@ def _quantiles(share: Any, sigma: float, d: float) -> Any:
     return low
 
 
-def likelihood() -> float:
-    """The largest error of the log-density, with the exact density at sigma = 200."""
+def likelihood() -> tuple[float, float]:
+    """The largest errors of the log-density, with the exact density and one t at sigma = 200."""
     noise = pfgm.PoissonNoise(6.0)
     field = pfgm.Charges(POINTS, noise, WEIGHTS)
     x = jnp.linspace(-3.0, 4.0, 40)[:, None]
-    found = pfgm.log_likelihood(
-        field.denoiser(),
-        noise,
-        x,
-        begin=200.0,
-        end=0.3,
-        prior=lambda x: field.log_density(x, 200.0),
-        rtol=1e-9,
-        atol=1e-9,
-    )
-    return float(jnp.max(jnp.abs(found - field.log_density(x, 0.3))))
+    exact = field.log_density(x, 0.3)
+
+    def error(**options: Any) -> float:
+        found = pfgm.log_likelihood(
+            field.denoiser(), noise, x, begin=200.0, end=0.3, rtol=1e-9, atol=1e-9, **options
+        )
+        return float(jnp.max(jnp.abs(found - exact)))
+
+    return error(prior=lambda x: field.log_density(x, 200.0)), error()

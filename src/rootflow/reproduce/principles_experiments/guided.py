@@ -93,8 +93,13 @@ def energy_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(2 * mean(a, b, False) - mean(a, a, True) - mean(b, b, True))
 
 
-def inverse_problem(count: int, steps: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Energy distance to the posterior by method, and the samples."""
+def inverse_problem(
+    count: int, steps: int, more_steps: int = 0
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Energy distance to the posterior by method, and the samples.
+
+    With `more_steps` DPS is measured once more, with so many.
+    """
     measured = jnp.array([_MEASURED])
     methods: dict[str, Any] = {
         "exact score": _exact_guidance(),
@@ -108,11 +113,15 @@ def inverse_problem(count: int, steps: int) -> tuple[dict[str, float], dict[str,
     again = np.asarray(posterior(count, jax.random.key(5)))
     samples = {"posterior": truth}
     distances = {"floor": energy_distance(again, truth)}
+    takes = dict.fromkeys(methods, steps)
+    if more_steps:
+        name = f"DPS, {more_steps} steps"
+        methods[name], takes[name] = methods["DPS"], more_steps
     for name, guidance in methods.items():
         denoiser = gen.Denoiser(DENOISER.model, SCHEDULE, guidance=guidance)
         condition = jnp.zeros(()) if name == "exact score" else None
         found = gen.sample(
-            denoiser, condition, start=start, sampler=gen.EDMSampler(), steps=steps,
+            denoiser, condition, start=start, sampler=gen.EDMSampler(), steps=takes[name],
             grid="log_snr", end=END, throw=False,
         )  # fmt: skip
         samples[name] = np.asarray(found)

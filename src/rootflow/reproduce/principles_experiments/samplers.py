@@ -22,6 +22,8 @@ SAMPLERS: dict[str, Any] = {
     "DPM-Solver-2": gen.DPMSolver(order=2),
     "DPM-Solver-3": gen.DPMSolver(order=3),
     "DPM-Solver++ 2M": gen.DPMSolverPlusPlus(order=2, lower_order_final=False),
+    "UniP-2": gen.UniPC(order=2, corrector=False, lower_order_final=False),
+    "UniP-3": gen.UniPC(order=3, corrector=False, lower_order_final=False),
     "UniPC-2": gen.UniPC(order=2, lower_order_final=False),
     "UniPC-3": gen.UniPC(order=3, lower_order_final=False),
 }
