@@ -1,4 +1,8 @@
-"""A training step of a neural ODE, CDE and SDE, beside diffrax: same networks, same solver."""
+"""A training step of a neural ODE, CDE and SDE, beside diffrax: same networks, same solver.
+
+And the memory of one of a latent SDE: the reversible adjoint beside those that keep states, and
+beside itself with fewer steps.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -182,6 +186,61 @@ def sde_theirs() -> Callable[[Any], Any]:
     return loss
 
 
+# A latent SDE on 32 series of 17 times and 3 channels, of the size of the published example.
+
+
+def latent_memory(adjoint: Any, steps: int) -> Callable[[], Callable[[], int]]:
+    """What the compiled gradient of a batch's loss in the weights works in, in bytes."""
+
+    def build():
+        solver = Solver(rf.ReversibleHeun(), dt=1 / steps, adjoint=adjoint, max_steps=steps)
+        model = neural.LatentSDE(3, 4, context=64, hidden=128, solver=solver, key=KEY)
+        weights, rest = eqx.partition(model, eqx.is_inexact_array)
+        ts, keys = np.linspace(0.0, 1.0, 17), jax.random.split(KEY, 32)
+
+        def loss(weights, xs):
+            model = eqx.combine(weights, rest)
+            return jnp.mean(jax.vmap(lambda x, key: model.loss(ts, x, key)[0])(xs, keys))
+
+        def call():
+            lowered = jax.jit(jax.grad(loss)).lower(weights, jnp.ones((32, 17, 3)))
+            analysis = lowered.compile().memory_analysis()
+            if analysis is None:
+                raise RuntimeError("this backend does not report the memory of a compiled program")
+            return analysis.temp_size_in_bytes
+
+        return call
+
+    return build
+
+
+def memory_rows(quick: bool) -> Sequence[Row]:
+    reversible = rf.ReversibleAdjoint()
+    found = [
+        Row(
+            f"memory, latent SDE, reversible adjoint: {steps} steps beside 64",
+            latent_memory(reversible, steps),
+            latent_memory(reversible, 64),
+            bar=1.02,
+            kind="memory",
+            peer_name="rootflow",
+        )
+        for steps in ((256,) if quick else (256, 1024))
+    ]
+    others = {"discrete": rf.DiscreteAdjoint(), "checkpointed": rf.CheckpointAdjoint()}
+    return found + [
+        Row(
+            f"memory, latent SDE, {steps} steps: reversible beside {name} adjoint",
+            latent_memory(reversible, steps),
+            latent_memory(adjoint, steps),
+            kind="memory",
+            peer_name="rootflow",
+        )
+        for name, adjoint in others.items()
+        for steps in ((256,) if quick else (64, 256, 1024))
+    ]
+
+
 def rows(quick: bool) -> Sequence[Row]:
     tight: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-12}
     exact_ode = difference(step(ode_ours(tight), ode_field())())
@@ -209,7 +268,7 @@ def rows(quick: bool) -> Sequence[Row]:
         ),
     ]
     if quick:
-        return made
+        return [*made, *memory_rows(quick)]
     fixed: dict[str, Any] = {"dt": 1 / 32, "max_steps": 32}
     return [
         *made,
@@ -240,6 +299,7 @@ def rows(quick: bool) -> Sequence[Row]:
             bar=0.6,
             kind="first call",
         ),
+        *memory_rows(quick),
     ]
 
 

@@ -8,7 +8,15 @@ import pytest
 import rootflow as rf
 from rootflow import training
 from rootflow.errors import InputError
-from rootflow.neural import CDECritic, SDEGenerator, Solver, clip, energy_score, wasserstein
+from rootflow.neural import (
+    CDECritic,
+    SDEGenerator,
+    Solver,
+    clip,
+    energy_score,
+    scale_initial,
+    wasserstein,
+)
 from rootflow.neural.sde_gan import ControlledNoise
 
 KEY = jax.random.key(5)
@@ -76,6 +84,36 @@ def test_players_train_with_clipped_critic(generator, critic):
     assert np.any(played.generator.readout.weight != generator.readout.weight)
 
 
+@pytest.mark.parametrize("kind", [SDEGenerator, CDECritic])
+def test_scales_are_factors_of_the_first_weights(kind, generator, critic):
+    options = {"noise": 2} if kind is SDEGenerator else {}
+    plain = generator if kind is SDEGenerator else critic
+    scaled = kind(
+        2, 3, width=4, solver=SOLVER, key=KEY, initial_scale=3.0, field_scale=0.5, **options
+    )
+    for part, factor in (("initial", 3.0), ("drift", 0.5), ("diffusion", 0.5), ("readout", 1.0)):
+        pairs = zip(layers(getattr(scaled, part)), layers(getattr(plain, part)), strict=True)
+        for found, before in pairs:
+            np.testing.assert_allclose(found.weight, factor * before.weight, rtol=1e-12)
+            if before.bias is not None:
+                np.testing.assert_allclose(found.bias, factor * before.bias, rtol=1e-12)
+    if kind is SDEGenerator:
+        assert scaled.drift.scale == scaled.diffusion.scale == 1.0
+
+
+def test_the_network_of_the_first_state_learns_at_its_own_rate(generator):
+    optimizer = optax.chain(optax.sgd(0.1), scale_initial(10.0))
+    weights = eqx.filter(generator, eqx.is_inexact_array)
+    gradient = jax.tree.map(jnp.ones_like, weights)
+    changes, _ = optimizer.update(gradient, optimizer.init(weights), weights)
+    for x in jax.tree.leaves(changes.initial):
+        np.testing.assert_allclose(x, -1.0, rtol=1e-12)
+    for x in jax.tree.leaves((changes.drift, changes.diffusion, changes.readout)):
+        np.testing.assert_allclose(x, -0.1, rtol=1e-12)
+    with pytest.raises(InputError, match=r"a part `initial`.*; got Linear"):
+        optimizer.update(gradient.readout, optimizer.init(gradient.readout))
+
+
 def test_the_losses_are_differences_of_mean_scores(generator, critic):
     real = jax.random.normal(KEY, (4, 5, 2))
 
@@ -124,3 +162,9 @@ def test_bad_input(generator, critic):
         SDEGenerator(1, 2, noise=0, solver=SOLVER, key=KEY)
     with pytest.raises(InputError, match=r"n >= 2; got shape \(1,\)"):
         wasserstein([0.0])
+    with pytest.raises(InputError, match="initial_scale must be positive; got 0"):
+        SDEGenerator(1, 2, initial_scale=0, solver=SOLVER, key=KEY)
+    with pytest.raises(InputError, match="field_scale must be positive; got -1"):
+        CDECritic(1, 2, field_scale=-1, solver=SOLVER, key=KEY)
+    with pytest.raises(InputError, match="factor must be positive; got nan"):
+        scale_initial(np.nan)

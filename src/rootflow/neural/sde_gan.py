@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from ..errors import InputError
@@ -30,12 +31,15 @@ class SDEGenerator(eqx.Module):
         start: the length of the noise that Z(t0) is made of.
         width: of the networks.
         depth: hidden layers.
+        initial_scale: factor of the first weights of the network of Z(t0).
+        field_scale: factor of the first weights of the drift and the diffusion. With both, the
+            untrained series can be given the size of the real ones.
         solver: how to solve; a Stratonovich method.
         key: for the initial weights.
         dtype: of the weights. Default: JAX's.
 
     Raises:
-        InputError: sizes that are not positive whole numbers.
+        InputError: sizes that are not positive whole numbers, scales that are not positive.
 
     Source: Kidger, Foster, Li, Oberhauser & Lyons, "Neural SDEs as infinite-dimensional GANs"
     (2021).
@@ -58,6 +62,8 @@ class SDEGenerator(eqx.Module):
         start: int = 5,
         width: int = 16,
         depth: int = 1,
+        initial_scale: float = 1.0,
+        field_scale: float = 1.0,
         solver: Solver,
         key: PRNGKeyArray,
         dtype: Any = None,
@@ -66,11 +72,14 @@ class SDEGenerator(eqx.Module):
         self.noise, self.solver = checks.positive("noise", noise), solver
         a, b, c, d = jax.random.split(key, 4)
         sizes: dict[str, Any] = {"width": width, "depth": depth, "dtype": dtype}
-        self.initial = eqx.nn.MLP(start, hidden, width, depth, lipswish, dtype=dtype, key=a)
-        self.drift = MLPField(hidden, activation=lipswish, bounded=True, key=b, **sizes)
-        self.diffusion = MatrixField(
+        initial = eqx.nn.MLP(start, hidden, width, depth, lipswish, dtype=dtype, key=a)
+        drift = MLPField(hidden, activation=lipswish, bounded=True, key=b, **sizes)
+        diffusion = MatrixField(
             hidden, noise, activation=lipswish, time=True, scaled=True, key=c, **sizes
         )
+        self.initial = _scaled(initial, "initial_scale", initial_scale)
+        self.drift = _scaled(drift, "field_scale", field_scale)
+        self.diffusion = _scaled(diffusion, "field_scale", field_scale)
         self.readout = eqx.nn.Linear(hidden, channels, key=d, dtype=dtype)
 
     def __call__(self, ts: Float[Any, " n"], key: PRNGKeyArray) -> Float[Array, "n c"]:
@@ -102,9 +111,14 @@ class CDECritic(eqx.Module):
         hidden: the length of H.
         width: of the networks.
         depth: hidden layers.
+        initial_scale: factor of the first weights of the network of H(t0).
+        field_scale: factor of the first weights of the drift and the diffusion.
         solver: how to solve, with steps that end at the times of the series.
         key: for the initial weights.
         dtype: of the weights. Default: JAX's.
+
+    Raises:
+        InputError: sizes that are not positive whole numbers, scales that are not positive.
     """
 
     initial: eqx.nn.MLP
@@ -121,6 +135,8 @@ class CDECritic(eqx.Module):
         *,
         width: int = 16,
         depth: int = 1,
+        initial_scale: float = 1.0,
+        field_scale: float = 1.0,
         solver: Solver,
         key: PRNGKeyArray,
         dtype: Any = None,
@@ -128,12 +144,13 @@ class CDECritic(eqx.Module):
         self.channels, self.solver = checks.positive("channels", channels), solver
         a, b, c, d = jax.random.split(key, 4)
         sizes: dict[str, Any] = {"width": width, "depth": depth, "dtype": dtype}
-        self.initial = eqx.nn.MLP(channels + 1, hidden, width, depth, lipswish, dtype=dtype, key=a)
+        initial = eqx.nn.MLP(channels + 1, hidden, width, depth, lipswish, dtype=dtype, key=a)
         # No learnt scale: it would undo the clipping.
-        self.drift = MLPField(hidden, activation=lipswish, key=b, **sizes)
-        self.diffusion = MatrixField(
-            hidden, channels, activation=lipswish, time=True, key=c, **sizes
-        )
+        drift = MLPField(hidden, activation=lipswish, key=b, **sizes)
+        diffusion = MatrixField(hidden, channels, activation=lipswish, time=True, key=c, **sizes)
+        self.initial = _scaled(initial, "initial_scale", initial_scale)
+        self.drift = _scaled(drift, "field_scale", field_scale)
+        self.diffusion = _scaled(diffusion, "field_scale", field_scale)
         self.readout = eqx.nn.Linear(hidden, 1, use_bias=False, key=d, dtype=dtype)
 
     def __call__(self, ts: Float[Any, " n"], ys: Float[Any, "n c"]) -> Float[Array, ""]:
@@ -201,6 +218,33 @@ def clip(critic: Any) -> Any:
         return eqx.tree_at(lambda l: l.weight, x, jnp.clip(x.weight, -most, most))
 
     return jax.tree.map(clipped, critic, is_leaf=is_linear)
+
+
+def scale_initial(factor: float = 10.0) -> optax.GradientTransformation:
+    """A larger rate for the networks of the first state, as a last link of an Optax chain.
+
+        optax.chain(optax.rmsprop(2e-5), neural.scale_initial(10.0))
+
+    The changes of the part `.initial` of a model are multiplied by the factor.
+
+    Raises:
+        InputError: a factor that is not positive; later, a model without a part `initial`.
+
+    Source: the example "neural SDE" of diffrax (Kidger 2022), which takes 10.
+    """
+    factor = _positive("factor", factor)
+
+    def update(changes: Any, params: Any = None) -> Any:
+        del params
+        if not hasattr(changes, "initial"):
+            raise InputError(
+                "scale_initial is for a model with a part `initial`, such as SDEGenerator; got "
+                f"{type(changes).__name__}."
+            )
+        larger = jax.tree.map(lambda x: factor * x, changes.initial)
+        return eqx.tree_at(lambda m: m.initial, changes, larger)
+
+    return optax.stateless(update)
 
 
 def wasserstein(ts: ArrayLike) -> tuple[Callable, Callable]:
@@ -273,6 +317,20 @@ def _distances(x, y):
     # The root has no derivative at 0, which is where a series meets itself.
     safe = square > 1e-12
     return jnp.where(safe, jnp.sqrt(jnp.where(safe, square, 1.0)), 0.0)
+
+
+def _positive(name: str, value: float) -> float:
+    if not value > 0:
+        raise InputError(f"{name} must be positive; got {value!r}.")
+    return float(value)
+
+
+def _scaled(network: Any, name: str, factor: float) -> Any:
+    """The network with its weights and biases times the factor; the learnt scale stays at 1."""
+    factor = _positive(name, factor)
+    mlp = network if isinstance(network, eqx.nn.MLP) else network.mlp
+    mlp = jax.tree.map(lambda x: factor * x if eqx.is_inexact_array(x) else x, mlp)
+    return mlp if isinstance(network, eqx.nn.MLP) else eqx.tree_at(lambda n: n.mlp, network, mlp)
 
 
 def _drift(t, y, fields):
