@@ -9,8 +9,9 @@ from rootflow.reproduce.harness import catalogue
 from ..reproduce.entries import CRASHING, GOOD, write
 
 
-def run(*arguments):
-    return CliRunner().invoke(app, ["reproduce", *map(str, arguments)], env={"COLUMNS": "200"})
+def run(*arguments, columns=200):
+    env = {"COLUMNS": str(columns)}
+    return CliRunner().invoke(app, ["reproduce", *map(str, arguments)], env=env)
 
 
 def test_one_entry_prints_its_table_and_writes_its_files(shelf, tmp_path):
@@ -50,6 +51,14 @@ def test_the_list(shelf):
     assert result.exit_code == 0
     assert "A <made> entry & its claims" in result.output and "Nobody (1999)" in result.output
     assert "does not load" in result.output
+
+
+def test_the_list_never_cuts_a_name():
+    result = run("--list", columns=70)
+    assert result.exit_code == 0
+    for name in catalogue.names():
+        assert name in result.output
+    assert max(map(len, result.output.splitlines())) <= 70
 
 
 def test_an_unknown_name_lists_the_names(tmp_path):

@@ -63,11 +63,13 @@ def _refuse(message: str) -> NoReturn:
 
 def _list(names: list[str]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from ..reproduce.harness import catalogue
 
-    table = Table("name", "title", "paper", "claims")
+    # A name is there to be copied: it is never cut.
+    whole = Column("name", no_wrap=True, min_width=max(map(len, names), default=0))
+    table = Table(whole, "title", "paper", "claims")
     for name in names:
         try:
             entry = catalogue.load(name)
