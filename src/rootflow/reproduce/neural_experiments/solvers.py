@@ -164,7 +164,7 @@ def blow_up(rates: list[complex], steps: int = 2000) -> dict[str, int | None]:
             method=rf.ReversibleHeun(), dt=1.0, saveat=np.arange(1.0, steps + 1), max_steps=steps,
             throw=False,
         )  # fmt: skip
-        size = np.linalg.norm(np.asarray(sol.ys), axis=1)
+        size = np.hypot(*np.asarray(sol.ys).T)  # does not overflow
         beyond = ~(size <= 1e6)
         out[f"{rate:g}"] = int(np.argmax(beyond)) + 1 if beyond.any() else None
     return out
