@@ -141,6 +141,29 @@ def test_last_fixed_step_is_cut_to_end_at_t1():
     assert int(sol.stats.steps) == 10
 
 
+@pytest.mark.parametrize("count", [100, 1000, 3000])
+def test_fixed_steps_in_single_precision_are_as_many_as_asked_for(count):
+    # Neither 1 / count nor the sum of the steps is exact.
+    @jax.jit
+    def solve(end):
+        options = {"method": rf.Euler(), "dt": 1 / count, "max_steps": 2 * count}
+        f = lambda t, y, args: jnp.stack([-y[0], t])
+        sol = rf.solve_ode(f, jnp.ones(2, jnp.float32), (0.0, end), saveat="steps", **options)
+        return sol.stats.steps, sol.ts
+
+    for end in (1.0, -1.0):
+        steps, ts = solve(end)
+        assert steps == count
+        expected = np.linspace(0.0, end, count + 1)[1:]
+        # One rounding each, and one of the size of the step.
+        np.testing.assert_allclose(ts[:count], expected, rtol=2e-7)
+    stopped = rf.solve_ode(
+        decay, jnp.ones((), jnp.float32), (0.0, 1.0), 1.0, method=rf.Euler(), dt=1 / count,
+        stops=[0.5], max_steps=2 * count,
+    )  # fmt: skip
+    assert stopped.stats.steps == count
+
+
 def test_achieved_error_follows_the_tolerance():
     def pleiades_like(t, y, a):  # an eccentric two-body orbit
         r3 = (y[0] ** 2 + y[1] ** 2) ** 1.5

@@ -17,7 +17,8 @@ from .methods import Method, Step
 from .problem import Inputs, Setup
 from .progress import report
 
-#: Relative length by which a step may be stretched to end at t1 rather than just before it.
+#: Relative length by which a step may be stretched to end at t1 rather than just before it. A fixed
+#: step may be stretched by as much as the rounding of its size makes all of them too short.
 _STRETCH = 1e-6
 #: A step is stiff where |h| times the stiffness estimate exceeds this part of the stability limit.
 _STIFF = 0.9
@@ -55,6 +56,7 @@ class Carry(NamedTuple):
             have been, and how many it takes.
         signs: of the conditions of the events.
         which: the event at which the solve ended (-1: none).
+        rest: of fixed steps, what rounding has cut off the sum that is t.
     """
 
     t: Array
@@ -72,6 +74,7 @@ class Carry(NamedTuple):
     mild: tuple[Array, Array] | None = None
     signs: Array | None = None
     which: Array | None = None
+    rest: Array | None = None
 
 
 class Tried(NamedTuple):
@@ -119,6 +122,8 @@ def start(setup: Setup, x: Inputs) -> tuple[Carry, Array]:
     if setup.watch is not None:
         signs = events.signs(setup.f, setup.watch, x.t0, x.y0, x.args, direction)
         carry = carry._replace(signs=lax.stop_gradient(signs), which=count - 1)
+    if setup.fixed:
+        carry = carry._replace(rest=zero)
     return carry, direction
 
 
@@ -144,6 +149,15 @@ def _limited(setup: Setup, method: Method, c: Carry, x: Inputs) -> Array:
     """The size of the next step, within what the method allows."""
     most = method.limit(setup.f, c.t, c.y, x.args)
     return c.h if most is None else jnp.minimum(c.h, lax.stop_gradient(most))
+
+
+def _left(c: Carry, x: Inputs, direction: Array, target: Array, h: Array):
+    """How far it is to the target, and whether a step of this size is to end there."""
+    left = direction * (target - c.t)
+    if c.rest is None:
+        return left, h * (1 + _STRETCH) >= left
+    rounding = jnp.finfo(h.dtype).eps * jnp.abs(x.t1 - x.t0)
+    return left, h * (1 + _STRETCH) + rounding >= left - direction * c.rest
 
 
 def before(stop: Array, t: Array, direction: Array) -> Array:
@@ -214,9 +228,8 @@ def attempt(
     x, direction = consts
     method = setup.methods[kind]
     target, index = _target(c, x, direction)
-    left = direction * (target - c.t)
     h = _limited(setup, method, c, x)
-    last = h * (1 + _STRETCH) >= left
+    left, last = _left(c, x, direction, target, h)
     size = jnp.where(last, left, h)
     h = direction * size
     inner = h
@@ -228,7 +241,12 @@ def attempt(
         # A step cut short by a stop says nothing against a longer one after it.
         h_next = jnp.where(last & keep, jnp.maximum(h_next, c.h), h_next)
     tried = 1
-    t = jnp.where(last, target, c.t + h)
+    t, rest = c.t + h, None
+    if c.rest is not None:
+        # Compensated summation (Kahan 1965): the times of many steps stay multiples of the step.
+        t = c.t + (h + c.rest)
+        rest = jnp.where(last, 0.0, lax.stop_gradient((h + c.rest) - (t - c.t)))
+    t = jnp.where(last, target, t)
     if index is not None:
         # Beyond a stop, so that the next step begins on its other side.
         beyond = before(target, c.t, -direction)
@@ -291,6 +309,7 @@ def attempt(
         streak=streak,
         mild=mild,
         signs=None if signs is None or c.signs is None else pick(signs, c.signs),
+        rest=None if rest is None or c.rest is None else pick(rest, c.rest),
     )
     if setup.progress is not None:
         told = [lax.stop_gradient((t - x.t0) / (x.t1 - x.t0)) for t in (c.t, new.t)]
@@ -315,8 +334,8 @@ def handle(
     method = setup.methods[kind]
     target, _ = _target(c, x, direction)
     h = _limited(setup, method, c, x)
-    left = direction * (target - c.t)
-    h = direction * jnp.where(h * (1 + _STRETCH) >= left, left, h)
+    left, last = _left(c, x, direction, target, h)
+    h = direction * jnp.where(last, left, h)
     frozen = jax.tree.map(lax.stop_gradient, (c.t, c.y, h, x.args))
     t, z, h, args = frozen
     found = jax.tree.map(
@@ -346,6 +365,7 @@ def handle(
         mode=pick(jnp.where(ends, ENDED, kind), c.mode).astype(c.mode.dtype),
         signs=pick(signs, c.signs),
         which=pick(jnp.where(ends, found.which, -1), c.which).astype(c.which.dtype),
+        rest=None if c.rest is None else pick(0.0, c.rest),
     )
     return new, Tried(c.t, h, c.y, step, keep, found.which.astype(jnp.int32))
 

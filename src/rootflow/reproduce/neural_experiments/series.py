@@ -104,8 +104,8 @@ def _oscillators(y0, ts):
     return (parts @ vectors.T).real
 
 
-def latent_ode(steps: int, series: int = 2000, batch: int = 256) -> Extrapolated:
-    """Twenty irregular times on (0, 2 to 3), read and continued."""
+def latent_ode(steps: int, hidden: int = 16, series: int = 2000, batch: int = 256) -> Extrapolated:
+    """Twenty irregular times on (0, 2 to 3), read and continued; the state is `hidden` numbers."""
     key = jax.random.key(5678)
     a, b, c, for_net, for_training = jax.random.split(key, 5)
     y0 = jax.random.normal(a, (series, 2))
@@ -114,7 +114,7 @@ def latent_ode(steps: int, series: int = 2000, batch: int = 256) -> Extrapolated
     ts = ts.at[:, 0].set(0.0)
     ys = jax.vmap(_oscillators)(y0, ts)
     model = neural.LatentODE(
-        2, 16, 16, noise=0.1, solver=Solver(rf.Heun(), dt=0.1, max_steps=256), key=for_net
+        2, 16, hidden, noise=0.1, solver=Solver(rf.Heun(), dt=0.1, max_steps=256), key=for_net
     )
 
     def loss(model, batch, key):
@@ -172,7 +172,7 @@ def moons(steps: int, width: int = 64) -> Flowed:
     def loss(flow, points, key):
         return -jnp.mean(jax.vmap(flow.log_prob)(points))
 
-    rate = optax.cosine_decay_schedule(5e-3, steps)
+    rate = optax.cosine_decay_schedule(2e-2, steps)
     trained = train(
         loss, flow, single, key=for_training, steps=steps, batch_size=256, ema=0.99,
         optimizer=optax.adam(rate), progress=False,
