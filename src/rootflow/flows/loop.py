@@ -106,7 +106,8 @@ def _outcome(setup: Setup, c: Carry, consts: Consts, done: Record | None = None)
         rows, last = jax.tree.map(_flat, done.rows), done.last
         kinds = None if done.kinds is None else jnp.repeat(done.kinds, setup.block)
     result = _result(c, consts)
-    t, y, rows = refuse(setup, result, (c.t, c.y, rows))
+    # Of the rows only the index: they are large, and whoever reads them reads it.
+    t, y, last = refuse(setup, result, (c.t, c.y, last))
     return Outcome(
         t, y, c.error, c.stiffness, c.penalty, c.attempts, c.accepted, c.iterations, result,
         c.which, rows, last, kinds,
@@ -400,7 +401,7 @@ def _solve_jvp(setup: Setup, primals, tangents):
     done, recorded = record_steps(setup, frozen, states)
     known = solve(setup, frozen, lax.stop_gradient(ts))[1] if at_once else None
     # The derivative reads the steps, not the final state: it must refuse on its own.
-    recorded = refuse(setup, done.result, recorded)
+    recorded = recorded._replace(count=refuse(setup, done.result, recorded.count))
 
     def replayed(x, ts):
         if at_once:
@@ -430,7 +431,7 @@ def _solve_checkpointed_jvp(setup: Setup, primals, tangents):
         total *= level[0] * level[1]
     done, recorded = record_steps(setup, x, False, max(total // blocks // setup.block, 1))
     saved = None if ts is None else solve_checkpointed(setup, x, ts)[1]
-    recorded = refuse(setup, done.result, recorded)
+    recorded = recorded._replace(count=refuse(setup, done.result, recorded.count))
 
     def replayed(x, ts):
         out, values = _replayed(setup, x, done, recorded, ts, saved)

@@ -69,6 +69,7 @@ def replay(
     *,
     kinds: Int[Array, " blocks"] | None = None,
     reverse: bool = False,
+    single: bool = False,
     known: Replayed | None = None,
 ) -> Replayed:
     """Scans `carry, add, out = step(consts, carry, row)` over the rows of the first `count` blocks.
@@ -81,17 +82,18 @@ def replay(
             summed over the iterations, `out` is stacked.
         count: how many blocks to use; may be traced.
         carry: the start.
-        rows: pytree with leading axes (blocks, rows of a block).
+        rows: pytree with leading axes (blocks, rows of a block), or (blocks,) if `single`.
         consts: pytree of whatever else `step` reads.
         kinds: which of the steps each block is made of; `None` if there is only one.
         reverse: go through the rows from the last used to the first.
+        single: a block is one row. (An axis of length one makes XLA copy all rows.)
         known: what this call would return, where the caller has it already (from `record`); then
             only derivatives are computed.
     """
     if known is not None:
         blocks = jax.tree.leaves(rows)[0].shape[0]
         assert all(start.shape[0] >= blocks for start in jax.tree.leaves(known.starts))
-    return _replay(steps, reverse, count, kinds, carry, rows, consts, known)
+    return _replay(steps, reverse, single, count, kinds, carry, rows, consts, known)
 
 
 def replay_nested(
@@ -167,17 +169,19 @@ def _without_output(step, consts, carry, row):
     return carry, add, None
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _replay(steps, reverse, count, kinds, carry, rows, consts, known):
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _replay(steps, reverse, single, count, kinds, carry, rows, consts, known):
     if known is not None:
         return known
-    return Replayed(*_run(steps, reverse, count, kinds, carry, rows, consts))
+    return Replayed(*_run(steps, reverse, single, count, kinds, carry, rows, consts))
 
 
-def _run(steps, reverse, count, kinds, carry, rows, consts):
+def _run(steps, reverse, single, count, kinds, carry, rows, consts):
+    axes = 1 if single else 2  # of the rows, before those of one of them
+
     @custom_vmap
     def run(count, kinds, carry, rows, consts):
-        blocks = jax.tree.leaves(rows)[0].shape[0]
+        shape = jax.tree.leaves(rows)[0].shape[:axes]
 
         def advance(step):
             def one(carry, row):
@@ -185,13 +189,13 @@ def _run(steps, reverse, count, kinds, carry, rows, consts):
                 carry, add, out = step(consts, carry, row)
                 return (carry, jax.tree.map(jnp.add, totals, add)), out
 
-            return lambda carry, rows: _scan(one, carry, rows, reverse)
+            return one if single else lambda carry, rows: _scan(one, carry, rows, reverse)
 
-        first = jax.tree.map(lambda r: r[0, 0], rows)
+        first = jax.tree.map(lambda r: r[(0,) * axes], rows)
         _, add, out = jax.eval_shape(steps[0], consts, carry, first)
         branches = [advance(step) for step in steps]
         totals = empty_rows(add)
-        buffers = (empty_rows(out, *jax.tree.leaves(rows)[0].shape[:2]), empty_rows(carry, blocks))
+        buffers = (empty_rows(out, *shape), empty_rows(carry, shape[0]))
 
         def block(state):
             i, carry, buffers = state
@@ -209,8 +213,8 @@ def _run(steps, reverse, count, kinds, carry, rows, consts):
     def _(size, batched, count, kinds, carry, rows, consts):
         count_batched, kinds_batched, carry_batched, rows_batched, consts_batched = batched
         carry = every_member(carry, carry_batched, size)
-        rows = jax.tree.map(lambda r, b: jnp.moveaxis(r, 0, 2) if b else r, rows, rows_batched)
-        shape = jax.tree.leaves(rows)[0].shape[:2]
+        rows = jax.tree.map(lambda r, b: jnp.moveaxis(r, 0, axes) if b else r, rows, rows_batched)
+        shape = jax.tree.leaves(rows)[0].shape[:axes]
         members, row_axes = steps, batch_axes(rows_batched)
         const_axes = batch_axes(consts_batched)
         if kinds_batched:
@@ -219,18 +223,24 @@ def _run(steps, reverse, count, kinds, carry, rows, consts):
                 kind, row = row
                 return lax.switch(kind, steps, consts, carry, row)
 
-            kinds = jnp.broadcast_to(jnp.moveaxis(kinds, 0, 1)[:, None], (*shape, size))
+            kinds = jnp.moveaxis(kinds, 0, 1)
+            if not single:
+                kinds = jnp.broadcast_to(kinds[:, None], (*shape, size))
             members, rows, row_axes, kinds = (chosen,), (kinds, rows), (0, row_axes), None
         if count_batched:
             # Members of different length: idle beyond their own end.
             members = tuple(map(_bounded, members))
-            index = jnp.broadcast_to(jnp.arange(shape[0])[:, None], shape)
+            index = jnp.arange(shape[0])
+            if not single:
+                index = jnp.broadcast_to(index[:, None], shape)
             rows, row_axes = (index, rows), (None, row_axes)
             consts, const_axes = (consts, count), (const_axes, 0)
             count = jnp.max(count)
         batch = tuple(jax.vmap(step, (const_axes, 0, row_axes)) for step in members)
-        carry, totals, outs, starts = _run(batch, reverse, count, kinds, carry, rows, consts)
-        outs = jax.tree.map(lambda r: jnp.moveaxis(r, 2, 0), outs)
+        carry, totals, outs, starts = _run(
+            batch, reverse, single, count, kinds, carry, rows, consts
+        )
+        outs = jax.tree.map(lambda r: jnp.moveaxis(r, axes, 0), outs)
         starts = jax.tree.map(lambda r: jnp.moveaxis(r, 1, 0), starts)
         out = (carry, totals, outs, starts)
         return out, all_batched(out)
@@ -269,10 +279,11 @@ class _Active:
 
 
 @partial(_replay.defjvp, symbolic_zeros=True)
-def _replay_jvp(steps, reverse, primals, tangents):
+def _replay_jvp(steps, reverse, single, primals, tangents):
     count, kinds, carry, rows, consts, known = primals
     _, _, carry_dot, rows_dot, consts_dot, _ = tangents
-    out = _replay(steps, reverse, count, kinds, carry, rows, consts, known)
+    out = _replay(steps, reverse, single, count, kinds, carry, rows, consts, known)
+    axes = 1 if single else 2
     of_rows, of_consts = _Active(rows, rows_dot), _Active(consts, consts_dot)
     carry_tree = jax.tree.structure(carry)
     carry_dot = [
@@ -317,7 +328,7 @@ def _replay_jvp(steps, reverse, primals, tangents):
         carry = jax.tree.leaves(row_at(starts, first))
         done = replay(
             tuple(map(tangent, steps)), count, (carry, carry_dot), (rows, rows_dot),
-            (consts, consts_dot), kinds=kinds, reverse=reverse,
+            (consts, consts_dot), kinds=kinds, reverse=reverse, single=single,
         )  # fmt: skip
         return [*done.carry[1], *done.totals, *done.outs, *done.starts[1]]
 
@@ -325,7 +336,7 @@ def _replay_jvp(steps, reverse, primals, tangents):
         count, kinds, starts, rows, consts = jax.tree.unflatten(residuals_tree, residuals)
         bars = out_tree.unflatten([_Zero if b is None else b for b in bars])
         iterations = [partial(iteration, step) for step in steps]
-        backward = _Backward(iterations, of_rows, of_consts, bars, batched)
+        backward = _Backward(iterations, of_rows, of_consts, bars, batched, single)
         starts = jax.tree.leaves(starts)
         carry_bar = [
             jnp.zeros_like(s[0]) if b is _Zero else b
@@ -354,7 +365,7 @@ def _replay_jvp(steps, reverse, primals, tangents):
             count, kinds, starts, rows, consts = jax.tree.unflatten(residuals_tree, residuals)
             starts = every_member(starts, starts_axes, size)
             starts = [jnp.moveaxis(s, 0, 1) for s in jax.tree.leaves(starts)]
-            rows = jax.tree.map(lambda r, b: jnp.moveaxis(r, 0, 2) if b else r, rows, rows_axes)
+            rows = jax.tree.map(lambda r, b: jnp.moveaxis(r, 0, axes) if b else r, rows, rows_axes)
             consts = jax.tree.map(
                 lambda c, have, want: jnp.broadcast_to(c, (size, *c.shape))
                 if want and not have
@@ -365,9 +376,9 @@ def _replay_jvp(steps, reverse, primals, tangents):
             moved = lambda tree, to: jax.tree.map(
                 lambda b: b if b is _Zero else jnp.moveaxis(b, 0, to), tree
             )
-            bars = bars._replace(outs=moved(bars.outs, 2), starts=moved(bars.starts, 1))
+            bars = bars._replace(outs=moved(bars.outs, axes), starts=moved(bars.starts, 1))
             backward = _Backward(
-                [partial(iteration, s) for s in batch], of_rows, of_consts, bars, True
+                [partial(iteration, s) for s in batch], of_rows, of_consts, bars, True, single
             )
             carry_bar = [
                 jnp.zeros_like(s[0]) if b is _Zero else b
@@ -376,7 +387,7 @@ def _replay_jvp(steps, reverse, primals, tangents):
             carry_bar, rows_bar, consts_bar = backward.run(
                 count, kinds, starts, rows, consts, carry_bar, reverse
             )
-            rows_bar = [jnp.moveaxis(b, 2, 0) if a else b for b, a in zip(rows_bar, rows_in)]
+            rows_bar = [jnp.moveaxis(b, axes, 0) if a else b for b, a in zip(rows_bar, rows_in)]
             consts_bar = [
                 jnp.sum(b, axis=0) if a and not wanted else b
                 for b, a, wanted in zip(consts_bar, of_consts.pick(each), consts_in, strict=True)
@@ -423,7 +434,7 @@ class _Backward:
     Under `vmap` there is enough to vectorise already, and the products are less work.
     """
 
-    def __init__(self, iterations, of_rows, of_consts, bars: Replayed, batched: bool):
+    def __init__(self, iterations, of_rows, of_consts, bars: Replayed, batched: bool, single: bool):
         self.iterations = iterations
         self.of_rows = of_rows
         self.of_consts = of_consts
@@ -431,9 +442,11 @@ class _Backward:
         self.outs = _Bars(bars.outs)
         self.starts = _Bars(bars.starts)
         self.batched = batched
+        self.single = single
 
     def run(self, count, kinds, starts, rows, consts, carry_bar, reverse):
-        inputs = [*(s[0] for s in starts), *(r[0, 0] for r in self.of_rows.pick(rows))]
+        first = 0 if self.single else (0, 0)
+        inputs = [*(s[0] for s in starts), *(r[first] for r in self.of_rows.pick(rows))]
         inputs += self.of_consts.pick(consts)
         together = sum(x.size for x in inputs) <= SMALL and not self.batched
         pull = self._pull_together if together else self._pull_in_turn
@@ -442,6 +455,8 @@ class _Backward:
             def one(consts, carry_bar, row):
                 consts, totals_bar = consts
                 start, rows, outs_bar, starts_bar = row
+                if self.single:
+                    rows, outs_bar = jax.tree.map(lambda x: x[None], (rows, outs_bar))
 
                 def again(carry, row):
                     new, _, _ = iteration(consts, row)(
@@ -453,19 +468,19 @@ class _Backward:
                 carry_bar, consts_bar, rows_bar = pull(
                     iteration, consts, carries, rows, carry_bar, totals_bar, outs_bar, reverse
                 )
+                if self.single:
+                    rows_bar = [x[0] for x in rows_bar]
                 return self.starts.add(carry_bar, starts_bar), consts_bar, rows_bar
 
             return one
 
         # What is one iteration here is a whole block there.
-        single = jax.tree.map(
-            lambda x: jnp.expand_dims(x, 1), (starts, rows, self.outs.given, self.starts.given)
-        )
         done = replay(
-            tuple(map(block, self.iterations)), count, carry_bar, single,
-            (consts, self.totals.given), kinds=kinds, reverse=not reverse,
+            tuple(map(block, self.iterations)), count, carry_bar,
+            (starts, rows, self.outs.given, self.starts.given),
+            (consts, self.totals.given), kinds=kinds, reverse=not reverse, single=True,
         )  # fmt: skip
-        return done.carry, [jnp.squeeze(x, 1) for x in done.outs], done.totals
+        return done.carry, list(done.outs), done.totals
 
     def _given(self, step_out):
         new, add, out = step_out

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .attempt import lifted
 from .heuristics import StepPenalty, numbers
@@ -46,7 +46,7 @@ def happened(setup: Setup, x: Inputs, out: Outcome, most: int) -> tuple[Array, .
     assert rows is not None and kinds is not None and rows.mark is not None
     states = rows.y
     assert states is not None
-    events = (kinds >= len(setup.methods)) & (rows.h != 0)
+    events = (kinds >= len(setup.methods)) & _live(out)
     order = jnp.argsort(~events, stable=True)[:most]
     live = events[order]
 
@@ -81,9 +81,16 @@ def step_numbers(
         return _again(setup, x.args, _kind(out, row), t, h, z, read)[0]
 
     start = lifted(setup, x)
-    order = jnp.argsort(rows.h == 0, stable=True)
-    live = rows.h[order] != 0
+    live = _live(out)
+    order = jnp.argsort(~live, stable=True)
+    live = live[order]
     return jnp.where(live[:, None], jax.vmap(at)(order), 0.0)[: setup.max_steps]
+
+
+def _live(out: Outcome) -> Bool[Array, " rows"]:
+    """Which rows are accepted steps."""
+    assert out.rows is not None and out.last is not None
+    return (out.rows.h != 0) & (jnp.arange(out.rows.h.size) <= out.last)
 
 
 def _end(method: Method, h, z, step) -> Float[Array, "1 n"]:

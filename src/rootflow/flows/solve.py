@@ -205,13 +205,14 @@ class Problem(eqx.Module):
 
     def _expensive(self, setup: Setup, x: Inputs) -> Setup:
         """For a step that costs more than what is kept of it: keep more, and repeat less."""
-        numbers = 2 * x.y0.size * setup.max_steps
+        numbers = x.y0.size * setup.max_steps
         if type(self.adjoint) is not DiscreteAdjoint or numbers > _NUMBERS:
             # Short blocks: few idle steps are gone through again at the end of the last.
             return setup._replace(block=8)
         method = setup.methods[0]
-        alone = len(setup.methods) == 1 and setup.watch is None
-        if alone and not setup.rows and x.stops is None and isinstance(method, ExplicitRungeKutta):
+        alone = len(setup.methods) == 1 and setup.watch is None and x.stops is None
+        slopes_too = not setup.rows and 2 * numbers <= _NUMBERS
+        if alone and slopes_too and isinstance(method, ExplicitRungeKutta):
             setup = setup._replace(methods=(Remembered(method),))
         return setup._replace(block=1)
 

@@ -74,8 +74,8 @@ class ReversibleAdjoint(Adjoint):
             x, ts = eqx.combine(arrays, static)
             out, recorded = loop.record_steps(setup, x, False, None)
             saved = None if ts is None else loop.solve(setup, x, ts)[1]
-            rows = loop.refuse(setup, out.result, recorded.rows)
-            return (out, saved), (arrays, out, rows, recorded.last)
+            last = loop.refuse(setup, out.result, recorded.last)
+            return (out, saved), (arrays, out, recorded.rows, last)
 
         def backward(residuals, bars):
             arrays, out, rows, last = residuals
