@@ -7,6 +7,7 @@ import pytest
 import scipy.integrate
 
 import rootflow as rf
+from rootflow.flows import checks
 
 
 def oscillator(t, y, w):
@@ -162,6 +163,34 @@ def test_fixed_steps_in_single_precision_are_as_many_as_asked_for(count):
         stops=[0.5], max_steps=2 * count,
     )  # fmt: skip
     assert stopped.stats.steps == count
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 100, 128, 1000, 1024])
+def test_room_for_the_steps_that_are_known(count, dtype):
+    # Without the steps nothing is kept for more than there are: as many must be enough.
+    @jax.jit
+    def solve(y0):
+        return rf.solve_ode(decay, y0, (0.3, 1.3), 1.0, method=rf.Euler(), dt=1 / count).stats.steps
+
+    assert solve(jnp.ones((), dtype)) == count
+    room = checks.enough((0.3, 1.3), 1 / count, dtype, 4096)
+    assert room // 2 < count <= room
+    assert checks.enough((0.0, 1.0), None, dtype, 4096) == 4096
+
+
+def test_memory_of_fixed_steps_is_for_those_there_are():
+    def memory(max_steps):
+        def final(y0):
+            options = {"dt": 1 / 64, "max_steps": max_steps}
+            return jnp.sum(rf.solve_ode(lambda t, y, a: jnp.sin(y), y0, (0.0, 1.0), **options).ys)
+
+        compiled = jax.jit(jax.grad(final)).lower(jnp.ones(100)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert memory(64) == memory(4096)
+    with pytest.raises(rf.SolveError, match="max_steps"):
+        rf.solve_ode(decay, 1.0, (0.0, 1.0), 1.0, method=rf.Euler(), dt=1 / 64, max_steps=63)
 
 
 def test_achieved_error_follows_the_tolerance():

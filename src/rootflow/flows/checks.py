@@ -1,5 +1,6 @@
 """Arguments of solves, checked: an error says what was wrong, with which value, and what to do."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -206,6 +207,21 @@ def step_size(dt: Any, dt0: Any, dtype: Any) -> tuple[bool, bool, Array]:
             f"{name} must be one positive number, also for a reversed span; got {size!r}."
         )
     return fixed, fixed or dt0 is not None, h
+
+
+def enough(span: Any, dt: Any, dtype: Any, max_steps: int) -> int:
+    """The most steps there can be: fewer than `max_steps` if they are fixed and known beforehand.
+
+    A power of two, so that solves of other lengths outside `jit` are not all compiled anew.
+    """
+    if dt is None or not all(concrete(x) for x in (*span, dt)):
+        return max_steps
+    t0, t1, h = (float(np.asarray(x, dtype)) for x in (*span, dt))
+    # The loop stretches its last step by at least twice as much.
+    count = abs(t1 - t0) / h - 5e-7
+    if not count < max_steps:
+        return max_steps
+    return min(1 << max(math.ceil(count) - 1, 0).bit_length(), max_steps)
 
 
 def tolerances(rtol: Any, atol: Any, y0: PyTree[Array], dtype: Any) -> Tolerances:

@@ -65,6 +65,7 @@ class Problem(eqx.Module):
     fixed: bool = eqx.field(static=True)
     given: bool = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
+    enough: int = eqx.field(static=True)  # of max_steps, where each is as long as given
     max_events: int | None = eqx.field(static=True)
     consistent: Callable | None = eqx.field(static=True)
     add_parts: Callable | None
@@ -122,6 +123,7 @@ class Problem(eqx.Module):
         self.controller = checks.controller(controller, dt)
         self.fixed, self.given, self.h = checks.step_size(dt, dt0, dtype)
         self.max_steps = checks.positive_integer("max_steps", max_steps)
+        self.enough = checks.enough(span, dt, dtype, self.max_steps)
         self.jac = checks.function("jac", "jac(t, y, args)", jac)
         self.jac_sparsity = None if jac_sparsity is None else Pattern(jac_sparsity)
         self.mass = None if mass is None else jax.tree.map(checks.as_array, mass)
@@ -175,8 +177,13 @@ class Problem(eqx.Module):
         penalties, structure = split(self.penalty)
         of_steps = tuple(p for p in penalties if p.reduce is None)
         keeps = isinstance(self.saveat, str) or self.max_events is not None or bool(of_steps)
+        # What reads the steps gets `max_steps` of them; all else needs room for those there are.
+        max_steps = self.max_steps
+        whole = watch is None and self.stops is None and "delayed" not in f.parts
+        if whole and not keeps and isinstance(self.adjoint, _OF_THE_STEPS):
+            max_steps = self.enough
         setup = Setup(
-            f, methods, self.controller, watch, self.fixed, self.given, self.max_steps, throw,
+            f, methods, self.controller, watch, self.fixed, self.given, max_steps, throw,
             keeps, penalties=tuple(p for p in penalties if p.reduce is not None),
             progress=self.progress,
         )  # fmt: skip
