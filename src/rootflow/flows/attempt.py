@@ -57,6 +57,7 @@ class Carry(NamedTuple):
         signs: of the conditions of the events.
         which: the event at which the solve ended (-1: none).
         rest: of fixed steps, what rounding has cut off the sum that is t.
+        saved: what is saved at given times, as far as the steps have passed over them.
     """
 
     t: Array
@@ -75,6 +76,7 @@ class Carry(NamedTuple):
     signs: Array | None = None
     which: Array | None = None
     rest: Array | None = None
+    saved: Array | None = None
 
 
 class Tried(NamedTuple):

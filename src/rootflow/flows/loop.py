@@ -38,16 +38,14 @@ _SPARE = 32
 def _phases(setup: Setup, body) -> tuple[Phase, ...]:
     """The phases of a solve: `body(kind, s, consts, live)` for each kind of step."""
 
-    def active(kind, s, consts):
-        c = _carry(s)
+    def active(kind, c, consts):
         on = running(setup, c, _plain(consts))
         return on if c.mode is None else on & (c.mode == kind)
 
-    def enter(kind, s, consts):
+    def enter(kind, c, consts):
         method, event = setup.kinds[kind]
         if event:
             return ()
-        c = _carry(s)
         return method.init(setup.f, c.t, c.y, _plain(consts)[0].args)
 
     return tuple(
@@ -56,20 +54,33 @@ def _phases(setup: Setup, body) -> tuple[Phase, ...]:
     )
 
 
-def _carry(s: Any) -> Carry:
-    return s if isinstance(s, Carry) else s[0]
-
-
 def _plain(consts: Any) -> Consts:
+    """The inputs and the direction of time, without the times at which to save."""
     return consts if isinstance(consts[0], Inputs) else consts[0]
 
 
-def _tried(setup: Setup, kind: int, c: Carry, state: Any, consts: Consts, live):
+def _tried(setup: Setup, kind: int, c: Carry, state: Any, consts: Any, live):
+    """Tries a step, or handles an event, and saves what it passes over."""
     method, event = setup.kinds[kind]
+    x, direction = _plain(consts)
     if event:
-        c, tried = handle(setup, setup.methods.index(method), c, consts, live)
-        return c, state, tried
-    return attempt(setup, kind, c, state, consts, live)
+        new, tried = handle(setup, setup.methods.index(method), c, (x, direction), live)
+    else:
+        new, state, tried = attempt(setup, kind, c, state, (x, direction), live)
+    if c.saved is None:
+        return new, state, tried
+    ts = consts[1]
+    coefficients = method.coefficients(tried.h, tried.y, tried.step)
+    passed = (direction * ts > direction * tried.t) & (direction * ts <= direction * new.t)
+    size = jnp.where(tried.h == 0, 1.0, tried.h)
+    y = method.project(tried.y)
+
+    def at(t):
+        return observe(setup.f, t, polynomial(y, coefficients, (t - tried.t) / size), x.args)
+
+    value = jax.vmap(at)(ts)
+    saved = jnp.where((passed & tried.keep)[:, None], value, c.saved)
+    return new._replace(saved=saved), state, tried
 
 
 def _flat(rows: Array) -> Array:
@@ -100,12 +111,12 @@ def refuse(setup: Setup, result: Array, values: Any) -> Any:
     )
 
 
-def _outcome(setup: Setup, c: Carry, consts: Consts, done: Record | None = None) -> Outcome:
+def _outcome(setup: Setup, c: Carry, consts: Any, done: Record | None = None) -> Outcome:
     rows = last = kinds = None
     if done is not None:
         rows, last = jax.tree.map(_flat, done.rows), done.last
         kinds = None if done.kinds is None else jnp.repeat(done.kinds, setup.block)
-    result = _result(c, consts)
+    result = _result(c, _plain(consts))
     # Of the rows only the index: they are large, and whoever reads them reads it.
     t, y, last = refuse(setup, result, (c.t, c.y, last))
     return Outcome(
@@ -127,11 +138,14 @@ def room_of(setup: Setup) -> int:
 
 
 def record_steps(
-    setup: Setup, x: Inputs, states: bool, stride: int | None = 1
-) -> tuple[Outcome, Record]:
-    """Marches and keeps the steps."""
-    carry, direction = start(setup, x)
-    consts = (x, direction)
+    setup: Setup,
+    x: Inputs,
+    states: bool,
+    stride: int | None = 1,
+    ts: Array | None = None,
+) -> tuple[Outcome, Record, Array | None]:
+    """Marches and keeps the steps; fills in what is saved at the times `ts`."""
+    carry, consts = _started(setup, x, ts)
 
     def body(kind, s, consts, live):
         c, state, tried = _tried(setup, kind, s[0], s[1], consts, live)
@@ -141,7 +155,9 @@ def record_steps(
         _phases(setup, body), carry, consts,
         block=setup.block, blocks=blocks_of(setup), states=states, stride=stride,
     )  # fmt: skip
-    return _outcome(setup, done.carry, consts, done if states else None), done
+    out = _outcome(setup, done.carry, consts, done if states else None)
+    saved = done.carry.saved
+    return out, done, None if saved is None else refuse(setup, out.result, saved)
 
 
 def _run_alone(phases, carry, consts):
@@ -153,44 +169,28 @@ def _run_alone(phases, carry, consts):
     return run_phases(alone, carry, consts)
 
 
+def _started(setup: Setup, x: Inputs, ts: Array | None) -> tuple[Carry, Any]:
+    """The carry and the constants of a march that fills in what is saved at the times `ts`."""
+    carry, direction = start(setup, x)
+    carry = carry._replace(h=lax.stop_gradient(carry.h))
+    if ts is None:
+        return carry, (x, direction)
+    return carry._replace(saved=at_start(setup, x, ts, jnp.nan)), ((x, direction), ts)
+
+
 def _marched(setup: Setup, x: Inputs, ts: Array | None, run) -> tuple[Outcome, Array | None]:
     """Goes from t0 to t1 and fills in the saved times as the steps pass over them.
 
     The cost of a step grows with the number of saved times.
     """
-    carry, direction = start(setup, x)
-    carry = carry._replace(h=lax.stop_gradient(carry.h))
-    consts = (x, direction)
-    if ts is None:
+    carry, consts = _started(setup, x, ts)
 
-        def plain(kind, s, consts, live):
-            return _tried(setup, kind, s[0], s[1], consts, live)[:2]
+    def body(kind, s, consts, live):
+        return _tried(setup, kind, s[0], s[1], consts, live)[:2]
 
-        carry = run(_phases(setup, plain), carry, consts)
-        return _outcome(setup, carry, consts), None
-
-    def save(kind, s, consts, live):
-        ((c, saved), state), (consts, ts) = s, consts
-        direction = consts[1]
-        method = setup.kinds[kind][0]
-        new, state, tried = _tried(setup, kind, c, state, consts, live)
-        coefficients = method.coefficients(tried.h, tried.y, tried.step)
-        passed = (direction * ts > direction * tried.t) & (direction * ts <= direction * new.t)
-        size = jnp.where(tried.h == 0, 1.0, tried.h)
-        y = method.project(tried.y)
-
-        def at(t):
-            value = polynomial(y, coefficients, (t - tried.t) / size)
-            return observe(setup.f, t, value, consts[0].args)
-
-        value = jax.vmap(at)(ts)
-        saved = jnp.where((passed & tried.keep)[:, None], value, saved)
-        return (new, saved), state
-
-    begin = at_start(setup, x, ts, jnp.nan)
-    carry, saved = run(_phases(setup, save), (carry, begin), (consts, ts))
+    carry = run(_phases(setup, body), carry, consts)
     out = _outcome(setup, carry, consts)
-    return out, refuse(setup, out.result, saved)
+    return out, None if ts is None else refuse(setup, out.result, carry.saved)
 
 
 def solve_forward(setup: Setup, x: Inputs, ts: Array | None) -> tuple[Outcome, Array | None]:
@@ -210,7 +210,7 @@ def solve(setup: Setup, x: Inputs, ts: Array | None) -> tuple[Outcome, Array | N
         return record_steps(setup, x, True)[0], None
     if ts is None or ts.size <= _FEW:
         return _marched(setup, x, ts, march)
-    out, _ = record_steps(setup, x, True)
+    out = record_steps(setup, x, True)[0]
     return out._replace(rows=None, last=None, kinds=None), saved_at(setup, x, out, ts)
 
 
@@ -398,8 +398,8 @@ def _solve_jvp(setup: Setup, primals, tangents):
     # Where a step is costly, what it saves is read off when it is gone through again.
     at_once = ts is not None and not setup.rows and ts.size <= _FEW and not small(setup, x)
     states = setup.rows or (ts is not None and not at_once)
-    done, recorded = record_steps(setup, frozen, states)
-    known = solve(setup, frozen, lax.stop_gradient(ts))[1] if at_once else None
+    kept = lax.stop_gradient(ts) if at_once else None
+    done, recorded, known = record_steps(setup, frozen, states, ts=kept)
     # The derivative reads the steps, not the final state: it must refuse on its own.
     recorded = recorded._replace(count=refuse(setup, done.result, recorded.count))
 
@@ -429,8 +429,8 @@ def _solve_checkpointed_jvp(setup: Setup, primals, tangents):
     total = 1
     for level in setup.levels:
         total *= level[0] * level[1]
-    done, recorded = record_steps(setup, x, False, max(total // blocks // setup.block, 1))
-    saved = None if ts is None else solve_checkpointed(setup, x, ts)[1]
+    stride = max(total // blocks // setup.block, 1)
+    done, recorded, saved = record_steps(setup, x, False, stride, ts)
     recorded = recorded._replace(count=refuse(setup, done.result, recorded.count))
 
     def replayed(x, ts):

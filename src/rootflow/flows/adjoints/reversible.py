@@ -72,8 +72,7 @@ class ReversibleAdjoint(Adjoint):
         def forward(arrays):
             arrays = jax.tree.map(lambda a: a.value, arrays)
             x, ts = eqx.combine(arrays, static)
-            out, recorded = loop.record_steps(setup, x, False, None)
-            saved = None if ts is None else loop.solve(setup, x, ts)[1]
+            out, recorded, saved = loop.record_steps(setup, x, False, None, ts)
             last = loop.refuse(setup, out.result, recorded.last)
             return (out, saved), (arrays, out, recorded.rows, last)
 
