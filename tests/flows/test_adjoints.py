@@ -1,5 +1,7 @@
 """Every adjoint against the exact derivative of the steps; memory; what each refuses."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,6 +73,86 @@ def test_reversible_adjoint_is_exact_to_round_off(method, options, saved):
     ours = gradient(rf.ReversibleAdjoint(), ts, method=method, **options)
     for a, b in zip(ours, reference, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "saved"),
+    [
+        (rf.ReversibleHeun(), dict(dt=0.05), "times"),
+        (rf.Reversible(rf.Bosh3()), dict(rtol=1e-4), "end"),
+    ],
+    ids=["fixed", "adaptive"],
+)
+def test_reversible_adjoint_for_batches_that_share_some_of_it(method, options, saved):
+    # Of different lengths: in adaptive steps they take different ones.
+    weights = {"w": jnp.array([2.0, 0.5]), "c": 0.3}
+    y0s, ends = jnp.array([[1.0, 0.0], [0.5, 0.2], [3.0, -1.0]]), jnp.array([0.7, 1.0, 2.0])
+    ts = None if saved == "end" else jnp.array([0.0, 0.3, 0.65])
+
+    def one(weights, y0, end, adjoint):
+        f = lambda t, y, p: jnp.tanh(p["w"] * y[::-1]) - p["c"] * y + jnp.sin(t)
+        span = (0.0, end)
+        sol = rf.solve_ode(
+            f,
+            y0,
+            span,
+            weights,
+            method=method,
+            saveat=ts,
+            adjoint=adjoint,
+            max_steps=256,
+            **options,
+        )
+        return jnp.sum(sol.ys**2) + 0.1 * sol.heuristics.error
+
+    def both(function):
+        ours, exact = (function(a) for a in (rf.ReversibleAdjoint(), rf.DiscreteAdjoint()))
+        for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(exact), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
+
+    def total(weights, y0s, ends, adjoint):
+        return jnp.sum(jax.vmap(one, (None, 0, 0, None))(weights, y0s, ends, adjoint))
+
+    # What is shared has one gradient, the sum; inside, a gradient for each.
+    both(lambda a: jax.jit(jax.grad(partial(total, adjoint=a), (0, 1, 2)))(weights, y0s, ends))
+    each = lambda a: jax.grad(partial(one, adjoint=a), (0, 1))
+    both(lambda a: jax.jit(jax.vmap(each(a), (None, 0, 0)))(weights, y0s, ends))
+    # Of vectors: cotangents are batched where nothing else is; and forwards.
+    rows = lambda a, mode: mode(lambda w: jax.vmap(one, (None, 0, 0, None))(w, y0s, ends, a))
+    both(lambda a: jax.jit(rows(a, jax.jacrev))(weights))
+    both(lambda a: jax.jit(rows(a, jax.jacfwd))(weights))
+    # Only some of a shared tree, and batches of batches.
+    twice = lambda c, a: total(weights | {"c": c}, y0s, ends, a)
+    both(
+        lambda a: jax.jit(jax.grad(lambda cs: jnp.sum(jax.vmap(lambda c: twice(c, a))(cs))))(
+            jnp.array([0.1, 0.4])
+        )
+    )
+
+
+@pytest.mark.parametrize("adjoint", [rf.DiscreteAdjoint(), rf.CheckpointAdjoint()])
+@pytest.mark.parametrize(
+    "method",
+    [rf.Reversible(rf.Bosh3(), coupling=0.9), rf.ReversibleHeun(), rf.AsynchronousLeapfrog()],
+    ids=lambda m: type(m).__name__,
+)
+def test_idle_repetitions_leave_a_pair_as_it_is(method, adjoint):
+    # A step by h = 0 would exchange the two states: at the end of a block of steps, and in a batch
+    # where the others try again.
+    def one(y0, rate, adjoint):
+        sol = rf.solve_ode(
+            lambda t, y, rate: rate * jnp.stack([y[1], -jnp.sin(3 * y[0])]), y0, (0.0, 1.0), rate,
+            method=method, rtol=1e-3, atol=1e-3, adjoint=adjoint, max_steps=512,
+        )  # fmt: skip
+        return jnp.sum(sol.ys**2) + 0.0 * sol.stats.rejected
+
+    def exact(y0, rate):
+        return jax.jacfwd(lambda rate: one(y0, rate, rf.ForwardAdjoint()))(rate)
+
+    y0s, rates = jnp.array([[1.0, 0.0], [3.0, 0.5], [0.1, 4.0]]), jnp.array([0.3, 1.0, 2.0])
+    alone = [exact(y0, rate) for y0, rate in zip(y0s, rates, strict=True)]
+    together = jax.vmap(jax.grad(lambda y0, r: one(y0, r, adjoint), 1))(y0s, rates)
+    np.testing.assert_allclose(together, alone, rtol=1e-9)
 
 
 def test_reversible_adjoint_refuses_what_it_cannot_recover():

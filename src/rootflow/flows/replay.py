@@ -259,7 +259,7 @@ def _bounded(step):
     return bounded
 
 
-class _Active:
+class Active:
     """Which leaves of a pytree have a derivative, and how to put them back."""
 
     def __init__(self, tree: Any, tangents: Any):
@@ -284,7 +284,7 @@ def _replay_jvp(steps, reverse, single, primals, tangents):
     _, _, carry_dot, rows_dot, consts_dot, _ = tangents
     out = _replay(steps, reverse, single, count, kinds, carry, rows, consts, known)
     axes = 1 if single else 2
-    of_rows, of_consts = _Active(rows, rows_dot), _Active(consts, consts_dot)
+    of_rows, of_consts = Active(rows, rows_dot), Active(consts, consts_dot)
     carry_tree = jax.tree.structure(carry)
     carry_dot = [
         jnp.zeros_like(c) if isinstance(d, SymbolicZero) else d

@@ -24,6 +24,11 @@ def _halves(z: Float[Array, " m"]) -> tuple[Array, Array]:
     return z[:n], z[n:]
 
 
+def still(h, z: Float[Array, " m"], *new: Array) -> Float[Array, " m"]:
+    """The new pair; after an idle repetition, by h = 0, the old one, not the two exchanged."""
+    return jnp.where(h == 0, z, jnp.concatenate(new))
+
+
 class _Pair(Method):
     """The lifted state is a pair (y, something like y); the state is its first half."""
 
@@ -82,7 +87,7 @@ class ReversibleHeun(_Pair):
         error = self._move(drivers, change)
         stiffness = stiffness_of(slopes[0] - state[0], new_x - x)
         kept = (state[0], slopes[0])
-        return Step(jnp.concatenate([new, new_x]), error, slopes, kept, stiffness)
+        return Step(still(h, z, new, new_x), error, slopes, kept, stiffness)
 
     def inverse(self, f, t, z, h, args):
         new, new_x = _halves(z)
@@ -126,7 +131,7 @@ class AsynchronousLeapfrog(_Pair):
         change = middle - v
         # The slope v belongs to y but for O(h**2): the quotient is exact for h -> 0.
         return Step(
-            jnp.concatenate([new, new_v]), h * change, None, (v, new_v), stiffness_of(change, move)
+            still(h, z, new, new_v), h * change, None, (v, new_v), stiffness_of(change, move)
         )
 
     def inverse(self, f, t, z, h, args):
@@ -201,7 +206,7 @@ class Reversible(_Pair):
         move = self.method.increment(h, inner.stages.values[: len(self.method.matrix)])
         new = x + self.coupling * (y - x) + move
         new_x = x - self._increment(f, t + h, new, -h, args)
-        return Step(jnp.concatenate([new, new_x]), inner.error, None, inner, inner.stiffness)
+        return Step(still(h, z, new, new_x), inner.error, None, inner, inner.stiffness)
 
     def inverse(self, f, t, z, h, args):
         new, new_x = _halves(z)

@@ -5,6 +5,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from .base import Step
+from .reversible import still
 from .sde import Calculus, StochasticMethod, times
 
 
@@ -48,7 +49,7 @@ class StochasticReversibleHeun(StochasticMethod):
         slopes = self._slopes(f, t + h, new_x, args)
         second = h * slopes[0] + times(slopes[1], noise.w)
         new = y + 0.5 * (first + second)
-        return Step(jnp.concatenate([new, new_x]), 0.5 * (second - first), (slopes, path), None)
+        return Step(still(h, z, new, new_x), 0.5 * (second - first), (slopes, path), None)
 
     def inverse(self, f, t, z, h, args):
         new, new_x = jnp.split(z, 2)
