@@ -272,3 +272,45 @@ def test_the_ends_of_a_span_of_no_length_move_the_state(adjoint, method):
     exact = 3 * np.cos([0.5, 1.0]) * [1.0, grown]
     np.testing.assert_allclose(at_t1, exact, rtol=1e-5)
     np.testing.assert_allclose(at_t0, -3 * np.cos(0.5) * np.array([1.0, grown]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [rf.Kvaerno3(), rf.Kvaerno5(), rf.AutoSwitch(rf.Tsit5(), rf.Kvaerno5())],
+    ids=["Kvaerno3", "Kvaerno5", "auto"],
+)
+def test_the_first_slope_of_an_implicit_step_is_that_of_the_step_before(method):
+    # Evaluated again at the state it has the error of Newton's method times the stiffness: the
+    # gradient of Robertson's problem was wrong by all of itself.
+    def robertson(t, y, k):
+        a, b, c = y
+        one, two, three = k[0] * a, k[1] * b * c, k[2] * b * b
+        return jnp.stack([-one + two, one - two - three, three])
+
+    def at_end(k, adjoint):
+        return rf.solve_ode(
+            robertson, jnp.array([1.0, 0.0, 0.0]), (0.0, 1e3), k, method=method, rtol=1e-4,
+            atol=1e-8, adjoint=adjoint, max_steps=1024,
+        ).ys[-1]  # fmt: skip
+
+    k = jnp.array([0.04, 1e4, 3e7])
+    steps = jax.jit(jax.jacfwd(lambda k: at_end(k, rf.ForwardAdjoint())))(k)
+    for adjoint in (rf.DiscreteAdjoint(), rf.CheckpointAdjoint()):
+        found = jax.jit(jax.jacrev(lambda k, adjoint=adjoint: at_end(k, adjoint)))(k)
+        np.testing.assert_allclose(found, steps, rtol=1e-7)
+
+
+def test_the_first_slope_of_an_implicit_step_after_a_stop():
+    def jumps(t, y, k):
+        return -k * (y - jnp.where(t < 0.5, 1.0, 3.0))
+
+    def at_end(k, adjoint):
+        return rf.solve_ode(
+            jumps, 0.0, (0.0, 1.0), k, method=rf.Kvaerno3(), rtol=1e-8, atol=1e-8, stops=[0.5],
+            adjoint=adjoint,
+        ).ys[-1]  # fmt: skip
+
+    # y = 3 + (1 - e^(-k/2) - 3) e^(-k/2), so that dy/dk = e^(-k/2) + e^(-k).
+    exact = np.exp(-2.0) + np.exp(-4.0)
+    for adjoint in (rf.DiscreteAdjoint(), rf.CheckpointAdjoint()):
+        np.testing.assert_allclose(jax.grad(at_end)(4.0, adjoint), exact, rtol=1e-6)

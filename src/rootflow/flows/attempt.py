@@ -168,6 +168,11 @@ def before(stop: Array, t: Array, direction: Array) -> Array:
     return stop - direction * eps * jnp.maximum(jnp.abs(stop), jnp.abs(t))
 
 
+def anew(setup: Setup, method: Method, t: Array, z: Array, args: Any) -> Array:
+    """A lifted state at t, with what is remembered in it evaluated there."""
+    return method.restart(setup.f, t, z, method.project(z), args)
+
+
 def _judge(setup: Setup, method: Method, c: Carry, step: Step, size: Array, args):
     """Whether to keep a step, the size of the next, and the errors to remember."""
     if setup.fixed:
@@ -287,6 +292,8 @@ def attempt(
         # The vector field may jump at a stop: what was evaluated before it is of no use after it.
         fresh = method.init(setup.f, t, step.y, x.args)
         state_next = jax.tree.map(partial(jnp.where, last), fresh, step.state)
+        if method.remembers:
+            step = step._replace(y=jnp.where(last, anew(setup, method, t, step.y, x.args), step.y))
     error_sum, stiffness_sum, numbers = heuristics(setup, method, c.y, step, h, x.args)
     pick = partial(jnp.where, keep)
     iterations = c.iterations

@@ -14,8 +14,10 @@ from .attempt import (
     ENDED,
     Carry,
     Consts,
+    anew,
     at_event,
     attempt,
+    before,
     handle,
     lifted,
     running,
@@ -331,9 +333,10 @@ def _replayed_timed(setup: Setup, x: Inputs, done: Outcome, recorded: Record, ts
     rows = recorded.rows
     ends = x.t1[None] if x.stops is None else jnp.append(x.stops, x.t1)
     index = jnp.arange(rows.t.size).reshape(rows.t.shape)
+    stops = ends.size - 1
 
     def step(kind, consts, carry, row):
-        (z, shift), (args, ends_moved, last, ts, penalty) = carry, consts
+        (z, shift), (args, ends_at, ends_moved, last, ts, penalty) = carry, consts
         began, h, mark, index = row
         method, event = setup.kinds[kind]
         h0, t = h, began + shift
@@ -346,6 +349,10 @@ def _replayed_timed(setup: Setup, x: Inputs, done: Outcome, recorded: Record, ts
             h = h + (shift_next - shift)
             step = method.step(setup.f, t, z, h, args, method.init(setup.f, t, z, args))
             z_next = step.y
+            if method.remembers and stops:
+                after = before(ends_at[jnp.maximum(mark, 0)], began, -jnp.sign(h0))
+                fresh = anew(setup, method, after + shift_next, z_next, args)
+                z_next = jnp.where(lands & (mark < stops), fresh, z_next)
         *add, numbers = heuristics(setup, method, z, step, h, args)
         add = (*add, share(setup, penalty, numbers, began, h0))
         if ts is not None:
@@ -364,7 +371,7 @@ def _replayed_timed(setup: Setup, x: Inputs, done: Outcome, recorded: Record, ts
     replayed = _replay(
         setup, tuple(partial(step, kind) for kind in range(len(setup.kinds))), recorded,
         (lifted(setup, x), _moved(x.t0)), (rows.t, rows.h, rows.mark, index),
-        (x.args, _moved(ends), recorded.last, ts, done.penalty), known,
+        (x.args, lax.stop_gradient(ends), _moved(ends), recorded.last, ts, done.penalty), known,
     )  # fmt: skip
     moved = None
     if rows.y is not None:

@@ -26,6 +26,7 @@ from .control import PIDController
 from .events import Event, Watch
 from .heuristics import StepPenalty, reduced, require_estimates, split
 from .methods import AutoSwitch, Method
+from .methods.esdirk import ESDIRK
 from .methods.explicit import ExplicitRungeKutta
 from .methods.remembered import Remembered
 from .problem import Inputs, Outcome, Setup
@@ -182,8 +183,15 @@ class Problem(eqx.Module):
         whole = watch is None and self.stops is None and "delayed" not in f.parts
         if whole and not keeps and isinstance(self.adjoint, _OF_THE_STEPS):
             max_steps = self.enough
+        kinds = (ESDIRK, ExplicitRungeKutta)
+        if any(isinstance(m, ESDIRK) for m in methods) and all(
+            isinstance(m, kinds) for m in methods
+        ):
+            steps_by = tuple(map(Remembered, methods))
+        else:
+            steps_by = methods
         setup = Setup(
-            f, methods, self.controller, watch, self.fixed, self.given, max_steps, throw,
+            f, steps_by, self.controller, watch, self.fixed, self.given, max_steps, throw,
             keeps, penalties=tuple(p for p in penalties if p.reduce is not None),
             progress=self.progress,
         )  # fmt: skip

@@ -64,6 +64,7 @@ class Method(eqx.Module):
         mass_matrix: whether it solves M dy/dt = f.
         exact_inverse: whether `inverse` is defined.
         iterative: whether `Step.iterations` is given.
+        remembers: whether the lifted state holds the slope, which jumps where the field does.
         stability: how far the stability region reaches along the negative real axis; an explicit
             method is left for a stiff one where |h| times the stiffness comes near it.
     """
@@ -78,6 +79,7 @@ class Method(eqx.Module):
     mass_matrix: ClassVar[bool] = False
     exact_inverse: ClassVar[bool] = False
     iterative: ClassVar[bool] = False
+    remembers: ClassVar[bool] = False
     stability: ClassVar[float] = 3.0
 
     def check(self, f: System) -> None:

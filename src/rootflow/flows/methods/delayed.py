@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from ...errors import InputError
 from ..interpolation import polynomial
 from ..system import Given, System
+from .esdirk import ESDIRK
 from .wrapper import Wrapper
 
 
@@ -92,6 +93,9 @@ class Delayed(Wrapper):
     def step(self, f, t, z, h, args, state):
         inner = self._system(f, z, args)
         y, count, *_ = self._split(z)
+        if isinstance(self.method, ESDIRK):
+            # The slope of its last stage could not be had again when the step is repeated.
+            state = self.method.init(inner, t, y, args)
         step = self.method.step(inner, t, y, h, args, state)
         coefficients = self.method.coefficients(h, y, step)
         n, k = self.size, self.capacity

@@ -1,4 +1,6 @@
-"""Explicit methods whose lifted state holds the slope."""
+"""Methods whose lifted state holds the slope."""
+
+from typing import ClassVar
 
 import jax.numpy as jnp
 
@@ -6,15 +8,18 @@ from .wrapper import Wrapper
 
 
 class Remembered(Wrapper):
-    """An explicit Runge-Kutta method with the slope at the end of a step as part of its state.
+    """A Runge-Kutta method with the slope at the end of a step as part of its state.
 
-    The method itself evaluates that slope again when a step is repeated, for its derivative. For a
-    vector field that costs more than the memory of one more state that is one evaluation, and one
-    derivative of it, in seven (`Tsit5`). The steps are the same.
+    The method itself evaluates that slope again when a step is repeated, for its derivative. The
+    steps are the same.
 
-    The slope at the start of a step is the one at the end of the step before: not for vector fields
-    that jump between the two.
+    For an explicit method, with a vector field that costs more than the memory of one more state,
+    this saves one evaluation, and one derivative of it, in seven (`Tsit5`). An implicit one has its
+    slope from its last stage: evaluated again at the state it would have the error of Newton's
+    method times the stiffness, and the repetition would be another step.
     """
+
+    remembers: ClassVar[bool] = True
 
     def lift(self, f, t, y, args):
         y = self.method.lift(f, t, y, args)
