@@ -92,6 +92,19 @@ def test_sinkhorn_draws_from_its_plan():
     assert (np.abs(draws.mean(0) - mean) < 5 * error).all()
 
 
+@pytest.mark.parametrize("regularisation", [0.1, 0.02])
+def test_small_regularisations_converge_to_the_marginals_and_the_best_cost(regularisation):
+    keys = jax.random.split(jax.random.key(3))
+    x0, x1 = jax.random.normal(keys[0], (128, 2)), 3 * jax.random.normal(keys[1], (128, 2))
+    plan = jax.jit(couplings.Sinkhorn(regularisation).plan)(x0, x1)
+    weights = jnp.exp(plan.log_plan)
+    for axis in (0, 1):
+        np.testing.assert_allclose(weights.sum(axis) * 128, 1.0, atol=3e-3)
+    best = float(jnp.mean(jnp.sum((x0 - EXACT(x0, x1)[1]) ** 2, axis=1)))
+    # Entropy is worth at most regularisation times log n.
+    assert best - 3e-3 * best < float(plan.cost) < best + regularisation * np.log(128)
+
+
 def test_independent_keeps_the_samples():
     a, b = couplings.Independent()(X0, X1, KEYS[0])
     np.testing.assert_array_equal(a, X0)
@@ -119,5 +132,7 @@ def test_refused(call, message):
 
 
 def test_sinkhorn_says_when_it_did_not_converge():
-    with pytest.raises(rf.SolveError, match="max_steps"):
-        couplings.Sinkhorn(1e-3, max_steps=3).plan(X0, X1)
+    message = r"max_steps=3 steps with regularisation=0.001 and tolerance=0.001.*ExactOT"
+    x0, x1 = jax.random.normal(jax.random.key(3), (2, 64, 2))
+    with pytest.raises(rf.SolveError, match=message):
+        couplings.Sinkhorn(1e-3, max_steps=3).plan(x0, x1)

@@ -221,3 +221,12 @@ def test_half_precision_models_do_not_pull_samples_down():
 def test_refused(call, message):
     with pytest.raises(rf.InputError, match=message):
         call()
+
+
+def test_predictions_and_likelihoods_have_the_precision_of_the_samples():
+    for schedule in (VP, gen.DiscreteBetas(gen.linear_betas())):
+        denoiser = GAUSSIAN.denoiser(schedule)
+        x = X[:3].astype(jnp.float32)
+        for kind in KINDS:
+            assert denoiser.at(kind, x, T).dtype == jnp.float32
+        assert gen.log_likelihood(denoiser, x).dtype == jnp.float32

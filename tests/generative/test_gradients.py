@@ -227,3 +227,20 @@ def test_chunks_are_near_the_square_root_and_divide_where_they_can():
     assert (chunk(1), chunk(36), chunk(40), chunk(97)) == (1, 6, 5, 10)
     for n in range(1, 200):
         assert 1 <= chunk(n) <= max(2 * np.sqrt(n) + 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "steps", "knob"), [(gen.BDIA(0.5), 50, "gamma"), (gen.EDICT(), 400, "mix")]
+)
+def test_going_back_is_refused_where_nothing_would_be_left_of_the_precision(sampler, steps, knob):
+    x = START[:4].astype(jnp.float32)
+
+    def run(x, **options):
+        return gen.sample(RING, start=x, sampler=sampler, steps=steps, **options).sum()
+
+    words = f"Going back {steps} steps.*float32: use {knob} nearer to 1"
+    with pytest.raises(rf.InputError, match=words):
+        jax.grad(lambda x: run(x, gradient="reversible"))(x)
+    with pytest.raises(rf.InputError, match=words):
+        gen.invert(RING, x, sampler=sampler, steps=steps)
+    assert np.isfinite(jax.grad(lambda x: run(x, gradient="checkpoint"))(x)).all()

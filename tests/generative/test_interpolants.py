@@ -194,6 +194,14 @@ def test_a_two_sided_path_from_normal_noise_is_a_diffusion():
         law.fields().denoiser()
 
 
+class Constant(ip.Gamma):
+    def value(self, t):
+        return 0.5 + 0.0 * jnp.asarray(t)
+
+    def rate(self, t):
+        return 0.0 * jnp.asarray(t)
+
+
 def constant(x, t):
     return jnp.zeros_like(x)
 
@@ -208,6 +216,8 @@ def constant(x, t):
         (lambda: ip.FromSquare(1.0), "function of t"),
         (lambda: ip.Linear(0.5), "gamma must be a Gamma"),
         (lambda: ip.Linear(lambda t: t), "gamma must be a Gamma"),
+        (lambda: ip.Linear(Constant()), "vanish at both ends.*Constant.* is 0.5 at t = 0"),
+        (lambda: ip.Mirror(Constant()), "vanish at both ends"),
         (lambda: ip.Trigonometric(ip.SineSquared()), "stay below 1.*reaches 1"),
         (lambda: ip.EncodingDecoding(), "one point at t = 1/2"),
         (lambda: ip.Mirror(ip.Zero()), "does not move"),

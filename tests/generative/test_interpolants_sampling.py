@@ -363,3 +363,10 @@ def test_samples_of_a_mixture_follow_its_distribution():
 
     # At the one per cent level for so many samples, and 0.01 for the steps.
     assert kstest(np.asarray(x)[:, 0], below).statistic < 1.63 / np.sqrt(N) + 0.01
+
+
+def test_a_transport_that_is_not_solved_is_named():
+    fields = ip.Fields(lambda x, t: x, ip.Linear())
+    message = r"transport by the flow from t = 0 to t = 1 was not solved"
+    with pytest.raises(rf.SolveError, match=message):
+        ip.transport(fields, jnp.ones((2, 1)), max_steps=1)

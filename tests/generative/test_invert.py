@@ -146,6 +146,45 @@ def test_refused(change, message):
         gen.invert(RING, DATA, **change)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"strength": 0.5}, "leave out strength=0.5: say how far with begin"),
+        ({"steps": 3}, "leave out steps=3"),
+        ({"grid": "karras"}, "leave out grid='karras'"),
+        ({"method": "steps"}, "leave out method='steps'"),
+        ({"begin": 5.0}, "begin is 5.0, outside the times"),
+        ({"begin": 0.1, "end": 0.5}, "begin=0.1 must be later than end=0.5"),
+    ],
+)
+def test_refused_of_what_chooses_its_own_steps(change, message):
+    with pytest.raises(rf.InputError, match=message):
+        gen.invert(RING, DATA, sampler=gen.ProbabilityFlow(), **change)
+
+
+def test_fixed_points_that_are_not_found():
+    options = {"sampler": gen.DDIM(), "method": "fixed_point", "steps": 5}
+    broken = gen.Denoiser(lambda x, t: jnp.where(t > 0.5, jnp.nan, 0.1 * x), VP)
+    times = gen.grids.times(VP, 5)
+    step = 1 + int(np.argmax(times[::-1][1:] > 0.5))
+    with pytest.raises(rf.SolveError, match=f"step {step} of 5, to t = {times[5 - step]:.6g}"):
+        gen.invert(broken, DATA, **options)
+    with pytest.raises(RuntimeError, match=f"step {step} of 5"):
+        jax.block_until_ready(jax.jit(lambda x: gen.invert(broken, x, **options))(DATA))
+    assert gen.invert(broken, DATA, throw=False, **options).shape == DATA.shape
+    straight = gen.exact.ring().denoiser(gen.RectifiedFlow())
+    with pytest.raises(rf.InputError, match=r"no finite coefficients.*begin=1 alpha is 0"):
+        gen.invert(straight, DATA, **options)
+
+
+def test_a_flow_that_is_not_solved_is_named():
+    sampler = gen.ProbabilityFlow(max_steps=2)
+    with pytest.raises(rf.SolveError, match=r"ProbabilityFlow from t = 0.001 to t = 1 was not"):
+        gen.invert(RING, DATA, sampler=sampler)
+    with pytest.raises(rf.SolveError, match=r"ProbabilityFlow from t = 1 to t = 0.001 was not"):
+        gen.sample(RING, start=START, sampler=sampler)
+
+
 def test_the_way_back_must_be_the_way_there():
     start = gen.invert(RING, DATA, sampler=gen.BDIA(), steps=20)
     with pytest.raises(rf.InputError, match="found on a grid of 20 steps"):

@@ -157,6 +157,16 @@ def test_training_finds_the_conditional_mean():
     np.testing.assert_allclose(denoiser.data(x, 0.5), MEAN[None], atol=0.02)
 
 
+PRECONDITIONED = gen.EDMPreconditioned(lambda x, t: x, 0.5)
+
+
+def test_preconditioning_on_a_schedule_whose_time_is_not_the_noise_level():
+    schedule, x = gen.VE(), DATA[:4]
+    there = gen.Denoiser(PRECONDITIONED, schedule, "data", time=schedule.sigma)
+    here = gen.Denoiser(PRECONDITIONED, gen.EDM(), "data")
+    np.testing.assert_allclose(there.data(x, 0.6), here.data(x, schedule.sigma(0.6)), rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -191,6 +201,10 @@ def test_training_finds_the_conditional_mean():
             lambda: gen.DiffusionLoss(gen.EDM(), times=gen.LogitNormal()).draw_times(KEY, 3),
             r"use LogNormal\(\)",
         ),
+        (lambda: gen.DiffusionLoss(VP, "data")(PRECONDITIONED, DATA, KEY), "alpha = 1, and VPL"),
+        (lambda: gen.Denoiser(PRECONDITIONED, VP, "data"), "use the schedule EDM"),
+        (lambda: gen.Denoiser(PRECONDITIONED, gen.VE(), "data"), "give time=schedule.sigma"),
+        (lambda: gen.Denoiser(PRECONDITIONED, gen.EDM()), 'use "data"'),
         (lambda: gen.LogNormal(std=0.0), "std=0.0"),
         (lambda: gen.LogitNormal(std=-1.0), "std=-1.0"),
         (lambda: gen.MinSNR(0.0), "gamma=0.0"),

@@ -381,6 +381,16 @@ def test_jolted_steps():
     np.testing.assert_allclose(spread, 0.002 * 0.5 * math.sqrt(3), rtol=0.03)
 
 
+def test_so_many_evaluations():
+    """35 are those of the paper's 17 Heun steps and the last one to clean data."""
+    noise = pfgm.PoissonNoise(2.0)
+    denoiser = pfgm.Charges(POINTS, noise).denoiser()
+    options = dict(shape=(3, 1), key=KEY, full=True)
+    found = pfgm.sample(denoiser, noise, evaluations=35, **options)
+    assert found.evaluations == 35
+    np.testing.assert_array_equal(found.value, pfgm.sample(denoiser, noise, **options).value)
+
+
 def test_transforms_of_jax():
     noise = pfgm.PoissonNoise(3.0)
     field = pfgm.Charges(POINTS, noise, WEIGHTS)
@@ -414,6 +424,14 @@ def test_errors():
         noise.draw(KEY, ())
     with pytest.raises(rf.InputError, match="EDMSampler adds normal noise"):
         pfgm.sample(denoiser, noise, sampler=gen.EDMSampler(churn=5.0), **options)
+    with pytest.raises(rf.InputError, match="ReverseSDE adds normal noise"):
+        pfgm.sample(denoiser, noise, sampler=gen.ReverseSDE(), **options)
+    with pytest.raises(rf.InputError, match="grid of times says how many"):
+        pfgm.sample(denoiser, noise, evaluations=5, grid=[2.0, 1.0], **options)
+    with pytest.raises(rf.InputError, match="steps=3 and evaluations=5"):
+        pfgm.sample(denoiser, noise, evaluations=5, steps=3, **options)
+    with pytest.raises(RuntimeError, match="dimension must be at least 1"):
+        jax.block_until_ready(jax.jit(lambda d: pfgm.PoissonNoise(d).draw(KEY, (3, 1)))(0.5))
     with pytest.raises(rf.InputError, match="two ways"):
         pfgm.sample(denoiser, noise, radius=3.0, begin=2.0, **options)
     with pytest.raises(rf.InputError, match="must be a Denoiser"):

@@ -105,12 +105,25 @@ def test_trajectories_have_one_sample_a_step():
     assert found.trajectory.shape == (6, *START.shape) and found.times.shape == (6,)
 
 
-def test_no_signal_needs_an_earlier_beginning():
-    straight = GAUSSIAN.denoiser(gen.RectifiedFlow(), "flow")
-    with pytest.raises(rf.InputError, match="move the ends inwards"):
-        gen.sample(straight, start=START, key=KEY, sampler=gen.ReverseSDE())
-    out = gen.sample(straight, start=START, key=KEY, begin=0.999, sampler=gen.ReverseSDE())
-    np.testing.assert_allclose(out.mean(0), MEAN, atol=0.25)
+@pytest.mark.parametrize("predicts", ["flow", "noise"])
+def test_from_pure_noise_without_any_signal(predicts):
+    straight = GAUSSIAN.denoiser(gen.RectifiedFlow(), predicts)
+    out = gen.sample(straight, shape=(4000, 2), key=KEY, sampler=gen.ReverseSDE())
+    mean, std = spread(out)
+    np.testing.assert_allclose(mean, MEAN, atol=0.02)
+    np.testing.assert_allclose(std, STD, atol=0.012)
+    with pytest.raises(rf.InputError, match=r"infinite at end=0.0: end a little away"):
+        gen.sample(straight, start=START, key=KEY, end=0.0, sampler=gen.ReverseSDE())
+
+
+def test_adaptive_steps_by_default_in_single_precision():
+    ring = gen.exact.ring().denoiser(VP)
+    start = jax.random.normal(KEY, (500, 2), jnp.float32)
+    found = gen.sample(ring, start=start, key=KEY, sampler=gen.ReverseSDE(steps=None), full=True)
+    assert found.evaluations < 1000
+    radii = jnp.linalg.norm(found.value, axis=1)
+    exact = jnp.linalg.norm(gen.exact.ring().draw(KEY, 4000), axis=1)
+    np.testing.assert_allclose(radii.mean(), exact.mean(), atol=0.05)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 import rootflow as rf
 from rootflow import generative as gen
+from rootflow.generative.grids import knots
 
 from .problems import END, GAUSSIAN, MEAN, NORMAL, RING, START, STD, TRUTH, VP, apply, network
 
@@ -483,10 +484,92 @@ def test_nan_from_the_model_names_the_step():
     with pytest.raises(Exception, match=f"evaluation {first + 1} of 6"):
         jax.block_until_ready(jax.jit(lambda x: gen.sample(BROKEN, start=x, steps=6))(START))
     assert np.isnan(gen.sample(BROKEN, start=START, steps=6, throw=False)).any()
-    with pytest.raises(rf.SolveError, match="did not arrive"):
+    with pytest.raises(rf.SolveError, match="NaN or infinite"):
         gen.sample(BROKEN, start=START, sampler=gen.AdaptiveDPMSolver(max_steps=50))
 
 
 def test_adaptive_steps_are_not_differentiated():
     with pytest.raises(rf.DerivativeError, match=r"grid=samples\.times"):
         jax.grad(lambda x: gen.sample(RING, start=x, sampler=gen.AdaptiveDPMSolver()).sum())(START)
+
+
+def test_the_first_argument_is_the_order():
+    assert gen.DPMSolver(3) == gen.DPMSolver(order=3)
+    assert gen.DPMSolverPlusPlus(2) == gen.DPMSolverPlusPlus(order=2)
+    assert gen.DPMSolverPlusPlus(3, 1.0).eta == 1.0
+
+
+@pytest.mark.parametrize("basis", ["time", "noise_level", "log_snr"])
+@pytest.mark.parametrize("order", [2, 4])
+def test_the_derivative_of_deis_in_the_grid(basis, order):
+    times = jnp.asarray(gen.times(VP, 6))
+    sampler = gen.DEIS(order, basis=basis, lower_order_final=False)
+
+    def loss(begin):
+        grid = times.at[0].set(begin)
+        return jnp.sum(gen.sample(NORMAL, start=START[:4], sampler=sampler, grid=grid) ** 2)
+
+    slope = jax.grad(loss)(jnp.asarray(0.9))
+    difference = (loss(0.9 + 1e-5) - loss(0.9 - 1e-5)) / 2e-5
+    np.testing.assert_allclose(slope, difference, rtol=1e-6)
+
+
+def test_going_back_with_edict_multiplies_rounding_errors_as_it_says():
+    # A model that says zero on an exploding schedule leaves only the mixing.
+    still = gen.Denoiser(lambda x, t: 0.0 * x, gen.VE())
+    sampler = gen.EDICT(mix=0.8)
+    plan = sampler.plan(still.schedule, knots(still.schedule, gen.times(still.schedule, 5)), None)
+    state = (jnp.ones(1), jnp.ones(1) + 1e-3)
+    for i in range(5):
+        row = jax.tree.map(lambda part, i=i: part[i], plan.rows)
+        state = sampler.back(lambda x, level: 0.0 * x, state, row)
+    grown = float(abs(state[0] - state[1])[0]) / 1e-3
+    np.testing.assert_allclose(grown, sampler.growth(5), rtol=1e-9)
+    assert gen.EDICT(mix=1.0).growth(1000) == 1.0
+
+
+def test_own_steps_have_no_times_in_common():
+    sampler = gen.AdaptiveDPMSolver(per_sample=True)
+    out = gen.sample(RING, start=START[:4], sampler=sampler, full=True)
+    assert out.times[0] == VP.begin
+    assert np.isnan(out.times[1:]).all()
+    together = gen.sample(RING, start=START[:4], sampler=gen.AdaptiveDPMSolver(), full=True)
+    assert together.times[np.isfinite(together.times)][-1] == VP.end
+
+
+def test_a_failure_of_adaptive_steps_says_where():
+    # The model breaks below t = 0.5: the step that meets it starts above.
+    with pytest.raises(rf.SolveError, match=r"NaN or infinite.* step \d+, tried from t = 0\.[5-9]"):
+        gen.sample(BROKEN, start=START, sampler=gen.AdaptiveDPMSolver())
+    few = gen.AdaptiveDPMSolver(max_steps=3)
+    with pytest.raises(rf.SolveError, match=r"within 3 steps, and got to t = 0\.\d+"):
+        gen.sample(RING, start=START, sampler=few)
+    large = gen.Denoiser(lambda x, t: jnp.where(t < 0.5, jnp.inf, 1.0) * x, VP)
+    with pytest.raises(rf.SolveError, match="NaN or infinite"):
+        gen.sample(large, start=START, sampler=gen.AdaptiveDPMSolver())
+    with pytest.raises(Exception, match="NaN or infinite"):
+        run = jax.jit(lambda x: gen.sample(BROKEN, start=x, sampler=gen.AdaptiveDPMSolver()))
+        jax.block_until_ready(run(START))
+
+
+def test_another_tolerance_is_not_another_program():
+    traced = []
+
+    def model(x, t):
+        traced.append(1)
+        return x
+
+    denoiser = gen.Denoiser(model, VP)
+    gen.sample(denoiser, start=START, sampler=gen.AdaptiveDPMSolver(rtol=0.05))
+    once = len(traced)
+    gen.sample(denoiser, start=START, sampler=gen.AdaptiveDPMSolver(rtol=0.02, atol=0.01))
+    assert len(traced) == once
+
+
+def test_single_precision_samples_on_a_table_stay_single():
+    denoiser = GAUSSIAN.denoiser(gen.DiscreteBetas(gen.linear_betas()))
+    x = START[:3].astype(jnp.float32)
+    out = gen.sample(denoiser, start=x, sampler=gen.AdaptiveDPMSolver())
+    assert out.dtype == jnp.float32
+    double = gen.sample(denoiser, start=x.astype(float), sampler=gen.AdaptiveDPMSolver())
+    np.testing.assert_allclose(out, double, rtol=1e-2, atol=1e-2)

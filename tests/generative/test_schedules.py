@@ -1,5 +1,6 @@
 """Schedules against their textbook forms, in both precisions; grids; discrete tables."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 
 import rootflow as rf
 from rootflow import generative as gen
+from rootflow.generative.flow_maps import TrigFlow
+from rootflow.generative.interpolants import OneSidedVP
 from rootflow.generative.numerics import phi
 
 SCHEDULES = [
@@ -181,3 +184,74 @@ def test_phi_functions(k):
 def test_refused(call, message):
     with pytest.raises(rf.InputError, match=message):
         call()
+
+
+def test_sampling_on_a_table_begins_at_the_same_time_when_compiled():
+    schedule = gen.DiscreteBetas(gen.cosine_betas())
+    assert schedule.begin < 1
+    begins = []
+    eqx.filter_jit(lambda s: begins.append(s.begin))(schedule)
+    assert begins == [schedule.begin]
+    denoiser = gen.Denoiser(lambda x, t: x, schedule)
+    x = jnp.ones((2, 3))
+    compiled = eqx.filter_jit(lambda d, x: gen.sample(d, start=x, steps=4))
+    np.testing.assert_allclose(compiled(denoiser, x), gen.sample(denoiser, start=x, steps=4))
+
+
+def test_labels_are_whole_at_the_steps_of_the_table_in_single_precision():
+    schedule = gen.DiscreteBetas(gen.linear_betas())
+    steps = np.arange(1000)
+    for t in (schedule.time(steps).astype(np.float32), jnp.asarray(schedule.time(steps), "f4")):
+        np.testing.assert_array_equal(schedule.label(t).astype(int), steps)
+    between = steps[:-1] + 0.3
+    np.testing.assert_allclose(schedule.label(schedule.time(between)), between, rtol=1e-12)
+    single = schedule.label(schedule.time(between).astype(np.float32))
+    np.testing.assert_allclose(single, between, atol=2e-4)
+    assert abs(jax.grad(schedule.label)(jnp.float32(0.251)) - 1000) < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("as_array", [np.asarray, jnp.asarray])
+def test_the_cosine_schedule_near_its_noisy_end(dtype, as_array):
+    schedule = gen.VPCosine()
+    t = np.array([0.9, 0.99, 0.9946, 0.999, 0.9999], dtype)
+    eps = float(np.finfo(dtype).eps)
+    # In extended precision, with the time and the offset as they are rounded.
+    right = 2 * np.arctan(np.longdouble(1))
+    offset = np.longdouble(schedule.offset)
+    angle, start = (right * (part + offset) / (1 + offset) for part in (t.astype("g"), 0))
+    alpha = np.cos(angle) / np.cos(start)
+    log_snr = np.log(alpha) - 0.5 * np.log1p(-(alpha**2))
+    rate = -right / (1 + offset) * np.tan(angle)
+    for found, expected in (
+        (schedule.alpha(as_array(t)), alpha),
+        (schedule.log_snr(as_array(t)), log_snr),
+        (schedule.log_alpha_rate(as_array(t)), rate),
+    ):
+        np.testing.assert_allclose(found, expected.astype(float), rtol=8 * eps)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("as_array", [np.asarray, jnp.asarray])
+def test_trigflow_at_its_noisy_end(dtype, as_array):
+    schedule = TrigFlow()
+    t = np.array([0.3, 1.2, 1.57, 1.5707, 1.570796], dtype)
+    exact = np.cos(t.astype(np.longdouble)).astype(float)
+    eps = float(np.finfo(dtype).eps)
+    np.testing.assert_allclose(schedule.alpha(as_array(t)), exact, rtol=8 * eps)
+    end = as_array(np.asarray(0.5 * np.pi, dtype))
+    assert schedule.alpha(end) == 0
+    with np.errstate(divide="ignore"):
+        assert schedule.log_snr(end) == -np.inf
+    denoiser = gen.Denoiser(lambda x, t: x, schedule, "velocity")
+    assert np.isfinite(denoiser.velocity(jnp.ones((2, 3), dtype), end)).all()
+
+
+def test_the_time_of_a_level_of_the_variance_preserving_path_in_single_precision():
+    schedule = OneSidedVP().schedule()
+    t = np.array([1e-4, 0.1, 0.9, 0.99, 0.9999])
+    alpha = 1 - t
+    log_snr = np.log(alpha) - 0.5 * np.log(t * (2 - t))
+    found = schedule.log_snr_inverse(jnp.asarray(log_snr, jnp.float32))
+    np.testing.assert_allclose(found, t, rtol=2e-6)
+    np.testing.assert_allclose(schedule.alpha(found), alpha, rtol=2e-3)

@@ -13,7 +13,7 @@ from . import grids
 from .denoiser import Denoiser
 from .grids import Grid
 from .likelihood import probe_directions
-from .numerics import expand
+from .numerics import as_numbers, expand, namespace
 from .sample import as_samples, check_denoiser
 
 
@@ -44,7 +44,7 @@ def elbo(
         condition: handed to the model.
         key: for the noise.
         steps: steps of the grid; one evaluation each.
-        grid: as in `sample`.
+        grid: as in `sample`; in `"log_snr"` the first step from pure noise leads to log_snr -7.
         begin: the noisy end; by default the schedule's.
         end: the clean end; by default the schedule's.
 
@@ -58,7 +58,15 @@ def elbo(
     schedule = denoiser.schedule
     x = as_samples(data, "data")
     given = None if not isinstance(grid, str | Grid) else steps
-    times = grids.times(schedule, given, grid=grid, begin=begin, end=end)
+    first = as_numbers(schedule.begin if begin is None else begin)
+    inner = grids.with_signal(schedule, first)
+    if inner is first or grid != "log_snr" or steps < 2:
+        times = grids.times(schedule, given, grid=grid, begin=begin, end=end)
+    else:
+        # From pure noise one step leads to where log_snr is finite.
+        first = grids.check_inside(schedule, first, "begin")
+        times = grids.times(schedule, steps - 1, grid=grid, begin=inner, end=end)
+        times = namespace(times).append(first, times)
     knots = grids.knots(schedule, times)
     size, axes = math.prod(x.shape[1:]), tuple(range(1, x.ndim))
     with np.errstate(divide="ignore"):
@@ -83,7 +91,7 @@ def elbo(
     kl = kl + 0.5 * size * (share - 1 - np.log(share))
     left = knots.level.sigma[-1] / knots.level.alpha[-1]
     reconstruction = 0.5 * size * (math.log(2 * math.pi) + 1 + 2 * np.log(left))
-    return -(kl + reconstruction + steps_cost)
+    return -(kl + reconstruction + steps_cost).astype(x.dtype)
 
 
 def sure(

@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 from scipy.optimize import linear_sum_assignment
 
-from ..errors import InputError
+from ..errors import InputError, SolveError
+from ..roots.checks import raise_if
 from ..roots.root import fixed_point
 from .numerics import is_traced
 
@@ -63,16 +64,21 @@ class Coupling(eqx.Module):
         check_pair(x0, x1)
         return self.pair(jnp.asarray(x0), jnp.asarray(x1), key)
 
-    @abstractmethod
     def pair(self, x0: Array, x1: Array, key: Any) -> tuple[Array, Array]:
         """The pairing of two batches of the same shape."""
+        return x0, x1[self.order(x0, x1, key)]
+
+    @abstractmethod
+    def order(self, x0: Array, x1: Array, key: Any) -> Array:
+        """Which row of x1 goes with each row of x0, shape (batch,)."""
 
 
 class Independent(Coupling):
     """No pairing: x1 is shuffled, or left as it is without a key."""
 
-    def pair(self, x0: Array, x1: Array, key: Any) -> tuple[Array, Array]:
-        return x0, x1 if key is None else jax.random.permutation(key, x1)
+    def order(self, x0: Array, x1: Array, key: Any) -> Array:
+        count = x1.shape[0]
+        return jnp.arange(count) if key is None else jax.random.permutation(key, count)
 
 
 class ExactOT(Coupling):
@@ -83,20 +89,18 @@ class ExactOT(Coupling):
     are paired in their order, by sorting and without the host.
     """
 
-    def pair(self, x0: Array, x1: Array, key: Any) -> tuple[Array, Array]:
+    def order(self, x0: Array, x1: Array, key: Any) -> Array:
         if x0.size == x0.shape[0]:
-            return x0, _in_order(x0, x1)
+            return _in_order(x0, x1)
         prepared = _prepared(*jax.lax.stop_gradient((x0, x1)))
         if is_traced(*prepared):
             shape = jax.ShapeDtypeStruct(x0.shape[:1], jnp.int32)
-            order = jax.pure_callback(_assign, shape, *prepared, vmap_method="sequential")
-        else:
-            order = _assign(*prepared)
-        return x0, x1[order]
+            return jax.pure_callback(_assign, shape, *prepared, vmap_method="sequential")
+        return jnp.asarray(_assign(*prepared))
 
 
 def _in_order(x0: Array, x1: Array) -> Array:
-    """x1 with its smallest number where that of x0 is, and so on."""
+    """The smallest number of x1 where that of x0 is, and so on."""
     flat0, flat1 = (jax.lax.stop_gradient(x).reshape(-1) for x in (x0, x1))
     wrong = ~(jnp.isfinite(flat0).all() & jnp.isfinite(flat1).all())
     if not is_traced(wrong):
@@ -105,7 +109,7 @@ def _in_order(x0: Array, x1: Array) -> Array:
     else:
         flat1 = eqx.error_if(flat1, wrong, _NOT_FINITE)
     ranks = jnp.argsort(jnp.argsort(flat0))
-    return x1[jnp.argsort(flat1)[ranks]]
+    return jnp.argsort(flat1)[ranks]
 
 
 _NOT_FINITE = "A sample to be paired is NaN or infinite."
@@ -152,8 +156,9 @@ class Sinkhorn(Coupling):
 
     The plan P minimises the sum of P |x0 - x1|^2 + regularisation P log P among those with equal
     weights (Cuturi 2013). Its potential is the fixed point of Sinkhorn's iteration in logarithms,
-    solved by `rf.fixed_point`, so that `plan` is differentiable. Each x0 keeps its place and draws
-    its x1 from its row of the plan: some x1 may be drawn twice and others not at all.
+    solved by `rf.fixed_point`, so that `plan` is differentiable, from a guess that is carried down
+    from larger regularisations, without which small ones do not converge. Each x0 keeps its place
+    and draws its x1 from its row of the plan: some x1 may be drawn twice and others not at all.
 
     Attributes:
         regularisation: positive, in units of the squared distance.
@@ -164,7 +169,7 @@ class Sinkhorn(Coupling):
 
     regularisation: ArrayLike = 1.0
     tolerance: float = eqx.field(static=True, default=1e-3)
-    max_steps: int = eqx.field(static=True, default=1000)
+    max_steps: int = eqx.field(static=True, default=5000)
 
     def __check_init__(self):
         value = self.regularisation
@@ -181,26 +186,56 @@ class Sinkhorn(Coupling):
         """
         x0, x1 = jnp.asarray(x0), jnp.asarray(x1)
         costs = squared_distances(x0, x1)
-        found = fixed_point(
+        scaled = costs / self.regularisation
+        solution = fixed_point(
             _sinkhorn,
-            jnp.zeros(costs.shape[0], costs.dtype),
-            costs / self.regularisation,
+            _annealed(*jax.lax.stop_gradient((costs, self.regularisation))),
+            scaled,
             method="plain",
             rtol=1e-12 if costs.dtype == jnp.float64 else 1e-6,
             atol=self.tolerance,
             max_steps=self.max_steps,
+            throw=False,
+            full=True,
         )
-        scaled = costs / self.regularisation
+        known = not is_traced(self.regularisation)
+        size = f"={float(np.asarray(self.regularisation)):.4g}" if known else ""
+        found = raise_if(
+            solution.value,
+            ~solution.converged,
+            f"Sinkhorn's iteration did not converge in max_steps={self.max_steps} steps with "
+            f"regularisation{size} and tolerance={self.tolerance:g}: use a larger regularisation "
+            "(it is in units of the squared distance), a larger tolerance, more max_steps, or "
+            "ExactOT(), which is its limit for a regularisation of zero.",
+            SolveError,
+        )
         other = _potential(found[:, None] - scaled, axis=0)
         log_plan = found[:, None] + other[None] - scaled
         return Plan(log_plan, jnp.sum(jnp.exp(log_plan) * costs))
 
-    def pair(self, x0: Array, x1: Array, key: Any) -> tuple[Array, Array]:
+    def order(self, x0: Array, x1: Array, key: Any) -> Array:
         if key is None:
             raise InputError("Sinkhorn draws the pairs: give key=jax.random.key(...).")
         plan = jax.lax.stop_gradient(self.plan(*jax.lax.stop_gradient((x0, x1))))
-        order = jax.random.categorical(key, plan.log_plan, axis=1)
-        return x0, x1[order]
+        return jax.random.categorical(key, plan.log_plan, axis=1)
+
+
+def _annealed(costs: Array, regularisation: Any) -> Array:
+    """A guess of the potential, from large regularisations down to this one, halved each time."""
+    last = jnp.asarray(regularisation, costs.dtype)
+    first = jnp.maximum(jnp.mean(costs), last)
+
+    def lower(state):
+        f, size = state
+        f = jax.lax.fori_loop(0, _SWEEPS, lambda _, f: _sinkhorn(f, costs / size), f)
+        smaller = jnp.maximum(0.5 * size, last)
+        return f * (size / smaller), smaller
+
+    start = jnp.zeros(costs.shape[0], costs.dtype), first
+    return jax.lax.while_loop(lambda state: state[1] > last, lower, start)[0]
+
+
+_SWEEPS = 20  # at each regularisation on the way
 
 
 def _potential(scores: Array, axis: int) -> Array:

@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from ..errors import InputError
 from .grids import check_inside
 from .guidance import Guidance
+from .preconditioning import check_preconditioned
 from .predictions import KINDS, convert
 from .schedules import Level, Schedule
 from .threshold import DynamicThreshold
@@ -58,6 +59,7 @@ class Denoiser(eqx.Module):
             raise InputError(
                 f"guidance must be a Guidance, such as ClassifierFree(3.0); got {self.guidance!r}."
             )
+        check_preconditioned(self.model, self.schedule, self.predicts, self.time)
 
     def noise(self, x: Float[Array, "..."], t: ArrayLike, condition: PyTree = None) -> Array:
         """The predicted noise eps, of the shape of x."""
@@ -90,8 +92,11 @@ class Denoiser(eqx.Module):
                 f"t must be one time, or one for each of the samples, shape {x.shape[:1]}; got "
                 f"shape {t.shape}."
             )
-        check_inside(self.schedule, t, "t")
-        return self.predict(kind, x, self.schedule.level(t), condition)
+        t = check_inside(self.schedule, t, "t")
+        # In the precision of the samples, whatever that of the time and of the schedule's table.
+        working = jnp.promote_types(x.dtype, jnp.float32)
+        level = Level(*(jnp.asarray(part, working) for part in self.schedule.level(t)))
+        return self.predict(kind, x, level, condition).astype(x.dtype)
 
     def predict(self, kind: str, x: Array, level: Level, condition: PyTree = None) -> Array:
         """The prediction of this kind, with the noise level of x worked out beforehand."""

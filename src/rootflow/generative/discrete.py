@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike
 
@@ -30,6 +33,9 @@ class DiscreteBetas(_VariancePreserving):
     """
 
     log_alphas: Any  # at t = 0, 1/N ... 1, shape (N + 1,)
+    # The last step of the table at which a noticeable signal is left. Decided once, so that it is
+    # the same where the table has become an argument of a compiled function.
+    begin: float = eqx.field(static=True)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, betas: ArrayLike):
         table: Any = betas if is_traced(betas) else np.asarray(betas, dtype=np.float64)
@@ -46,6 +52,7 @@ class DiscreteBetas(_VariancePreserving):
                 )
         cumulative = 0.5 * xp.cumsum(xp.log1p(-table))
         self.log_alphas = xp.concatenate([xp.zeros_like(cumulative[:1]), cumulative])
+        self.begin = _begin(self.log_alphas)
 
     @property
     def size(self) -> int:
@@ -53,23 +60,24 @@ class DiscreteBetas(_VariancePreserving):
         return self.log_alphas.shape[0] - 1
 
     @property
-    def begin(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The last step of the table at which a noticeable signal is left."""
-        if is_traced(self.log_alphas):
-            return 1.0
-        table = np.asarray(self.log_alphas, dtype=np.float64)[1:]
-        log_snr = table - 0.5 * np.log(-np.expm1(2 * table))
-        usable = np.flatnonzero(log_snr >= _NOISIEST)
-        return float(usable[-1] + 1) / self.size if usable.size else 1.0
-
-    @property
     def end(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The first step of the table."""
         return 1 / self.size
 
     def label(self, t: Any) -> Any:
-        """The step of the table at time t, as a number between 0 and N - 1."""
-        return self.size * _number(t) - 1
+        """The step of the table at time t, as a number between 0 and N - 1.
+
+        Whole where t is the time of a step to its own precision, so that it may be cut to an index.
+        """
+        steps = self.size * _number(t)
+        if not jnp.issubdtype(steps.dtype, jnp.floating):
+            return steps - 1
+        xp = namespace(steps)
+        nearest = xp.round(steps)
+        slack = 2 * float(jnp.finfo(steps.dtype).eps)
+        off = xp.where(abs(steps - nearest) <= slack * abs(steps), nearest - steps, 0.0)
+        # Taken off, which is exact, rather than replaced: the derivative stays N.
+        return steps + (off if xp is np else jax.lax.stop_gradient(off)) - 1
 
     def time(self, label: Any) -> Any:
         """The time of a step of the table: `(label + 1) / N`."""
@@ -97,6 +105,16 @@ class DiscreteBetas(_VariancePreserving):
         k = xp.clip(xp.searchsorted(-table, -log_alpha) - 1, 0, self.size - 1)
         left, right = table[k], table[k + 1]
         return (k + (log_alpha - left) / (right - left)) / self.size
+
+
+def _begin(log_alphas: Any) -> float:
+    """The time of the last step with log_snr not below the noisiest; 1 if the table is traced."""
+    if is_traced(log_alphas):
+        return 1.0
+    table = np.asarray(log_alphas, dtype=np.float64)[1:]
+    log_snr = table - 0.5 * np.log(-np.expm1(2 * table))
+    usable = np.flatnonzero(log_snr >= _NOISIEST)
+    return float(usable[-1] + 1) / len(table) if usable.size else 1.0
 
 
 def linear_betas(n: int = 1000, first: float = 1e-4, last: float = 0.02) -> np.ndarray:

@@ -8,6 +8,9 @@
 - `"adjoint"` or `Adjoint(method)`: nothing is kept, the adjoint differential equation is solved
   back (AdjointDPM). A gradient of the differential equation, not of the steps taken.
 - `Truncated(steps)`: only the last steps are differentiated (Clark et al. 2024, DRaFT-K).
+
+`"direct"`, `"checkpoint"` and `Truncated` work in forward and in reverse mode; `"reversible"` and
+`"adjoint"` define reverse mode alone.
 """
 
 import math
@@ -22,7 +25,7 @@ from ..errors import InputError
 from ..roots.hoist import hoist
 from .adjoint import Adjoint, solve_adjoint
 from .loop import Record, Turn, body, filled, take, zeros
-from .samplers.base import Evaluate, Reversible, Sampler
+from .samplers.base import Evaluate, Reversible, Sampler, check_growth
 
 
 class Truncated(eqx.Module):
@@ -96,6 +99,10 @@ def march(
         keep: whether to keep every sample.
         callback: called after every turn.
         back: for the adjoint: the model in noise form, and the table of its steps.
+
+    Raises:
+        InputError: `"reversible"` over so many steps that going back amplifies rounding errors
+            beyond use.
     """
     run = body(sampler, evaluate, keep, callback)
     if gradient == "direct":
@@ -114,6 +121,8 @@ def march(
     level = jax.tree.map(lambda part: part[0], turns.row.level)
     pure = hoist(evaluate, sampler.sample(state), level)
     if gradient == "reversible":
+        assert isinstance(sampler, Reversible)  # as `checked` has seen
+        check_growth(sampler, turns.number.shape[0], sampler.sample(state).dtype)
         # The rows go in once, as what may be differentiated.
         others = turns._replace(row=None)
         return _reversible((pure, state, turns.row), others, sampler, keep, callback)

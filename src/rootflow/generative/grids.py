@@ -8,6 +8,7 @@ from abc import abstractmethod
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike
 
@@ -117,8 +118,8 @@ def times(
         raise InputError(f"steps must be a positive integer; got {steps!r}.")
     first = as_numbers(schedule.begin if begin is None else begin)
     last = as_numbers(schedule.end if end is None else end)
-    check_inside(schedule, first, "begin")
-    check_inside(schedule, last, "end")
+    first = check_inside(schedule, first, "begin")
+    last = check_inside(schedule, last, "end")
     if not is_traced(first, last) and not first > last:
         raise InputError(
             f"begin={float(first)} must be later than end={float(last)}: sampling goes from noise "
@@ -129,8 +130,7 @@ def times(
     xp = namespace(spaced, first, last)
     # The ends as they were given, not as they come back from the spacing.
     knots = xp.concatenate([xp.reshape(first, (1,)), spaced, xp.reshape(last, (1,))])
-    _check_decreasing(knots)
-    return knots
+    return _check_decreasing(knots)
 
 
 def _spacing(grid: str | Grid, schedule: Schedule, first: Any, last: Any) -> Grid:
@@ -164,28 +164,40 @@ def _given(schedule: Schedule, steps: Any, grid: Any, begin: Any, end: Any) -> A
             f"steps={steps!r} does not go with {knots.shape[0]} times, which are "
             f"{knots.shape[0] - 1} steps: leave steps out."
         )
-    if not is_traced(knots):
-        check_inside(schedule, knots, "The grid of times")
-    _check_decreasing(knots)
-    return knots
+    return _check_decreasing(check_inside(schedule, knots, "The grid of times"))
 
 
-def check_inside(schedule: Schedule, time: Any, name: str) -> None:
-    """Raises `InputError` if a time, or one of several, lies outside the schedule."""
-    if is_traced(time):
-        return
+def check_inside(schedule: Schedule, time: Any, name: str) -> Any:
+    """The time, or times; raises `InputError` if one of them lies outside the schedule.
+
+    Inside `jit` a runtime error of Equinox, which only what is computed from the returned value
+    waits for. An end of the schedule counts as inside in the precision of the time.
+    """
     low, high = schedule.domain
+    what = f"outside the times {low} ... {high} of {type(schedule).__name__}"
+    dtype = getattr(time, "dtype", np.dtype(float))
+    if jnp.issubdtype(dtype, jnp.floating):
+        least, most = (float(np.asarray(end, dtype)) for end in (low, high))
+        low, high = min(low, least), max(high, most)
+    if is_traced(time):
+        bad = ~((time >= low) & (time <= high) & jnp.isfinite(time))
+        return eqx.error_if(time, bad.any(), f"{name} lies {what}: keep it between them.")
     bad = ~((time >= low) & (time <= high) & np.isfinite(time))
     if np.any(bad):
         value = float(np.asarray(time)[bad][0]) if np.ndim(time) else float(time)
-        raise InputError(
-            f"{name} is {value}, outside the times {low} ... {high} of {type(schedule).__name__}."
-        )
+        raise InputError(f"{name} is {value}, {what}.")
+    return time
 
 
-def _check_decreasing(knots: Any) -> None:
+def _check_decreasing(knots: Any) -> Any:
+    """The knots, strictly decreasing."""
     if is_traced(knots):
-        return
+        return eqx.error_if(
+            knots,
+            ~(jnp.diff(knots) < 0).all(),
+            "Times must decrease strictly, from noise to data: the grid has a time that is not "
+            "below the one before it.",
+        )
     bad = ~(np.diff(knots) < 0)
     if bad.any():
         i = int(np.argmax(bad))
@@ -193,6 +205,19 @@ def _check_decreasing(knots: Any) -> None:
             f"Times must decrease strictly, from noise to data: times[{i}] = {knots[i]} is "
             f"followed by times[{i + 1}] = {knots[i + 1]}."
         )
+    return knots
+
+
+NEARLY_NOISE = -7.0  # log_snr where all but a thousandth of a sample is noise
+
+
+def with_signal(schedule: Schedule, begin: Any) -> Any:
+    """`begin`, or where it has no signal at all the time of log_snr -7."""
+    with np.errstate(divide="ignore"):
+        log_snr = schedule.log_snr(begin)
+    if is_traced(log_snr) or np.isfinite(log_snr) or not log_snr < 0:
+        return begin
+    return schedule.log_snr_inverse(np.asarray(NEARLY_NOISE))
 
 
 def knots(schedule: Schedule, times: Any, *, clean: bool = False) -> Knots:

@@ -68,9 +68,17 @@ def moved(kind: str, value: Array, change: Array, level: Level) -> Array:
     return value + alpha_rate * data + sigma_rate * change
 
 
-def _check_scale(scale: Any, interval: Any = None) -> None:
-    if not is_traced(scale) and not np.isfinite(np.asarray(scale)).all():
+def _scale(scale: Any) -> Any:
+    """The scale as an array, so that scales of all values share one compiled program."""
+    if is_traced(scale):
+        return scale
+    if not np.isfinite(np.asarray(scale)).all():
         raise InputError(f"The scale of the guidance must be finite; got {scale!r}.")
+    # A Python number keeps giving way to the precision of the samples.
+    return jnp.asarray(scale) if isinstance(scale, int | float) else scale
+
+
+def _check_interval(interval: Any) -> None:
     if interval is not None:
         low, high = interval
         if not 0 <= low < high:
@@ -98,12 +106,12 @@ class ClassifierFree(Guidance):
             scale is 1 (Kynkäänniemi et al. 2024).
     """
 
-    scale: ArrayLike
+    scale: ArrayLike = eqx.field(converter=_scale)
     unconditional: PyTree = None
     interval: tuple[float, float] | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        _check_scale(self.scale, self.interval)
+        _check_interval(self.interval)
 
     def apply(self, denoiser: "Denoiser", x: Array, level: Level, condition: PyTree) -> Array:
         with_it = denoiser.evaluate(x, level, condition, True)
@@ -124,11 +132,11 @@ class AutoGuidance(Guidance):
     needs_condition: ClassVar[bool] = False
 
     bad: Callable[..., Any]
-    scale: ArrayLike
+    scale: ArrayLike = eqx.field(converter=_scale)
     interval: tuple[float, float] | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        _check_scale(self.scale, self.interval)
+        _check_interval(self.interval)
 
     def apply(self, denoiser: "Denoiser", x: Array, level: Level, condition: PyTree) -> Array:
         conditioned = condition is not None
@@ -149,11 +157,8 @@ class Classifier(Guidance):
     """
 
     log_probability: Callable[..., Any]
-    scale: ArrayLike = 1.0
+    scale: ArrayLike = eqx.field(converter=_scale, default=1.0)
     conditional: bool = eqx.field(static=True, default=False)
-
-    def __check_init__(self):
-        _check_scale(self.scale)
 
     def apply(self, denoiser: "Denoiser", x: Array, level: Level, condition: PyTree) -> Array:
         value = denoiser.evaluate(x, level, condition, self.conditional)
@@ -185,13 +190,12 @@ class LossGuidance(Guidance):
     needs_condition: ClassVar[bool] = False
 
     loss: Callable[[Array], Array]
-    scale: ArrayLike = 1.0
+    scale: ArrayLike = eqx.field(converter=_scale, default=1.0)
     steps: int = eqx.field(static=True, default=4)
     normalized: bool = eqx.field(static=True, default=False)
     inner: Guidance | None = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self):
-        _check_scale(self.scale)
         if not self.steps >= 1:
             raise InputError(f"steps={self.steps} must be at least 1.")
 

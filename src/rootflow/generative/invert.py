@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Float, PyTree
 
-from ..errors import InputError
+from ..errors import InputError, SolveError
 from ..roots.root import fixed_point
 from . import grids
 from .denoiser import Denoiser
 from .grids import Grid, Knots
 from .loop import body, evaluator, turns
-from .numerics import as_numbers
+from .numerics import as_numbers, is_traced
 from .sample import (
     STEPS,
     Inversion,
@@ -25,8 +25,9 @@ from .sample import (
     check_sampler,
     checked_plan,
     raise_if_not_finite,
+    solving,
 )
-from .samplers.base import Integrator, Reversible, Sampler
+from .samplers.base import Integrator, Plan, Reversible, Sampler, check_growth
 from .samplers.bdia import BDIA
 from .samplers.ddim import DDIM
 from .samplers.exponential import Exponential
@@ -90,9 +91,29 @@ def invert(
     if sampler.noisy:
         raise InputError(f"{sampler!r} draws noise, which cannot be undone: use eta=0 or BDIA().")
     if isinstance(sampler, Integrator):
+        asked = {"steps": steps, "grid": grid}
+        asked["strength"] = (
+            None if isinstance(strength, int | float) and strength == 1 else strength
+        )
+        asked["method"] = None if method == "auto" else method
+        for name, value in asked.items():
+            if value is not None:
+                instead = ": say how far with begin=..." if name == "strength" else ""
+                raise InputError(
+                    f"{type(sampler).__name__} chooses its own steps: leave out {name}={value!r}"
+                    f"{instead}."
+                )
         first = as_numbers(schedule.end if end is None else end)
         last = as_numbers(schedule.begin if begin is None else begin)
-        return sampler.integrate(denoiser, condition, x, first, last, throw).value
+        first = grids.check_inside(schedule, first, "end")
+        last = grids.check_inside(schedule, last, "begin")
+        if not is_traced(first, last) and not last > first:
+            raise InputError(
+                f"begin={float(last)} must be later than end={float(first)}: inversion goes from "
+                "data at small times to noise at large ones."
+            )
+        with solving(type(sampler).__name__, first, last):
+            return sampler.integrate(denoiser, condition, x, first, last, throw).value
     if method not in ("auto", "steps", "fixed_point"):
         raise InputError(f"method={method!r} is not known; use 'auto', 'steps' or 'fixed_point'.")
     if method == "fixed_point" and sampler != DDIM():
@@ -131,13 +152,7 @@ _steps_compiled = eqx.filter_jit(_steps)
 def _exact(denoiser, condition, sampler, x, times, back, throw):
     """From the data to the state before the last `back` steps."""
     count = len(times) - 1
-    growth = sampler.growth(back) * float(jnp.finfo(x.dtype).eps)
-    if growth > 1:
-        raise InputError(
-            f"Going back {back} steps with {sampler!r} multiplies rounding errors by "
-            f"{sampler.growth(back):.1e}, and nothing would be left of {x.dtype}: use gamma nearer "
-            "to 1, fewer steps, or double precision."
-        )
+    check_growth(sampler, back, x.dtype)
     knots = grids.knots(denoiser.schedule, times)
     plan = checked_plan(sampler, sampler.plan(denoiser.schedule, knots, None), knots)
     # A state that reaches one step into the past is known after the first of these steps.
@@ -172,12 +187,39 @@ def _by_fixed_points(denoiser, condition, x, knots, throw):
     with np.errstate(all="ignore"):
         step = Exponential("noise", source, target, h)
         rows = (source, step.scale(), step.weight(1))
+    count = knots.steps
+    plan = Plan(rows, np.arange(count), count)
+    rows = checked_plan(DDIM(), plan, flipped).rows
     rows = jax.tree.map(lambda part: jnp.asarray(part, x.dtype), rows)
     run = _fixed_points if _compiling() else _fixed_points_compiled
-    return run(denoiser, condition, x, rows, throw)
+    found, solved = run(denoiser, condition, x, rows)
+    return _raise_if_not_solved(found, solved[::-1], source.t[::-1]) if throw else found
 
 
-def _fixed_points(denoiser, condition, x, rows, throw):
+def _raise_if_not_solved(found, solved, t):
+    """The samples; raises where the equation of a step was not solved, naming the step."""
+    count = solved.shape[0]
+    known = not is_traced(t)
+
+    def message(i):
+        where = f", to t = {float(t[i]):.6g}" if known else ""
+        return (
+            f"The equation of step {i + 1} of {count}{where}, has no solution that fixed-point "
+            "iteration finds: look at what the model returns there, take more steps, end a little "
+            "later, or use BDIA(), which inverts exactly without solving."
+        )
+
+    if is_traced(solved):
+        messages = [message(i) for i in range(count)]
+        first = jnp.argmax(~solved)
+        return eqx.internal.branched_error_if(found, ~solved.all(), first, messages)
+    flags = np.asarray(solved)
+    if not flags.all():
+        raise SolveError(message(int(np.argmin(flags))))
+    return found
+
+
+def _fixed_points(denoiser, condition, x, rows):
     evaluate = evaluator(denoiser, "noise", condition)
 
     def run(z, row):
@@ -186,10 +228,11 @@ def _fixed_points(denoiser, condition, x, rows, throw):
         def before(guess, z, level, scale, weight):
             return (z - weight * evaluate(guess, level)) / scale
 
-        found = fixed_point(before, z / scale, z, level, scale, weight, throw=throw)
-        return found, None
+        found = fixed_point(before, z / scale, z, level, scale, weight, throw=False, full=True)
+        z = found.value
+        return z, found.converged & jnp.isfinite(z).all()
 
-    return jax.lax.scan(run, x, rows, reverse=True)[0]
+    return jax.lax.scan(run, x, rows, reverse=True)
 
 
 _fixed_points_compiled = eqx.filter_jit(_fixed_points)

@@ -94,7 +94,7 @@ def log_likelihood(
     log_prior = (prior or standard_normal(schedule.prior_scale(last)))(at_noise)
     # From the density of u to that of x at both ends.
     rescale = size * (_log(there.scale[1]) - _log(there.scale[0]))
-    return log_prior + growth + rescale
+    return (log_prior + growth + rescale).astype(x.dtype)
 
 
 def with_divergence(s: Any, state: Any, args: Any) -> Any:

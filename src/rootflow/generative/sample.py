@@ -1,6 +1,7 @@
 """`sample`: from noise to data, with any sampler."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -107,7 +108,8 @@ def sample(
         end: the clean end; by default the schedule's.
         denoise: finish with the predicted clean data at `end`; one evaluation more.
         gradient: how to differentiate, see `generative.gradients`: `"direct"`, `"checkpoint"`,
-            `"reversible"`, `"adjoint"`, `Adjoint(...)` or `Truncated(...)`.
+            `"reversible"`, `"adjoint"`, `Adjoint(...)` or `Truncated(...)`. The reversible and the
+            adjoint ones have reverse mode alone, the others both modes.
         trajectory: keep the samples at every time; implies `full`.
         callback: `callback(turn, t, x)`, called after every turn of the loop, for progress.
         full: return `Samples` and not just the samples.
@@ -241,10 +243,13 @@ def checked_plan(sampler: Sampler, plan: Plan, knots: Knots) -> Plan:
         f"at begin={float(knots.level.t[0]):.6g} alpha is {float(alpha[0]):.3g}, at the last time "
         f"sigma is {float(sigma[-1]):.3g}"
     )
-    raise InputError(
-        f"{sampler!r} has no finite coefficients on this grid ({ends}): where there is no signal "
-        "use a sampler in the data form, such as DPMSolverPlusPlus(), or move begin and end in."
-    )
+    advice = "move begin and end in"
+    if sampler.form != "data":
+        advice = (
+            "where there is no signal use a sampler in the data form, such as DPMSolverPlusPlus(), "
+            f"or {advice}"
+        )
+    raise InputError(f"{sampler!r} has no finite coefficients on this grid ({ends}): {advice}.")
 
 
 def _keys(key: Any, draws_start: bool, sampler: Sampler | Integrator) -> tuple[Any, Any]:
@@ -343,6 +348,17 @@ def _message(turn: int, count: int, t: float | None) -> str:
     )
 
 
+@contextmanager
+def solving(what: str, begin: Any, end: Any) -> Iterator[None]:
+    """Says in the message of a `SolveError` which equation was not solved."""
+    try:
+        yield
+    except SolveError as error:
+        known = not is_traced(begin, end)
+        where = f" from t = {float(begin):.6g} to t = {float(end):.6g}" if known else ""
+        raise SolveError(f"{what}{where} was not solved: {error}") from error
+
+
 def _integrate(denoiser, condition, sampler, start, shape, key, begin, end, full, throw, asked):
     for name, value in asked.items():
         if value is not None:
@@ -359,9 +375,10 @@ def _integrate(denoiser, condition, sampler, start, shape, key, begin, end, full
         key, key_draws = _keys(key, start is None, sampler)
     elif start is None and key is None:
         raise InputError("key=jax.random.key(...) is needed for the start.")
+    first = grids.check_inside(schedule, first, "begin")
+    last = grids.check_inside(schedule, last, "end")
     x = _start(start, shape, key, schedule.prior_scale(first))
-    grids.check_inside(schedule, first, "begin")
-    grids.check_inside(schedule, last, "end")
     draws = {"key": key_draws} if sampler.noisy else {}
-    found = sampler.integrate(denoiser, condition, x, first, last, throw, **draws)
+    with solving(type(sampler).__name__, first, last):
+        found = sampler.integrate(denoiser, condition, x, first, last, throw, **draws)
     return found if full else found.value

@@ -177,18 +177,27 @@ class VPCosine(_VariancePreserving):
         return 0.5 * math.pi * (t + self.offset) / (1 + self.offset)
 
     def log_alpha(self, t: Any) -> Any:
-        # log cos(a + d) - log cos(a) as a log1p of what is small for small t.
+        # log cos(a + d) - log cos(a): a log1p of what is small for small t, and for large t the
+        # cosine as the sine of what is left to a right angle.
         t = _number(t)
         xp = namespace(t)
-        start, turn = self._angle(0.0), 0.5 * math.pi * t / (1 + self.offset)
+        early = t < 0.5
+        left = 0.5 * math.pi * (1 - xp.where(early, 0.5, t)) / (1 + self.offset)
+        start = self._angle(0.0)
+        turn = 0.5 * math.pi * xp.where(early, t, 0.5) / (1 + self.offset)
         change = (
             -2 * xp.sin(0.5 * turn) * (xp.sin(0.5 * turn) + math.tan(start) * xp.cos(0.5 * turn))
         )
-        return xp.log1p(change)
+        late = xp.log(xp.sin(left)) - math.log(math.cos(start))
+        return xp.where(early, xp.log1p(change), late)
 
     def log_alpha_rate(self, t: Any) -> Any:
         t = _number(t)
-        return -0.5 * math.pi / (1 + self.offset) * namespace(t).tan(self._angle(t))
+        xp = namespace(t)
+        early = t < 0.5
+        left = 0.5 * math.pi * (1 - xp.where(early, 0.5, t)) / (1 + self.offset)
+        slope = xp.where(early, xp.tan(self._angle(xp.where(early, t, 0.5))), 1 / xp.tan(left))
+        return -0.5 * math.pi / (1 + self.offset) * slope
 
     def log_alpha_inverse(self, log_alpha: Any) -> Any:
         # With cos(start + turn) = alpha cos(start): solved for the turn itself, because the

@@ -162,7 +162,14 @@ def _draw_discovered(axes, found) -> None:
     axes.plot([], [], color="0.7", linewidth=4, label="a series")
     axes.plot([], [], "k--", linewidth=1, label="by the formulas found")
     axes.set(title="Formulas from data", xlabel="t", ylim=(-0.5, 1.1))  # room for the legend
-    axes.legend(frameon=False, loc="upper center", ncols=2, fontsize="small")
+    axes.legend(
+        frameon=False,
+        loc="upper center",
+        ncols=2,
+        fontsize="small",
+        handlelength=1,
+        columnspacing=1,
+    )
 
 
 def _draw_hybrid(axes, found) -> None:

@@ -1,17 +1,20 @@
 """What the losses of flow maps have in common: batches, times, noisy points, teachers."""
 
+import math
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ...errors import InputError
 from ..denoiser import Denoiser
 from ..grids import NAMED, Grid
-from ..numerics import expand
-from ..schedules import Schedule
+from ..numerics import expand, namespace
+from ..predictions import data_and_noise
+from ..schedules import Level, Schedule
 from .maps import check_map
 
 
@@ -89,17 +92,65 @@ def check_teacher(teacher: Any, loss: str) -> None:
 def teacher_velocity(
     teacher: Denoiser, schedule: Schedule, x: Array, t: Array, condition: PyTree
 ) -> Array:
-    """dx/dt by the teacher; a teacher on another schedule is asked at the same noise level."""
+    """dx/dt by the teacher; a teacher on another schedule is asked at the same noise level.
+
+    It is never asked outside its own schedule, nor beyond the noisiest usable time of that. Further
+    out its data are those at the nearest level that it knows, or on the clean side its noise.
+    """
     teacher = frozen(teacher)
-    if teacher.schedule == schedule:
-        return jax.lax.stop_gradient(teacher.flow(x, t, condition))
+    t = _clipped(schedule, t)
     level = schedule.level(t)
-    there = teacher.schedule.log_snr_inverse(schedule.log_snr(t))
-    scale = expand(teacher.schedule.alpha(there) / level.alpha, x)
-    data = teacher.data(scale * x, there, condition)
+    same = teacher.schedule == schedule
+    if same and teacher.predicts not in ("noise", "score"):
+        return jax.lax.stop_gradient(teacher.predict("flow", x, level, condition))
+    log_snr = schedule.log_snr(t)
+    low, high = _known_levels(teacher, same, x.dtype)
+    bounded = jnp.clip(log_snr, low, high)
+    inverse = teacher.schedule.log_snr_inverse(bounded)
+    there = teacher.schedule.level(jnp.where(bounded == log_snr, t, inverse) if same else inverse)
+    # In units of sqrt(alpha^2 + sigma^2) a sample is the same on every schedule, at either end.
+    scaled = expand(_size(there) / _size(level), x) * x
+    value = teacher.predict(teacher.predicts, scaled, there, condition)
+    data, noise = data_and_noise(teacher.predicts, value, scaled, there)
     _, alpha, sigma, alpha_rate, sigma_rate = (expand(part, x) for part in level)
-    noise = (x - alpha * data) / sigma
+    # The two agree but for levels that the teacher does not know.
+    clean = alpha > sigma
+    data, noise = (
+        jnp.where(clean, (x - sigma * noise) / jnp.where(clean, alpha, 1.0), data),
+        jnp.where(clean, noise, (x - alpha * data) / jnp.where(clean, 1.0, sigma)),
+    )
     return jax.lax.stop_gradient(alpha_rate * data + sigma_rate * noise)
+
+
+def _clipped(schedule: Schedule, t: Array) -> Array:
+    """t moved into the schedule, whose ends may lie outside by rounding to the precision of t."""
+    low, high = schedule.domain
+    kind = np.dtype(t.dtype).type
+    least, most = kind(low), kind(high)
+    least = np.nextafter(least, kind(np.inf)) if least < low else least
+    most = np.nextafter(most, kind(-np.inf)) if most > high else most
+    return jnp.clip(t, least, most)
+
+
+def _known_levels(teacher: Denoiser, same: bool, dtype: Any) -> tuple[Any, Any]:
+    """The least and the largest log_snr at which a teacher is asked.
+
+    Where alpha / sigma is below the root of the rounding error a prediction of the noise no longer
+    says what the data are, and the other way round.
+    """
+    limit = -0.5 * math.log(jnp.finfo(dtype).eps)
+    if same:
+        return -limit, math.inf
+    schedule = teacher.schedule
+    with np.errstate(divide="ignore"):
+        noisiest = schedule.log_snr(np.asarray(schedule.begin, np.float64))
+        cleanest = schedule.log_snr(np.asarray(schedule.domain[0], np.float64))
+    xp = namespace(noisiest, cleanest)
+    return xp.maximum(noisiest, -limit), xp.minimum(cleanest, limit)
+
+
+def _size(level: Level) -> Any:
+    return jnp.hypot(level.alpha, level.sigma)
 
 
 def teacher_step(

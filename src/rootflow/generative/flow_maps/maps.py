@@ -95,7 +95,7 @@ class Map(eqx.Module):
                     f"shape {jnp.shape(time)}."
                 )
             if not is_traced(time):
-                check_inside(self.schedule, np.asarray(time, np.float64), name)
+                check_inside(self.schedule, np.asarray(time), name)
         if not is_traced(s, t):
             early, late = np.broadcast_arrays(np.asarray(t), np.asarray(s))
             if (early > late).any():

@@ -78,13 +78,14 @@ class ProgressiveDistillation(eqx.Module):
         target = (there - expand(ratio, x) * x) / expand(then.alpha - ratio * now.alpha, x)
         snr = (now.alpha / now.sigma) ** 2
         weight = jnp.maximum(snr, 1.0) if self.weight == "truncated" else 1 + snr
-        error = model.data(x, s, condition) - jax.lax.stop_gradient(target)
+        found = model.predict("data", x, now, condition)
+        error = found - jax.lax.stop_gradient(target)
         return jnp.mean(weight * squared(error))
 
 
 def _ddim(denoiser: Denoiser, x: Array, s: Array, t: Array, condition: PyTree) -> Array:
     """One step of DDIM, with times of shape (batch,)."""
-    data = denoiser.data(x, s, condition)
     before, after = denoiser.schedule.level(s), denoiser.schedule.level(t)
+    data = denoiser.predict("data", x, before, condition)
     noise = (x - expand(before.alpha, x) * data) / expand(before.sigma, x)
     return expand(after.alpha, x) * data + expand(after.sigma, x) * noise

@@ -10,6 +10,8 @@ from ...errors import InputError
 from ..numerics import is_traced, namespace
 from ..schedules import Schedule
 
+_HALF_PI_REST = 6.123233995736766e-17  # pi / 2 less its value in double precision
+
 
 def _number(t: Any) -> Any:
     return t if isinstance(t, np.ndarray | np.generic) else jnp.asarray(t)
@@ -34,7 +36,13 @@ class TrigFlow(Schedule):
 
     def alpha(self, t: Any) -> Any:
         t = _number(t)
-        return namespace(t).cos(t)
+        xp = namespace(t)
+        # The sine of what is left to pi / 2, rounded as t is: exactly zero at the end, and to
+        # round-off just before it, where the cosine would cancel.
+        dtype = jnp.result_type(t, float) if jnp.issubdtype(t.dtype, jnp.integer) else t.dtype
+        end = float(np.asarray(0.5 * math.pi, dtype))
+        beyond = _HALF_PI_REST + (0.5 * math.pi - end)
+        return xp.sin((end - t) + xp.where(t < end, beyond, 0.0).astype(dtype))
 
     def log_alpha(self, t: Any) -> Any:
         alpha = self.alpha(t)

@@ -13,6 +13,13 @@ from .gammas import known_values
 from .paths import Coefficients
 
 
+def _level(level: Any) -> Any:
+    """The level; inside `jit` checked when it is known."""
+    if callable(level) or not is_traced(level):
+        return level
+    return eqx.error_if(level, ~(level >= 0).all(), "epsilon must not be negative anywhere.")
+
+
 class Epsilon(eqx.Module):
     """How much noise to sample with: the equation is dX = (b +- eps s) dt + sqrt(2 eps) dW.
 
@@ -20,7 +27,7 @@ class Epsilon(eqx.Module):
         level: a number, or a function of t, at least zero.
     """
 
-    level: ArrayLike | Callable[[Any], Any]
+    level: ArrayLike | Callable[[Any], Any] = eqx.field(converter=_level)
 
     def __check_init__(self):
         if not callable(self.level) and not eqx.is_array_like(self.level):

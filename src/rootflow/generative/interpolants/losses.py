@@ -35,7 +35,8 @@ class Regression(eqx.Module):
 
     The batch is `Pairs(x0, x1)` (or a tuple of the two), or x1 alone: then x0, where the path has
     one, is drawn from `base`. With conditions it is `Pairs(x0, x1, condition)`, where x0 may be
-    None. `L_b`, `L_v`, `L_s` and `L_eta` make it for one field.
+    None; a coupling re-orders them with their x1. `L_b`, `L_v`, `L_s` and `L_eta` make it for one
+    field.
 
     Where the target becomes infinite at an end (`s`, and `b` unless the path is `smooth`), the loss
     is averaged over x = I + gamma z and I - gamma z with z and -z. The infinite terms then become a
@@ -162,13 +163,20 @@ class Regression(eqx.Module):
             draw = self.base or _normal
             x0 = jnp.asarray(draw(key_base, x1.shape), x1.dtype)
         check_pair(x0, x1)
-        if self.coupling is not None:
-            if condition is not None:
+        if self.coupling is None:
+            return Pairs(x0, x1, condition)
+        if condition is None:
+            return Pairs(*self.coupling(x0, x1, key_couple))
+        # A condition belongs to its x1 and moves with it; x0 keeps its place.
+        order = self.coupling.order(x0, x1, key_couple)
+        count = x1.shape[0]
+        for leaf in jax.tree.leaves(condition):
+            if jnp.shape(leaf)[:1] != (count,):
                 raise InputError(
-                    "A coupling re-orders the samples and would part them from their conditions: "
-                    "couple within each condition beforehand."
+                    f"A condition must have the batch of {count} as its first axis, to be "
+                    f"re-ordered with its x1; got shape {jnp.shape(leaf)}."
                 )
-            x0, x1 = self.coupling(x0, x1, key_couple)
+        x1, condition = jax.tree.map(lambda part: jnp.asarray(part)[order], (x1, condition))
         return Pairs(x0, x1, condition)
 
 

@@ -151,12 +151,22 @@ class _TwoSided(Path):
 
 
 def check_gamma(gamma: Any) -> None:
-    """Raises `InputError` for what is not a gamma."""
+    """Raises `InputError` for what is not a gamma, or does not vanish at the ends."""
     if not isinstance(gamma, Gamma):
         raise InputError(
             f"gamma must be a Gamma such as Brownian(), Quadratic() or FromSquare(...); got "
             f"{gamma!r}."
         )
+    if gamma.zero:
+        return
+    for t in (0.0, 1.0):
+        value = known_values(gamma.value, t)
+        if value is not None and not np.abs(value).max() < 1e-3:
+            raise InputError(
+                f"gamma must vanish at both ends, so that the path begins and ends in the data; "
+                f"{gamma!r} is {np.abs(value).max():.4g} at t = {t:g}. Multiply it by t (1 - t), "
+                "or by the root of that."
+            )
 
 
 def _coefficients(alpha, beta, alpha_rate, beta_rate, latent) -> Coefficients:

@@ -17,7 +17,7 @@ from ...flows.noise import BrownianMotion
 from ...flows.ode import solve_ode
 from ...flows.sde import solve_sde
 from ..numerics import expand, is_traced
-from ..sample import as_samples
+from ..sample import as_samples, solving
 from .epsilon import Epsilon, as_epsilon
 from .fields import Fields, predictions
 from .gammas import known_values, root
@@ -101,11 +101,12 @@ def transport(
         max_steps = max(max_steps, 2 * steps + 2)
     if not noisy:
         inner = [s for s in fields.path.stops if is_traced(low, high) or low < s < high]
-        sol = solve_ode(
-            _flow, x, ends, (fields, condition), method=Tsit5() if method is None else method,  # pyright: ignore[reportArgumentType]
-            rtol=rtol, atol=atol, stops=jnp.asarray(inner) if inner else None, max_steps=max_steps,
-            **shared,
-        )  # fmt: skip
+        with solving("transport by the flow", *ends):
+            sol = solve_ode(
+                _flow, x, ends, (fields, condition), method=Tsit5() if method is None else method,  # pyright: ignore[reportArgumentType]
+                rtol=rtol, atol=atol, stops=jnp.asarray(inner) if inner else None,
+                max_steps=max_steps, **shared,
+            )  # fmt: skip
     else:
         if rtol is not None or atol is not None:
             raise InputError("A diffusion takes steps of equal size: leave out rtol and atol.")
@@ -115,10 +116,11 @@ def transport(
         # Another path backwards: on the same one the way back would not be independent.
         key = jax.random.fold_in(key, int(backward))
         noise = BrownianMotion(key, x.shape, low, high, steps=steps, dtype=x.dtype)
-        sol = solve_sde(
-            _backward if backward else _forward, _spread, x, ends, noise,
-            (fields, level, condition), method=method, max_steps=max_steps, **shared,  # pyright: ignore[reportArgumentType]
-        )  # fmt: skip
+        with solving("transport by the diffusion", *ends):
+            sol = solve_sde(
+                _backward if backward else _forward, _spread, x, ends, noise,
+                (fields, level, condition), method=method, max_steps=max_steps, **shared,  # pyright: ignore[reportArgumentType]
+            )  # fmt: skip
     if saveat is not None:
         return sol.ys  # pyright: ignore[reportReturnType]
     last: Any = sol.ys[-1]  # pyright: ignore[reportIndexIssue]

@@ -74,7 +74,8 @@ class SquareRoot(Schedule):
         log_snr = _number(log_snr)
         xp = namespace(log_snr)
         variance = xp.exp(-xp.logaddexp(0.0, 2 * log_snr))
-        return variance / (1 + xp.sqrt(1 - variance))
+        alpha = xp.exp(-0.5 * xp.logaddexp(0.0, -2 * log_snr))  # sqrt(1 - variance) cancels
+        return variance / (1 + alpha)
 
 
 class PathSchedule(Schedule):

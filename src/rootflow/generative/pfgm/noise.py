@@ -13,6 +13,15 @@ from jaxtyping import Array, ArrayLike, Float, Key
 from ...errors import InputError
 from ..numerics import expand, is_traced
 
+_WHICH = "1 is the Poisson flow, math.inf is diffusion, and 64 to 2048 is where images do best."
+
+
+def _dimension(d: Any) -> Any:
+    """The dimension; inside `jit` checked when it is known."""
+    if not is_traced(d):
+        return d
+    return eqx.error_if(d, ~(d >= 1).all(), f"dimension must be at least 1: {_WHICH}")
+
 
 class PoissonNoise(eqx.Module):
     """The law of w = (x - y) / sigma under p_r(x | y) ~ (|x - y|^2 + r^2)^(-(N + D) / 2).
@@ -30,17 +39,14 @@ class PoissonNoise(eqx.Module):
         InputError: D below 1.
     """
 
-    dimension: Any
+    dimension: Any = eqx.field(converter=_dimension)
 
     def __check_init__(self):
         d = self.dimension
         if is_traced(d):
             return
         if not eqx.is_array_like(d) or np.ndim(d) or isinstance(d, bool | complex) or not d >= 1:
-            raise InputError(
-                f"dimension={d!r} must be a number of at least 1: 1 is the Poisson flow, math.inf "
-                "is diffusion, and 64 to 2048 is where images do best."
-            )
+            raise InputError(f"dimension={d!r} must be a number of at least 1: {_WHICH}")
 
     @property
     def gaussian(self) -> bool:

@@ -74,12 +74,20 @@ def sample(
         if begin is not None:
             raise InputError(f"radius={radius} and begin={begin} are two ways to say one thing.")
         begin = schedule.log_snr_inverse(-jnp.log(noise.sigma(radius)))
+    if sampler.noisy and not noise.gaussian and not isinstance(sampler, Jolted):
+        raise InputError(
+            f"{type(sampler).__name__} adds normal noise, which is right for diffusion alone: "
+            f"with dimension={noise.dimension} use a deterministic one such as EDMSampler()."
+        )
     if isinstance(sampler, Sampler):
-        if sampler.noisy and not noise.gaussian and not isinstance(sampler, Jolted):
-            raise InputError(
-                f"{type(sampler).__name__} adds normal noise, which is right for diffusion alone: "
-                f"with dimension={noise.dimension} use a deterministic one such as EDMSampler()."
-            )
+        evaluations = options.pop("evaluations", None)
+        if evaluations is not None:
+            if steps is not None:
+                raise InputError(
+                    f"steps={steps} and evaluations={evaluations} are two ways to say how much "
+                    "work to do: give one of them."
+                )
+            steps = _affordable(sampler, evaluations, denoise, grid)
         if steps is None and (grid is None or isinstance(grid, str | Grid)):
             steps = STEPS
         times = grids.times(schedule, steps, grid=grid, begin=begin, end=end)
@@ -121,6 +129,25 @@ def log_likelihood(
     first = schedule.begin if begin is None else begin
     options = {"prior": noise.prior(schedule.sigma(first)), **options}
     return _log_likelihood(denoiser, data, condition, begin=begin, **options)
+
+
+def _affordable(sampler: Sampler, evaluations: Any, denoise: bool, grid: Any) -> int:
+    """The steps that cost so many evaluations."""
+    if not (grid is None or isinstance(grid, str | Grid)):
+        raise InputError(
+            f"The grid of times says how many steps to take: leave out evaluations={evaluations}."
+        )
+    if isinstance(evaluations, bool) or not isinstance(evaluations, int | np.integer):
+        raise InputError(f"evaluations must be a positive integer; got {evaluations!r}.")
+    if evaluations < 1 + denoise:
+        raise InputError(f"evaluations={evaluations} leaves nothing to sample with.")
+    steps, orders = sampler.budget(int(evaluations) - denoise, False)
+    if orders is not None:
+        raise InputError(
+            f"{type(sampler).__name__} mixes the orders of its steps for evaluations="
+            f"{evaluations}, which pfgm.sample does not: give steps=..."
+        )
+    return steps
 
 
 class Jolted(EDMSampler):

@@ -43,7 +43,8 @@ class AdaptiveDPMSolver(Integrator):
         first: size of the first step in log_snr.
         safety: factor of the step size.
         per_sample: every sample has its own steps, so that a result does not depend on the rest of
-            the batch. The model is then called with a time per sample, shape (batch,).
+            the batch. The model is then called with a time per sample, shape (batch,), and the
+            samples share no times: those of `Samples` are NaN after the first.
         max_steps: the most steps to try.
     """
 
@@ -81,16 +82,20 @@ class AdaptiveDPMSolver(Integrator):
         ends = [jnp.asarray(at, x.dtype) for at in ends]
         compiling = isinstance(jnp.zeros(()) + 0, Tracer)
         solve = _solve if compiling else _solve_compiled
-        state = solve(self, denoiser, condition, x, *ends)
+        # As arrays, so that another tolerance is not another program.
+        arrays = jax.tree.map(lambda number: jnp.asarray(number, x.dtype), self)
+        state = solve(arrays, denoiser, condition, x, *ends)
         finished = state.log_snr >= ends[1]
         value = state.x
         if throw:
-            value = _raise(value, finished, self.max_steps)
+            lost = _lost(state, ends[1])
+            value = _raise(value, finished, lost, state, denoiser.schedule, self.max_steps)
         # The state holds where it is in log_snr; the schedule knows the times.
-        kept = jnp.arange(self.max_steps) < state.accepted
+        kept = (jnp.arange(self.max_steps) < state.accepted) & (not self.per_sample)
         inner = jnp.where(kept, denoiser.schedule.log_snr_inverse(state.times), jnp.nan)
         last = jnp.arange(self.max_steps) == state.accepted - 1
-        inner = jnp.where(last & finished.all(), jnp.asarray(end, x.dtype), inner)
+        inner = jnp.where(kept & last & finished.all(), jnp.asarray(end, x.dtype), inner)
+        inner = inner.astype(x.dtype)
         times = jnp.concatenate([jnp.asarray(begin, x.dtype)[None], inner])
         return Samples(_without_derivative(value), times, self.order * state.trials)
 
@@ -100,7 +105,8 @@ class AdaptiveDPMSolver(Integrator):
         """One step of size h by the lower and by the higher order."""
 
         def level(at: Array) -> Level:
-            return schedule.level(schedule.log_snr_inverse(at))
+            here = schedule.level(schedule.log_snr_inverse(at))
+            return Level(*(jnp.asarray(part, x.dtype) for part in here))
 
         source, target = level(log_snr), level(log_snr + h)
         r = [i / self.order for i in range(1, self.order)]
@@ -131,8 +137,11 @@ def _solve(
     axes = tuple(range(1, x.ndim))
 
     def unfinished(state: _State) -> Any:
-        alive = jnp.all(jnp.isfinite(state.h))
-        return alive & jnp.any(state.log_snr < end) & (state.trials < sampler.max_steps)
+        return (
+            ~jnp.any(_lost(state, end))
+            & jnp.any(state.log_snr < end)
+            & (state.trials < sampler.max_steps)
+        )
 
     def trial(state: _State) -> _State:
         active = state.log_snr < end
@@ -178,15 +187,39 @@ def _solve(
 _solve_compiled = eqx.filter_jit(_solve)
 
 
-def _raise(value: Array, finished: Any, max_steps: int) -> Array:
-    message = (
-        f"The adaptive sampler did not arrive within {max_steps} steps, or met a value that is not "
-        "finite: look at what the model returns, loosen rtol and atol, or raise max_steps."
-    )
-    if isinstance(finished, Tracer):
-        return eqx.error_if(value, ~finished.all(), message)
-    if not bool(finished.all()):
-        raise SolveError(message)
+def _lost(state: _State, end: Any) -> Array:
+    """Where the last error was not a number, or infinite: the next step is then NaN or zero."""
+    return (state.log_snr < end) & ~(jnp.isfinite(state.h) & (state.h > 0))
+
+
+def _raise(
+    value: Array, finished: Any, lost: Any, state: _State, schedule: Any, max_steps: int
+) -> Array:
+
+    def not_finite(where: str) -> str:
+        return (
+            f"A value became NaN or infinite, or too large to go on with, in {where}: look at what "
+            "the model returns there, or begin and end a little away from there."
+        )
+
+    def too_many(where: str) -> str:
+        return (
+            f"The adaptive sampler did not arrive within {max_steps} steps{where}: loosen rtol and "
+            "atol, raise max_steps, or look at what the model returns there."
+        )
+
+    if is_traced(finished, lost):
+        value = eqx.error_if(value, lost.any(), not_finite("an adaptive step"))
+        return eqx.error_if(value, ~finished.all() & ~lost.any(), too_many(""))
+    bad = np.ravel(lost) if np.any(lost) else np.ravel(~np.asarray(finished))
+    if bad.any():
+        at = np.broadcast_to(np.ravel(state.log_snr), bad.shape)[bad][0]
+        t = schedule.log_snr_inverse(jnp.asarray(at))
+        where = "" if is_traced(t) else f"t = {float(t):.6g}"
+        if np.any(lost):
+            step = f"step {int(state.trials)}"
+            raise SolveError(not_finite(f"{step}, tried from {where}" if where else step))
+        raise SolveError(too_many(f", and got to {where}" if where else ""))
     return value
 
 
@@ -199,5 +232,5 @@ def _without_derivative(x: Array) -> Array:
 def _refuse(primals: Any, tangents: Any) -> Any:
     raise DerivativeError(
         "AdaptiveDPMSolver is not differentiated: sample once with full=True, and then with "
-        "sampler=DPMSolver(...) of the same order and form, grid=samples.times."
+        "sampler=DPMSolver(...) of the same order and form, grid=times, the finite ones of samples.times."
     )

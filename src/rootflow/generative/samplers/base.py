@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
@@ -90,9 +91,11 @@ class Reversible(Sampler):
 
     Attributes:
         memory: how many steps into the past its state reaches.
+        knob: the name of the attribute that `growth` depends on, which is 1 where nothing grows.
     """
 
     memory: ClassVar[int] = 0
+    knob: ClassVar[str] = ""
 
     @abstractmethod
     def back(self, evaluate: Evaluate, state: Any, row: Any) -> Any:
@@ -112,6 +115,17 @@ class Reversible(Sampler):
     def growth(self, steps: int) -> float:
         """By how much rounding errors have grown after going back so many steps."""
         return 1.0
+
+
+def check_growth(sampler: Reversible, steps: int, dtype: Any) -> None:
+    """Raises `InputError` where going back so many steps would leave nothing of the precision."""
+    growth = sampler.growth(steps)
+    if growth * float(jnp.finfo(dtype).eps) > 1:
+        raise InputError(
+            f"Going back {steps} steps with {sampler!r} multiplies rounding errors by "
+            f"{growth:.1e}, and nothing would be left of {dtype}: use {sampler.knob} nearer to 1, "
+            "fewer steps, or double precision."
+        )
 
 
 class Integrator(eqx.Module):

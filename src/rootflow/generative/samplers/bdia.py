@@ -55,6 +55,7 @@ class BDIA(Reversible):
     """
 
     memory = 1
+    knob = "gamma"
 
     gamma: float = eqx.field(static=True, default=1.0)
     base: Literal["ddim", "edm", "dpm_solver++"] = eqx.field(static=True, default="ddim")

@@ -72,9 +72,10 @@ class DEIS(Multistep):
                 lagrange = 1.0
                 for i in range(order):
                     if i != j:
-                        lagrange = lagrange * (
-                            (at - past[i][:, None]) / (past[j] - past[i])[:, None]
-                        )
+                        # Where this order is not used yet, nodes coincide: a division by zero
+                        # there would spoil the derivative although its value is not used.
+                        apart = xp.where(orders == order, past[j] - past[i], 1.0)
+                        lagrange = lagrange * ((at - past[i][:, None]) / apart[:, None])
                 value = reach * xp.sum(measure * lagrange, axis=1)
                 weights[j] = xp.where(orders == order, value, weights[j])
         return scale, weights, None

@@ -49,7 +49,7 @@ class DPMSolver(Singlestep):
 
     order: int = eqx.field(static=True, default=2)
     form: Literal["data", "noise"] = eqx.field(  # pyright: ignore[reportIncompatibleVariableOverride]
-        static=True, default="noise"
+        static=True, default="noise", kw_only=True
     )
     rule: Literal["standard", "taylor"] = eqx.field(static=True, default="standard")
 

@@ -38,7 +38,7 @@ class DPMSolverPlusPlus(Multistep):
     strict: bool = eqx.field(static=True, default=False)
     lower_order_final: bool | None = eqx.field(static=True, default=None)
     form: Literal["data", "noise"] = eqx.field(  # pyright: ignore[reportIncompatibleVariableOverride]
-        static=True, default="data"
+        static=True, default="data", kw_only=True
     )
 
     def __check_init__(self):

@@ -1,5 +1,6 @@
 """EDICT: two coupled samples, each moved with the noise seen at the other."""
 
+import math
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -25,7 +26,8 @@ class EDICT(Reversible):
     """Exact diffusion inversion by coupled transformations (Wallace, Gokul and Naik 2023, eq. 14).
 
     x' = a x + b eps(y), y' = a y + b eps(x'), then both are mixed: x <- p x' + (1 - p) y',
-    y <- p y' + (1 - p) x. Two evaluations a step. The two drift apart where steps are large.
+    y <- p y' + (1 - p) x. Two evaluations a step. The two drift apart where steps are large. Mixing
+    multiplies x - y by p^2, so that going back multiplies rounding errors by p^-2 each step.
 
     Attributes:
         mix: p, above 0 and at most 1.
@@ -33,6 +35,7 @@ class EDICT(Reversible):
 
     form = "noise"
     evaluations = 2
+    knob = "mix"
 
     mix: float = eqx.field(static=True, default=0.93)
 
@@ -75,3 +78,7 @@ class EDICT(Reversible):
 
     def sample(self, state: Any) -> Array:
         return state[0]
+
+    def growth(self, steps: int) -> float:
+        # In logarithms: a power that overflows is as bad as any.
+        return math.exp(min(-2 * steps * math.log(self.mix), 700.0))

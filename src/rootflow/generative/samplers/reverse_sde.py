@@ -13,7 +13,11 @@ from ...flows.methods.sde import SRA1, StochasticMethod
 from ...flows.noise import BrownianMotion
 from ...flows.sde import solve_sde
 from ..flow import frame
+from ..grids import with_signal
+from ..numerics import is_traced
 from .base import Integrator, require
+
+TOLERANCE = 1e-2  # of adaptive steps
 
 
 class ReverseSDE(Integrator):
@@ -24,14 +28,17 @@ class ReverseSDE(Integrator):
         du = ((sigma / s)^2 u - (1 + eta^2) (sigma / s) eps) dlog_snr + eta sqrt(2) (sigma / s) dW:
 
     the marginal distributions are the same for every eta (Karras et al. 2022, app. B.5); eta = 1 is
-    the reverse-time equation. The noise is additive, so the methods for that are of order 1.5.
+    the reverse-time equation. The noise is additive, so the methods for that are of order 1.5. From
+    pure noise, where log_snr is infinite, it begins at log_snr = -7.
 
     Attributes:
         eta: how much noise; 0 is the probability flow.
         method: a method of `solve_sde`.
         steps: equal steps in log_snr; None adapts them.
-        rtol: relative tolerance of adaptive steps; by default that of `solve_sde`.
-        atol: absolute tolerance, in units in which noise at the noisy end has variance one.
+        rtol: relative tolerance of adaptive steps, by default 0.01: tenfold smaller takes about
+            five times the steps, because a path is rough.
+        atol: absolute tolerance, in units in which noise at the noisy end has variance one; by
+            default 0.01.
         adjoint: how to differentiate the solve.
         max_steps: the most steps to try.
     """
@@ -68,7 +75,17 @@ class ReverseSDE(Integrator):
     ) -> Any:
         from ..sample import Samples
 
-        there = frame(denoiser, begin, end, "log_snr")
+        schedule = denoiser.schedule
+        with np.errstate(divide="ignore"):
+            clean = schedule.log_snr(end)
+        require(
+            is_traced(clean) or bool(np.isfinite(clean)),
+            f"ReverseSDE is solved in log_snr, which is infinite at end={end}: end a little away "
+            f"from there, as at the schedule's own end={schedule.end}.",
+        )
+        # In u pure noise is a sample of the first level with hardly any signal.
+        there = frame(denoiser, with_signal(schedule, begin), end, "log_snr")
+        size = (schedule.alpha(begin) ** 2 + schedule.sigma(begin) ** 2) ** 0.5
         first, last = there.span
         if isinstance(first, np.ndarray | np.generic | float):
             first, last = float(first), float(last)
@@ -76,14 +93,14 @@ class ReverseSDE(Integrator):
         sol = solve_sde(
             _drift,
             _diffusion,
-            x / jnp.asarray(there.scale[0], x.dtype),
+            x / jnp.asarray(size, x.dtype),
             (first, last),
             path,
             (denoiser, condition, jnp.asarray(self.eta, x.dtype), there.field),
             method=self.method,
             dt=None if self.steps is None else (last - first) / self.steps,
-            rtol=self.rtol,
-            atol=self.atol,
+            rtol=TOLERANCE if self.rtol is None else self.rtol,
+            atol=TOLERANCE if self.atol is None else self.atol,
             adjoint=self.adjoint,
             max_steps=self.max_steps if self.steps is None else self.steps + 1,
             throw=throw,
