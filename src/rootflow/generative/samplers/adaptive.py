@@ -232,5 +232,6 @@ def _without_derivative(x: Array) -> Array:
 def _refuse(primals: Any, tangents: Any) -> Any:
     raise DerivativeError(
         "AdaptiveDPMSolver is not differentiated: sample once with full=True, and then with "
-        "sampler=DPMSolver(...) of the same order and form, grid=times, the finite ones of samples.times."
+        "sampler=DPMSolver(...) of the same order and form, grid=samples.times (those that are "
+        "finite)."
     )
