@@ -314,3 +314,28 @@ def test_the_first_slope_of_an_implicit_step_after_a_stop():
     exact = np.exp(-2.0) + np.exp(-4.0)
     for adjoint in (rf.DiscreteAdjoint(), rf.CheckpointAdjoint()):
         np.testing.assert_allclose(jax.grad(at_end)(4.0, adjoint), exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [rf.Bosh3(), rf.Vern7(), rf.Rosenbrock23(), rf.Kvaerno5(), rf.BDF(), "auto"],
+    ids=lambda m: m if isinstance(m, str) else type(m).__name__,
+)
+def test_gradients_in_a_batch_are_those_of_each_member_alone(method):
+    # In a batch steps are repeated by h = 0, where others tried again or are still under way; and
+    # whatever a method hands on from step to step must be had again.
+    def one(y0, rate, adjoint):
+        sol = rf.solve_ode(
+            lambda t, y, r: r * jnp.stack([y[1], -jnp.sin(3 * y[0]) - 0.1 * y[1]]), y0, (0.0, 2.0),
+            rate, method=method, rtol=1e-4, atol=1e-5, adjoint=adjoint, max_steps=256,
+        )  # fmt: skip
+        return jnp.sum(sol.ys**2), sol.stats.steps
+
+    y0s, rates = jnp.array([[1.0, 0.0], [3.0, 0.5], [0.1, 4.0]]), jnp.array([0.3, 1.0, 3.0])
+    alone = jax.jit(jax.jacfwd(lambda r, y0: one(y0, r, rf.ForwardAdjoint()), has_aux=True))
+    expected, steps = zip(*(alone(r, y0) for y0, r in zip(y0s, rates, strict=True)), strict=True)
+    assert len(set(map(int, steps))) > 1
+    each = jax.grad(lambda r, y0: one(y0, r, rf.DiscreteAdjoint()), has_aux=True)
+    found, together = jax.jit(jax.vmap(each))(rates, y0s)
+    np.testing.assert_array_equal(together, steps)
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
