@@ -109,3 +109,51 @@ def test_higher_index_is_refused():
             lambda t, y, a: jnp.stack([y[1], y[0] - 1.0]), jnp.array([0.0, 0.0]), (0.0, 1.0),
             mass=jnp.array([1.0, 0.0]),
         )  # fmt: skip
+
+
+def switched(t, y, args):
+    return jnp.stack([-y[0] + y[1], y[1] - jnp.where(t < 1, 1.0, 3.0)])
+
+
+@pytest.mark.parametrize("method", [rf.Rodas5P(), rf.Rosenbrock23(), rf.Kvaerno5(), rf.BDF()])
+def test_algebraic_variables_are_found_again_after_a_stop(method):
+    """z jumps from 1 to 3 at t = 1, and x = 1 - e**-t goes over to 3 - 2 e**-(t - 1) + ..."""
+
+    def solve(rate):
+        field = lambda t, y, r: switched(t, y, None) * jnp.stack([r, jnp.ones_like(r)])
+        return rf.solve_dae(
+            field, jnp.array([0.0, 1.0]), (0.0, 2.0), rate, mass=jnp.array([1.0, 0.0]),
+            stops=jnp.array([1.0]), saveat=jnp.array([1.01, 2.0]), method=method,
+        ).ys  # fmt: skip
+
+    exact = lambda r: 3 + (1 - jnp.exp(-r) - 3) * jnp.exp(-r)
+    ys = solve(1.0)
+    np.testing.assert_allclose(ys[:, 1], 3.0, rtol=1e-9)
+    np.testing.assert_allclose(ys[-1, 0], exact(1.0), rtol=1e-4)
+    slope = jax.grad(lambda r: solve(r)[-1, 0])(1.0)
+    np.testing.assert_allclose(slope, jax.grad(exact)(1.0), rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", [rf.Rodas5P(), rf.Kvaerno5()])
+def test_algebraic_variables_are_found_again_after_a_jump(method):
+    """x doubles at t = 0.5; z = x^2 must follow at once."""
+    field = lambda t, y, a: jnp.stack([-y[0], y[1] - y[0] ** 2])
+    event = rf.Event(
+        lambda t, y, a: t - 0.5, terminal=False, jump=lambda t, y, a: jnp.stack([2 * y[0], y[1]])
+    )
+    sol = rf.solve_dae(
+        field, jnp.array([1.0, 1.0]), (0.0, 1.0), mass=jnp.array([1.0, 0.0]), event=event,
+        saveat=jnp.array([0.501, 1.0]), method=method,
+    )  # fmt: skip
+    x = 2 * np.exp([-0.501, -1.0])
+    np.testing.assert_allclose(sol.ys, np.stack([x, x**2], axis=1), rtol=1e-4)
+
+
+def test_a_given_state_that_does_not_fit_is_refused():
+    field = lambda t, y, a: jnp.stack([-y[0], y[1] - y[0]])
+    mass = jnp.array([1.0, 0.0])
+    options = dict(mass=mass, initial="given")
+    with pytest.raises(rf.SolveError, match="given"):
+        rf.solve_dae(field, jnp.array([1.0, 5.0]), (0.0, 1.0), **options)
+    sol = rf.solve_dae(field, jnp.array([1.0, 1.0]), (0.0, 1.0), **options)
+    np.testing.assert_allclose(sol.ys[-1], np.exp(-1), rtol=1e-4)

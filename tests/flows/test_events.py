@@ -263,3 +263,133 @@ def test_what_is_saved_may_be_a_function_of_the_state():
         live = np.isfinite(sol.ts)
         np.testing.assert_allclose(sol.ys["energy"][live], 2 * G, rtol=1e-9)
         np.testing.assert_allclose(sol.ys["time"][live], sol.ts[live], rtol=1e-12)
+
+
+def one(t, y, args):
+    return jnp.ones_like(y)
+
+
+def test_several_events_at_one_time_are_all_handled():
+    first = rf.Event(lambda t, y, a: y - 0.5, terminal=False)
+    ends = rf.Event(lambda t, y, a: 2 * y - 1)
+    sol = rf.solve_ode(one, 0.0, (0.0, 1.0), event=[first, ends], max_events=4)
+    assert sol.event == 1 and sol.events.count == 2
+    np.testing.assert_allclose(sol.ts[-1], 0.5, rtol=1e-12)
+    np.testing.assert_array_equal(sol.events.which, [0, 1, -1, -1])
+
+
+def test_jumps_at_one_time_follow_one_another():
+    """At y = a it is raised by one, then doubled: from (a + 1) 2 it goes on for 1 - a/2."""
+
+    def final(a):
+        events = [
+            rf.Event(lambda t, y, a: y - a, terminal=False, jump=lambda t, y, a: y + 1),
+            rf.Event(lambda t, y, a: 2 * (y - a), terminal=False, jump=lambda t, y, a: 2 * y),
+        ]
+        return rf.solve_ode(lambda t, y, a: 2.0 + 0 * y, 0.0, (0.0, 1.0), a, event=events).ys[-1]
+
+    value, slope = jax.value_and_grad(final)(0.5)
+    np.testing.assert_allclose([value, slope], [4.5, 1.0], rtol=1e-10)
+    np.testing.assert_allclose(jax.jacfwd(final)(0.5), 1.0, rtol=1e-10)
+    np.testing.assert_allclose(jax.vmap(final)(jnp.array([0.5, 0.7])), [4.5, 4.7], rtol=1e-10)
+
+
+def test_an_event_beside_a_bounce_sees_every_bounce():
+    bounce = rf.Event(ground, -1, False, lambda t, y, a: jnp.stack([y[0], -0.8 * y[1]]))
+    count = rf.Event(ground, -1, False)
+    sol = rf.solve_ode(fall, jnp.array([1.0, 0.0]), (0.0, 2.0), event=[bounce, count], max_events=8)
+    first = np.sqrt(2 / G)
+    np.testing.assert_array_equal(sol.events.which, [0, 1, 0, 1, 0, 1, -1, -1])
+    bounces = first * np.array([1, 2.6, 3.88])
+    np.testing.assert_allclose(sol.events.ts[:6], np.repeat(bounces, 2), rtol=1e-7)
+
+
+def test_a_condition_that_is_a_step():
+    jump = rf.Event(
+        lambda t, y, a: jnp.where(t < 0.5, -1.0, 1.0), terminal=False, jump=lambda t, y, a: y + 1
+    )
+    sol = rf.solve_ode(one, 0.0, (0.0, 1.0), event=jump, max_events=3)
+    np.testing.assert_allclose(sol.ys[-1], 2.0, rtol=1e-12)
+    assert sol.events.count == 1
+
+
+def test_an_event_exactly_at_the_end():
+    for terminal in (True, False):
+        event = rf.Event(lambda t, y, a: t - 1, terminal=terminal)
+        sol = rf.solve_ode(one, 0.0, (0.0, 1.0), event=event, max_events=2)
+        assert sol.event == (0 if terminal else -1) and sol.events.count == 1
+    none = rf.Event(lambda t, y, a: t - 1.1)
+    assert rf.solve_ode(one, 0.0, (0.0, 1.0), event=none).event == -1
+
+
+def test_at_a_stop_the_event_that_happens_there():
+    events = [rf.Event(lambda t, y, a: y - 100), rf.Event(lambda t, y, a: t - 1, terminal=False)]
+    sol = rf.solve_ode(one, 0.0, (0.0, 2.0), event=events, stops=jnp.array([1.0]), max_events=3)
+    assert sol.event == -1 and sol.ts[-1] == 2.0
+    np.testing.assert_array_equal(sol.events.which, [1, -1, -1])
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_a_field_that_jumps_where_the_event_is(stop):
+    field = lambda t, y, c: jnp.where(t < c, 1.0, 0.0) + 0 * y
+
+    def final(c):
+        stops = c[None] if stop else None
+        event = rf.Event(lambda t, y, c: t - c)
+        return rf.solve_ode(field, 0.0, (0.0, 2.0), c, event=event, stops=stops).ys[-1]
+
+    c = jnp.array(0.98)
+    np.testing.assert_allclose(final(c), 0.98, rtol=1e-10)
+    np.testing.assert_allclose([jax.grad(final)(c), jax.jacfwd(final)(c)], 1.0, rtol=1e-10)
+
+
+@pytest.mark.parametrize("method", [rf.EulerMaruyama(), rf.Heun()])
+def test_a_random_path_ends_on_the_surface(method):
+    def off(key):
+        noise = rf.BrownianMotion(key, ())
+        sol = rf.solve_sde(
+            lambda t, y, a: 0 * y, lambda t, y, a: 1 + 0 * y, 0.0, (0.0, 1.0), noise,
+            method=method, dt=1 / 16, event=rf.Event(lambda t, y, a: y - 0.3),
+        )  # fmt: skip
+        return sol.event == 0, sol.ys[-1] - 0.3
+
+    ended, distance = jax.vmap(off)(jax.random.split(jax.random.key(0), 64))
+    assert 30 <= ended.sum() <= 62  # 2 (1 - Phi(0.3)) of them: 49
+    assert np.abs(np.where(ended, distance, 0)).max() < 1e-6
+
+
+def test_many_events_have_room_and_a_derivative():
+    """cos(sqrt(a) t) passes zero 127 times before t = 400."""
+
+    def solve(a, **options):
+        field = lambda t, y, a: jnp.stack([y[1], -a * y[0]])
+        event = rf.Event(lambda t, y, a: y[0], terminal=False)
+        return rf.solve_ode(
+            field, jnp.array([1.0, 0.0]), (0.0, 400.0), a, event=event, max_steps=8192, **options
+        )
+
+    sol = solve(1.0, max_events=130)
+    assert sol.result == rf.Result.success and sol.events.count == 127
+    slope = jax.grad(lambda a: solve(a).ys[-1, 0])(1.0)
+    np.testing.assert_allclose(slope, -200 * np.sin(400.0), rtol=1e-3)
+
+
+def test_a_record_without_room_says_so():
+    event = rf.Event(lambda t, y, a: jnp.sin(40 * t), terminal=False)
+
+    def solve(most):
+        return rf.solve_ode(
+            one,
+            0.0,
+            (0.0, 100.0),
+            event=event,
+            max_events=most,
+            dt=0.05,
+            max_steps=4096,
+            throw=False,
+        )
+
+    assert solve(4).result == rf.Result.record_full
+    assert solve(1300).result == rf.Result.success
+    with pytest.raises(rf.InputError, match="max_events"):
+        rf.solve_ode(one, 0.0, (0.0, 1.0), max_events=4)

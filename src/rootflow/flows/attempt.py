@@ -1,4 +1,4 @@
-"""One step tried: accepted or not, and what follows from it.
+"""One step tried: proposed, taken, judged, watched for events, and committed if it is kept.
 
 What is decided here has no derivative; what is done with the decisions has.
 """
@@ -11,11 +11,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool
 
+from ..ground import varying
 from . import control, events
 from .heuristics import Gathered, gather, heuristics, none_yet
 from .methods import Method, Step
 from .problem import Inputs, Setup
 from .progress import report
+from .system import Given
 
 #: Relative length by which a step may be stretched to end at t1 rather than just before it. A fixed
 #: step may be stretched by as much as the rounding of its size makes all of them too short.
@@ -56,6 +58,8 @@ class Carry(NamedTuple):
             have been, and how many it takes.
         signs: of the conditions of the events.
         which: the event at which the solve ended (-1: none).
+        pending: events that happen at this very time and are still to be handled: 1, or 2 after a
+            jump of another of them.
         rest: of fixed steps, what rounding has cut off the sum that is t.
         saved: what is saved at given times, as far as the steps have passed over them.
     """
@@ -75,6 +79,7 @@ class Carry(NamedTuple):
     mild: tuple[Array, Array] | None = None
     signs: Array | None = None
     which: Array | None = None
+    pending: Array | None = None
     rest: Array | None = None
     saved: Array | None = None
 
@@ -124,6 +129,8 @@ def start(setup: Setup, x: Inputs) -> tuple[Carry, Array]:
     if setup.watch is not None:
         signs = events.signs(setup.f, setup.watch, x.t0, x.y0, x.args, direction)
         carry = carry._replace(signs=lax.stop_gradient(signs), which=count - 1)
+        if len(setup.watch.terminal) > 1:
+            carry = carry._replace(pending=jnp.zeros(len(setup.watch.terminal), jnp.int32))
     if setup.fixed:
         carry = carry._replace(rest=zero)
     return carry, direction
@@ -132,7 +139,10 @@ def start(setup: Setup, x: Inputs) -> tuple[Carry, Array]:
 def running(setup: Setup, c: Carry, consts: Consts) -> Bool[Array, ""]:
     """Whether there is anything left to do."""
     x, direction = consts
-    more = (direction * (x.t1 - c.t) > 0) & (c.h > 0) & (jnp.sum(c.attempts) < setup.max_steps)
+    ahead = direction * (x.t1 - c.t) > 0
+    if c.pending is not None:
+        ahead = ahead | jnp.any(c.pending > 0)
+    more = ahead & (c.h > 0) & (jnp.sum(c.attempts) < setup.max_steps)
     return more if c.mode is None else more & (c.mode != ENDED)
 
 
@@ -162,15 +172,73 @@ def _left(c: Carry, x: Inputs, direction: Array, target: Array, h: Array):
     return left, h * (1 + _STRETCH) + rounding >= left - direction * c.rest
 
 
-def before(stop: Array, t: Array, direction: Array) -> Array:
-    """A time just before `stop`: there the vector field is still the one on this side of it."""
-    eps = 4 * jnp.finfo(t.dtype).eps
-    return stop - direction * eps * jnp.maximum(jnp.abs(stop), jnp.abs(t))
+def window(stops: Array, t: Array, target: Array, lands: Array, direction: Array, args: Given):
+    """The times at which a step from `t` evaluates the equation, which may jump at a stop.
+
+    A step that begins at a stop is on its far side, one that ends there on its near side.
+    """
+    t, target, stops = map(lax.stop_gradient, (t, target, stops))
+    size = jnp.maximum(jnp.abs(t), jnp.abs(target))
+    if args.origin is not None:
+        size = jnp.maximum(size, jnp.abs(lax.stop_gradient(args.origin)))
+    hair = 4 * jnp.finfo(t.dtype).eps * direction * size
+    far = direction * jnp.inf
+    begin = jnp.where(jnp.any(stops == t), t + hair, -far)
+    end = jnp.where(lands & jnp.any(stops == target), target - hair, far)
+    return jnp.minimum(begin, end), jnp.maximum(begin, end)
 
 
-def anew(setup: Setup, method: Method, t: Array, z: Array, args: Any) -> Array:
-    """A lifted state at t, with what is remembered in it evaluated there."""
-    return method.restart(setup.f, t, z, method.project(z), args)
+def anew(setup: Setup, method: Method, stops: Array, t: Array, z: Array, direction, args: Given):
+    """The lifted state with which to go on from a stop at t, on its far side.
+
+    What is remembered is evaluated again, and algebraic variables are found again.
+    """
+    args = args._replace(window=window(stops, t, t, jnp.asarray(False), direction, args))
+    y = method.project(z)
+    if setup.consistent is not None:
+        y = _consistent(setup, t, y, args)
+    elif not method.remembers:
+        return z, args
+    return method.restart(setup.f, t, z, y, args), args
+
+
+def _consistent(setup: Setup, t: Array, y: Array, args: Given) -> Array:
+    """The state with the same differential part; not a number where there is none."""
+    assert setup.consistent is not None
+    found, there = setup.consistent(setup.f, t, y, args, False)
+    return jnp.where(there, found, jnp.nan)
+
+
+class Proposal(NamedTuple):
+    """A step to try.
+
+    Attributes:
+        size: its length.
+        h: the step, with the direction of time.
+        last: whether it ends at the target.
+        target: the next time at which a step must end.
+        index: which of the stops and t1 that is; `None` without stops.
+        args: what the equation reads during the step.
+    """
+
+    size: Array
+    h: Array
+    last: Array
+    target: Array
+    index: Array | None
+    args: Given
+
+
+def propose(setup: Setup, method: Method, c: Carry, x: Inputs, direction: Array) -> Proposal:
+    """The step to try from here."""
+    target, index = _target(c, x, direction)
+    h = _limited(setup, method, c, x)
+    left, last = _left(c, x, direction, target, h)
+    size = jnp.where(last, left, h)
+    args = x.args
+    if x.stops is not None:
+        args = args._replace(window=window(x.stops, c.t, target, last, direction, args))
+    return Proposal(size, direction * size, last, target, index, args)
 
 
 def _judge(setup: Setup, method: Method, c: Carry, step: Step, size: Array, args):
@@ -234,91 +302,50 @@ def attempt(
     """Tries one step; keeps it if its error is within the tolerance, and if it is `live` at all."""
     x, direction = consts
     method = setup.methods[kind]
-    target, index = _target(c, x, direction)
-    h = _limited(setup, method, c, x)
-    left, last = _left(c, x, direction, target, h)
-    size = jnp.where(last, left, h)
-    h = direction * size
-    inner = h
-    if index is not None:
-        inner = jnp.where(last, before(target, c.t, direction) - c.t, h)
-    step = method.step(setup.f, c.t, c.y, inner, x.args, state)
-    keep, h_next, previous = _judge(setup, method, c, step, size, x.args)
+    try_ = propose(setup, method, c, x, direction)
+    h, last, index = try_.h, try_.last, try_.index
+    step = method.step(setup.f, c.t, c.y, h, try_.args, state)
+    keep, h_next, previous = _judge(setup, method, c, step, try_.size, x.args)
     if index is not None and not setup.fixed:
         # A step cut short by a stop says nothing against a longer one after it.
         h_next = jnp.where(last & keep, jnp.maximum(h_next, c.h), h_next)
-    tried = 1
     t, rest = c.t + h, None
     if c.rest is not None:
         # Compensated summation (Kahan 1965): the times of many steps stay multiples of the step.
         t = c.t + (h + c.rest)
         rest = jnp.where(last, 0.0, lax.stop_gradient((h + c.rest) - (t - c.t)))
-    t = jnp.where(last, target, t)
-    if index is not None:
-        # Beyond a stop, so that the next step begins on its other side.
-        beyond = before(target, c.t, -direction)
-        t = jnp.where(last & (target != x.t1), beyond, t)
+    t = jnp.where(last, try_.target, t)
     mode, signs = c.mode, c.signs
-    hit = None
     if setup.watch is not None:
-        assert c.signs is not None
-        now = jnp.sign(
-            lax.stop_gradient(
-                events.values(setup.f, setup.watch, t, method.project(step.y), x.args)
-            )
+        keep, h_next, mode, signs = _watched(
+            setup, kind, c, x, method.project(step.y), t, last & (t == x.t1), keep, h_next
         )
-        hit = keep & jnp.any(events.crossed(setup.watch, c.signs, now))
-        signs = jnp.where(now == 0, c.signs, now)
-        assert c.mode is not None
-        mode = jnp.where(hit, kind + len(setup.methods), c.mode)
-        # A condition that is not a number would be an event that is never seen.
-        lost = keep & jnp.any(jnp.isnan(now))
-        keep = keep & ~hit & ~lost
-        h_next = jnp.where(lost, jnp.nan, jnp.where(hit, c.h, h_next))
     streak, mild = c.streak, c.mild
     if c.streak is not None and c.mild is not None and step.stiffness is not None:
         assert mode is not None
-        part = lax.stop_gradient(jnp.abs(inner) * step.stiffness) / setup.methods[0].stability
+        part = lax.stop_gradient(jnp.abs(h) * step.stiffness) / setup.methods[0].stability
         turn, streak, mild = _turn(kind, part, keep, c.streak, c.mild)
         mode = jnp.where(turn, 1 - kind, mode)
+    tried = jnp.ones_like(c.accepted)
     if live is not True:
-        keep, tried = keep & live, jnp.where(live, 1, 0)
+        keep, tried = keep & live, jnp.where(live, tried, 0)
         h_next = jnp.where(live, h_next, c.h)
         mode, streak, mild = jax.tree.map(
             partial(jnp.where, live), (mode, streak, mild), (c.mode, c.streak, c.mild)
         )
     state_next = step.state
-    if index is not None:
-        # The vector field may jump at a stop: what was evaluated before it is of no use after it.
-        fresh = method.init(setup.f, t, step.y, x.args)
-        state_next = jax.tree.map(partial(jnp.where, last), fresh, step.state)
-        if method.remembers:
-            step = step._replace(y=jnp.where(last, anew(setup, method, t, step.y, x.args), step.y))
-    error_sum, stiffness_sum, numbers = heuristics(setup, method, c.y, step, h, x.args)
-    pick = partial(jnp.where, keep)
-    iterations = c.iterations
-    if iterations is not None and step.iterations is not None:
-        more = step.iterations.astype(iterations.dtype)
-        iterations = iterations + (more if live is True else jnp.where(live, more, 0))
-    attempts = c.attempts + tried
-    if len(setup.methods) > 1:
-        attempts = c.attempts.at[kind].add(tried)
-    new = c._replace(
-        t=pick(t, c.t),
-        y=pick(step.y, c.y),
+    if index is not None and x.stops is not None:
+        step, state_next = _across(setup, method, x, t, last, step, direction)
+    new = _commit(setup, kind, c, method, step, h, x.args, keep, tried, live)
+    new = new._replace(
+        t=jnp.where(keep, t, c.t),
         h=h_next,
-        previous=jax.tree.map(pick, previous, c.previous),
-        attempts=attempts,
-        accepted=c.accepted + keep,
-        error=c.error + pick(error_sum, 0.0),
-        stiffness=c.stiffness + pick(stiffness_sum, 0.0),
-        penalty=gather(setup, c.penalty, numbers, keep, c.t),
-        iterations=iterations,
+        previous=jax.tree.map(partial(jnp.where, keep), previous, c.previous),
         mode=mode,
         streak=streak,
         mild=mild,
-        signs=None if signs is None or c.signs is None else pick(signs, c.signs),
-        rest=None if rest is None or c.rest is None else pick(rest, c.rest),
+        signs=None if signs is None or c.signs is None else jnp.where(keep, signs, c.signs),
+        rest=None if rest is None or c.rest is None else jnp.where(keep, rest, c.rest),
     )
     if setup.progress is not None:
         told = [lax.stop_gradient((t - x.t0) / (x.t1 - x.t0)) for t in (c.t, new.t)]
@@ -328,85 +355,167 @@ def attempt(
         # Index of the stop at which the step ends; the last is t1.
         ends = jnp.asarray(0) if index is None else index
         mark = jnp.where(last, ends, -1).astype(jnp.int32)
-    state = jax.tree.map(pick, state_next, state)
-    return new, state, Tried(c.t, inner, c.y, step, keep, mark)
+    state = jax.tree.map(partial(jnp.where, keep), state_next, state)
+    return new, state, Tried(c.t, h, c.y, step, keep, mark)
+
+
+def _watched(setup: Setup, kind: int, c: Carry, x: Inputs, y, t, final, keep, h_next):
+    """Whether an event happens within a step to (t, y), which is then not kept as it is."""
+    assert setup.watch is not None and c.signs is not None and c.mode is not None
+    now = events.signs_at(setup.f, setup.watch, t, y, x.args, c.signs, final)
+    hit = keep & jnp.any(events.crossed(setup.watch, c.signs, now))
+    signs = jnp.where(now == 0, c.signs, now)
+    mode = jnp.where(hit, kind + len(setup.methods), c.mode)
+    # A condition that is not a number would be an event that is never seen.
+    lost = keep & jnp.any(jnp.isnan(now))
+    h_next = jnp.where(lost, jnp.nan, jnp.where(hit, c.h, h_next))
+    return keep & ~hit & ~lost, h_next, mode, signs
+
+
+def _across(setup: Setup, method: Method, x: Inputs, t, last, step: Step, direction):
+    """A step that may end at a stop: what was evaluated before it is of no use after it."""
+    stops = x.stops
+    assert stops is not None
+    if setup.consistent is not None:
+        z, args = varying.cond(
+            last & (t != x.t1),
+            lambda: anew(setup, method, stops, t, step.y, direction, x.args),
+            lambda: (step.y, x.args._replace(window=(-jnp.inf * t, jnp.inf * t))),
+        )
+    else:
+        z, args = anew(setup, method, stops, t, step.y, direction, x.args)
+    fresh = method.init(setup.f, t, step.y, args)
+    state = jax.tree.map(partial(jnp.where, last), fresh, step.state)
+    return step._replace(y=jnp.where(last & (t != x.t1), z, step.y)), state
+
+
+def _commit(setup: Setup, kind: int, c: Carry, method, step: Step, h, args, keep, tried, live):
+    """The carry with what every step that is kept adds."""
+    error_sum, stiffness_sum, numbers = heuristics(setup, method, c.y, step, h, args)
+    pick = partial(jnp.where, keep)
+    iterations = c.iterations
+    if iterations is not None and step.iterations is not None:
+        more = step.iterations.astype(iterations.dtype)
+        iterations = iterations + (more if live is True else jnp.where(live, more, 0))
+    several = len(setup.methods) > 1
+    return c._replace(
+        y=pick(step.y, c.y),
+        attempts=c.attempts.at[kind].add(tried) if several else c.attempts + tried,
+        accepted=c.accepted + keep.astype(c.accepted.dtype),
+        error=c.error + pick(error_sum, 0.0),
+        stiffness=c.stiffness + pick(stiffness_sum, 0.0),
+        penalty=gather(setup, c.penalty, numbers, keep, c.t),
+        iterations=iterations,
+    )
 
 
 def handle(
     setup: Setup, kind: int, c: Carry, consts: Consts, live: Array | bool
 ) -> tuple[Carry, Tried]:
-    """Takes the step from (t, y) that ends at the first event, and what the event does."""
+    """Takes the step from (t, y) that ends at the first event, and what the event does.
+
+    Events at the same time are handled one after another, in their order: after the first each
+    takes a step whose length is nothing beside that of the others.
+    """
     x, direction = consts
     watch = setup.watch
     assert watch is not None and c.signs is not None
     assert c.mode is not None and c.which is not None
-    method = setup.methods[kind]
-    target, _ = _target(c, x, direction)
-    h = _limited(setup, method, c, x)
-    left, last = _left(c, x, direction, target, h)
-    h = direction * jnp.where(last, left, h)
-    frozen = jax.tree.map(lax.stop_gradient, (c.t, c.y, h, x.args))
-    t, z, h, args = frozen
-    found = jax.tree.map(
-        lax.stop_gradient, events.locate(setup.f, method, watch, t, z, h, args, c.signs)
-    )
-    t, z, step, h = at_event(setup, method, c.t, c.y, found.h, found.which, x.args)
-    y = method.project(z)
-    there = jax.tree.map(lax.stop_gradient, (t, y, args))
-    signs = events.signs(setup.f, watch, there[0], there[1], there[2], direction)
-    if not any(watch.jumps):
-        # The condition is zero up to rounding: what counts is the side to which it crosses.
-        crossing = jnp.arange(signs.size) == found.which
-        signs = jnp.where(crossing, -c.signs, signs)
-    else:
-        signs = _signs_after(setup, found.which, c.signs, signs, t, y, args, direction)
-    ends = jnp.asarray(watch.terminal)[found.which]
+    method, count = setup.methods[kind], len(watch.terminal)
+    try_ = propose(setup, method, c, x, direction)
+    found = events.locate(setup.f, method, watch, *lax.stop_gradient(
+        (c.t, c.y, try_.h, try_.args, x.args, c.signs, try_.target, try_.last, x.t1)
+    ))  # fmt: skip
+    h, which, mark, pending, jumped = found.h, found.which, found.which, None, False
+    if c.pending is not None:
+        waiting = jnp.any(c.pending > 0)
+        which = jnp.where(waiting, jnp.argmax(c.pending > 0), which)
+        jumped = c.pending[which] > 1
+        mark = jnp.where(waiting, count, 0) + which
+        nothing = jnp.finfo(h.dtype).eps ** 2 * direction * c.h
+        h = jnp.where(waiting, nothing, h)
+        pending = jnp.where(waiting, c.pending, found.also.astype(c.pending.dtype))
+        after = jnp.where(jnp.asarray(watch.jumps)[which], 2, pending)
+        pending = jnp.where((pending > 0) & (jnp.arange(count) != which), after, 0)
+    t, z, step, h = at_event(setup, method, c.t, c.y, h, mark, try_.args)
+    before = method.project(step.y)
+    signs = _signs_after(
+        setup, which, jumped, c.signs, pending,
+        *lax.stop_gradient((before, t, method.project(z), x.args)), direction,
+    )  # fmt: skip
+    # An event at t1 is at t1, though it was located a few roundings before.
+    hair = 64 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t), jnp.abs(x.t1 - x.t0))
+    t = t + lax.stop_gradient(jnp.where(direction * (x.t1 - t) <= hair, x.t1 - t, 0.0))
+    ends = jnp.where((c.which < 0) & jnp.asarray(watch.terminal)[which], which, c.which)
+    mode = jnp.where(ends >= 0, ENDED, kind)
+    if pending is not None:
+        mode = jnp.where(jnp.any(pending > 0), kind + len(setup.methods), mode)
     keep = jnp.asarray(live)
     pick = partial(jnp.where, keep)
-    error_sum, stiffness_sum, numbers = heuristics(setup, method, c.y, step, h, x.args)
-    new = c._replace(
+    none = jnp.zeros_like(c.accepted)
+    bare = step._replace(iterations=None)
+    new = _commit(setup, kind, c, method, bare, h, x.args, keep, none, live)
+    new = new._replace(
         t=pick(t, c.t),
         y=pick(z, c.y),
-        accepted=c.accepted + keep,
-        error=c.error + pick(error_sum, 0.0),
-        stiffness=c.stiffness + pick(stiffness_sum, 0.0),
-        penalty=gather(setup, c.penalty, numbers, keep, c.t),
-        mode=pick(jnp.where(ends, ENDED, kind), c.mode).astype(c.mode.dtype),
+        mode=pick(mode, c.mode).astype(c.mode.dtype),
         signs=pick(signs, c.signs),
-        which=pick(jnp.where(ends, found.which, -1), c.which).astype(c.which.dtype),
+        which=pick(ends, c.which).astype(c.which.dtype),
+        pending=c.pending if pending is None or c.pending is None else pick(pending, c.pending),
         rest=None if c.rest is None else pick(0.0, c.rest),
     )
-    return new, Tried(c.t, h, c.y, step, keep, found.which.astype(jnp.int32))
+    return new, Tried(c.t, h, c.y, step, keep, mark.astype(jnp.int32))
 
 
-def _signs_after(setup, which, old, new, t, y, args, direction):
-    """After a jump the crossed condition may be anything; near zero its derivative decides."""
+def _signs_after(setup: Setup, which, jumped, old, pending, before, t, y, args, direction):
+    """The signs of the conditions as the solve goes on from (t, y), from `before` the jump.
+
+    Of what just happened it is the other one, unless a jump (its own, or that of another event
+    before it at this time: `jumped`) made it something else; near zero its derivative decides. What
+    is still to happen keeps its sign.
+    """
     watch = setup.watch
-    slope = setup.f(t, y, args)
-    now, moving = jax.jvp(
-        lambda t, y: events.values(setup.f, watch, t, y, args), (t, y), (jnp.ones_like(t), slope)
-    )
-    size = jnp.sqrt(jnp.finfo(t.dtype).eps)
-    near = jnp.abs(now) <= size * jnp.maximum(jnp.abs(moving), size)
+    assert watch is not None
+    new = events.signs(setup.f, watch, t, y, args, direction)
     crossing = jnp.arange(old.size) == which
-    jumped = jnp.asarray(watch.jumps)[which]
-    there = jnp.where(near, jnp.sign(direction * moving), jnp.sign(now))
-    return jnp.where(crossing, jnp.where(jumped, there, -old), new)
+    if any(watch.jumps):
+        slope = setup.f(t, y, args)
+        now, moving = jax.jvp(
+            lambda t, y: events.values(setup.f, watch, t, y, args),
+            (t, y), (jnp.ones_like(t), slope),
+        )  # fmt: skip
+        same = (now == events.values(setup.f, watch, t, before, args)) & ~jnp.asarray(jumped)
+        size = jnp.sqrt(jnp.finfo(t.dtype).eps)
+        near = (jnp.abs(now) <= size * jnp.maximum(jnp.abs(moving), size)) & (moving != 0)
+        there = jnp.where(near, jnp.sign(direction * moving), jnp.where(same, -old, new))
+        jumps = jnp.asarray(watch.jumps)[which] | jumped
+        new = jnp.where(crossing & jumps, there, new)
+        crossing = crossing & ~jumps
+    new = jnp.where(crossing, -old, new)
+    return new if pending is None else jnp.where(pending > 0, old, new)
 
 
-def at_event(setup: Setup, method: Method, t, z, h, which, args):
-    """The step by `h` that ends at event `which`, and what the event does; differentiable.
+def at_event(setup: Setup, method: Method, t, z, h, mark, args):
+    """The step by `h` that ends at an event, and what the event does; differentiable.
+
+    `mark` is the index of the event; with the number of events added, it happens at the time of
+    another one before it.
 
     Returns the time, the lifted state from which the solve goes on, the step and its size.
     """
     watch = setup.watch
     assert watch is not None
-    h = events.with_derivative(setup.f, method, watch, t, z, h, args, which)
+    count = len(watch.terminal)
+    which = mark % count
+    moves = (h != 0) & (mark < count)
+    h = events.with_derivative(setup.f, method, watch, t, z, h, args, which, moves)
     step = method.step(setup.f, t, z, h, args, method.init(setup.f, t, z, args))
     z_next = step.y
     if any(watch.jumps):
         y = method.project(step.y)
         jumped = events.after(setup.f, watch, which, t + h, y, args)
+        if setup.consistent is not None:
+            jumped = _consistent(setup, t + h, jumped, args)
         z_jumped = method.restart(setup.f, t + h, step.y, jumped, args)
         did = jnp.asarray(watch.jumps)[which] & (h != 0)
         z_next = jnp.where(did, z_jumped, z_next)

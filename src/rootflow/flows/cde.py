@@ -10,18 +10,20 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import ArrayLike, PyTree
 
 from ..errors import InputError
+from ..ground.modes import own_modes
 from . import checks
 from .adjoints import Adjoint, DiscreteAdjoint
 from .control import PIDController
 from .events import Event
 from .methods import AutoSwitch, Method, Tsit5
-from .noise.base import known
+from .noise.fit import enforced, outside
 from .ode import solve_ode
 from .paths import Control, LogSignature
 from .solution import Solution
 from .system import describe
 
 
+@own_modes
 def solve_cde(
     f: Callable[[Any, Any, Any], Any],
     y0: PyTree[ArrayLike],
@@ -92,14 +94,7 @@ def solve_cde(
     y0 = checks.state(y0)
     span = (control.t0, control.t1) if span is None else span
     t0, t1 = checks.span(span, checks.real_dtype(y0))
-    a, b = control.t0, control.t1
-    if known(t0, t1, a, b):
-        slack = 1e-6 * float(b - a)
-        if min(float(t0), float(t1)) < a - slack or max(float(t0), float(t1)) > b + slack:
-            raise InputError(
-                f"The span ({float(t0):g}, {float(t1):g}) leaves that of the control, "
-                f"({float(a):g}, {float(b):g})."
-            )
+    y0 = enforced(y0, [outside((t0, t1), (control.t0, control.t1), "the control")], throw)
     args = jax.tree.map(checks.as_array, args)
     brackets = _check_width(f, y0, t0, args, control)
     return solve_ode(

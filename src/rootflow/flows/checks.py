@@ -30,10 +30,25 @@ def concrete(x: Any) -> bool:
     return not isinstance(x, Tracer)
 
 
+def hashable(args: PyTree) -> None:
+    """What is not an array is compared by its hash when a compiled solve is looked for."""
+    for leaf in jax.tree.leaves(args):
+        if not eqx.is_array(leaf):
+            try:
+                hash(leaf)
+            except TypeError:
+                raise InputError(
+                    f"args holds {leaf!r} of type {type(leaf).__name__}, which is neither an array "
+                    "nor hashable: pass arrays (jnp.asarray(sorted(...)) of a set), or make it a "
+                    "pytree, as eqx.Module does."
+                ) from None
+
+
 def function(name: str, form: str, f: Any) -> Callable | None:
     """A function, or `None`."""
     if f is not None and not callable(f):
         raise InputError(f"{name} must be a function {form}; got {f!r}.")
+    hashable(f)
     return f
 
 
@@ -49,10 +64,17 @@ def state(y0: PyTree) -> PyTree[Array]:
     leaves = jax.tree.leaves(y0)
     if not leaves:
         raise InputError(f"The initial state y0 has no arrays in it; got {y0!r}.")
+    if not sum(np.size(leaf) for leaf in leaves):
+        raise InputError(f"The initial state y0 has no numbers in it; got {y0!r}.")
     for leaf in leaves:
         if not eqx.is_array_like(leaf) or np.dtype(jnp.result_type(leaf)).kind not in "iufc":
             raise InputError(
                 f"Every leaf of y0 must be a floating-point array or number; got {leaf!r}."
+            )
+        if jnp.result_type(leaf) in (jnp.float16, jnp.bfloat16):
+            raise InputError(
+                f"y0 is in {jnp.result_type(leaf)}, too few digits to control an error by: give it "
+                "in float32 and let the vector field compute in less."
             )
 
     def convert(x):
@@ -69,6 +91,11 @@ def real_dtype(y0: PyTree[Array]) -> Any:
 
 def span(value: Any, dtype: Any) -> tuple[Array, Array]:
     """The span, in the precision of the state."""
+    return timed(value, dtype)[:2]
+
+
+def timed(value: Any, dtype: Any) -> tuple[Array, Array, Array]:
+    """The span and its length, in the precision of the state, all rounded once."""
     try:
         t0, t1 = value
     except (TypeError, ValueError):
@@ -78,11 +105,25 @@ def span(value: Any, dtype: Any) -> tuple[Array, Array]:
         is_number = eqx.is_array_like(t) and not jnp.ndim(t)
         if not is_number or np.dtype(jnp.result_type(t)).kind not in "iuf":
             raise InputError(f"{name} must be one real number; got {t!r}.")
-        t = jnp.asarray(t, dtype)
         if concrete(t) and not np.isfinite(t):
             raise InputError(f"{name} must be finite; got {t}.")
         times.append(t)
-    return times[0], times[1]
+    length = jnp.asarray(difference(times[1], times[0]), dtype)
+    if concrete(length) and not float(length) and float(times[1]) != float(times[0]):
+        raise InputError(
+            f"The span ({times[0]}, {times[1]}) is shorter than {np.dtype(dtype).name} can hold."
+        )
+    if concrete(length) and not np.isfinite(length):
+        raise InputError(f"The span ({times[0]}, {times[1]}) is too long for {np.dtype(dtype)}.")
+    return jnp.asarray(times[0], dtype), jnp.asarray(times[1], dtype), length
+
+
+def difference(a: Any, b: Any) -> Any:
+    """a - b, in double precision where both are known, otherwise in their own."""
+    if concrete(a) and concrete(b):
+        return np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    kind = jnp.result_type(a, b, float)
+    return jnp.asarray(a, kind) - jnp.asarray(b, kind)
 
 
 def method(value: Any) -> Method | AutoSwitch:
@@ -138,23 +179,37 @@ def saveat(value: Any, t0: Array, t1: Array, dtype: Any) -> Any:
         raise InputError(
             f"saveat must be a one-dimensional array of at least one time; got shape {ts.shape}."
         )
-    low, high = jnp.minimum(t0, t1), jnp.maximum(t0, t1)
-    bad = ~((ts >= low) & (ts <= high))
-    if concrete(bad):
-        if bool(bad.any()):
-            time = float(ts[int(jnp.argmax(bad))])
+    if concrete(ts) and concrete(t0) and concrete(t1):
+        low, high = min(t0, t1), max(t0, t1)
+        bad = ~((np.asarray(ts) >= low) & (np.asarray(ts) <= high))
+        if bad.any():
+            time = float(ts[int(np.argmax(bad))])
             raise InputError(
-                f"saveat holds {time}, which is outside the span ({float(t0)}, {float(t1)}): "
+                f"saveat holds {time}, which is outside the span ({t0}, {t1}): "
                 "widen the span or drop that time."
             )
     return ts
 
 
-def stops(value: Any, dtype: Any) -> Array | None:
-    """Times at which steps end, if there are any."""
+def padded(saveat: Any, max_events: Any) -> None:
+    """Rows that are not needed hold NaN, which `jax.debug_nans` takes for a fault."""
+    if getattr(jax.config, "jax_debug_nans", False) and (
+        max_events is not None or isinstance(saveat, str)
+    ):
+        what = f"max_events={max_events!r}" if max_events is not None else f"saveat={saveat!r}"
+        raise InputError(
+            f"{what} pads what it returns with NaN, at which jax_debug_nans stops: turn that off "
+            "for this call (with jax.debug_nans(False)), or save at given times."
+        )
+
+
+def stops(value: Any, clock: Any, dtype: Any) -> Array | None:
+    """Times at which steps end, if there are any, counted from `clock`."""
     if value is None:
         return None
-    times = jnp.asarray(value, dtype)
+    if isinstance(value, list | tuple):
+        value = jnp.stack([jnp.asarray(v) for v in value]) if len(value) else jnp.zeros(0)
+    times = jnp.asarray(difference(value, clock), dtype)
     if times.ndim != 1:
         raise InputError(
             f"stops must be a one-dimensional array of times; got shape {times.shape}."
@@ -243,8 +298,13 @@ def tolerances(rtol: Any, atol: Any, y0: PyTree[Array], dtype: Any) -> Tolerance
         # NumPy: inside `jit` an operation of JAX would be traced, known as its operand may be.
         if concrete(array) and not np.all((np.asarray(array) >= 0) & np.isfinite(array)):
             raise InputError(f"{name} must be finite and not negative; got {value!r}.")
-    rtol, atol = jnp.asarray(rtol, dtype), jnp.asarray(atol, dtype)
-    known = concrete(rtol) and concrete(atol)
-    if known and not np.all((np.asarray(rtol) > 0) | (np.asarray(atol) > 0)):
+    if all(map(concrete, (rtol, atol))) and not np.all(
+        (np.asarray(rtol) > 0) | (np.asarray(atol) > 0)
+    ):
         raise InputError("rtol and atol are both zero: no step could be accepted. Raise one.")
+    # An error of zero in a component that stays zero is within any tolerance, an atol of 0 too.
+    least = float(jnp.finfo(dtype).tiny)
+    rtol, atol = jnp.asarray(rtol, dtype), jnp.asarray(atol, dtype)
+    if not concrete(atol) or not np.all(np.asarray(atol) > 0):
+        atol = jnp.maximum(atol, least)
     return Tolerances(rtol, atol)

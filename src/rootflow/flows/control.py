@@ -111,6 +111,14 @@ def mean_square(x: Array) -> Float[Array, ""]:
     return jnp.mean(jnp.real(x * jnp.conj(x)) if jnp.iscomplexobj(x) else x * x)
 
 
+def _root_mean_square(x: Array) -> Float[Array, ""]:
+    """As `mean_square` gives it, for numbers whose squares may overflow."""
+    most = jnp.max(jnp.abs(x))
+    some = (most > 0) & jnp.isfinite(most)
+    scaled = x / jnp.where(some, most, 1.0)
+    return jnp.where(some, most, 1.0) * jnp.sqrt(mean_square(scaled))
+
+
 def log_error(error: Array, y0: Array, y1: Array, tolerances: Tolerances) -> Float[Array, ""]:
     """Logarithm of the root mean square of the local error in units of the tolerance."""
     square = mean_square(error / scale(tolerances, y0, y1))
@@ -139,16 +147,19 @@ def first_step(f, t, y, slope, span, direction, args, tolerances, order: int):
     """A first step from the size of y, y' and y'' (Hairer, Norsett & Wanner I, Section II.4)."""
     units = scale(tolerances, y)
     tiny = jnp.finfo(t.dtype).tiny
-    size, speed = jnp.sqrt(mean_square(y / units)), jnp.sqrt(mean_square(slope / units))
+    size, speed = _root_mean_square(y / units), _root_mean_square(slope / units)
     small = (size < 1e-5) | (speed < 1e-5)
     guess = jnp.where(small, 1e-6, 0.01 * size / jnp.maximum(speed, tiny))
     guess = jnp.minimum(guess, span)
     moved = f(t + direction * guess, y + direction * guess * slope, args)
-    bend = jnp.sqrt(mean_square((moved - slope) / units)) / jnp.maximum(guess, tiny)
+    bend = _root_mean_square((moved - slope) / units) / jnp.maximum(guess, tiny)
     largest = jnp.maximum(speed, bend)
     refined = jnp.where(
         largest <= 1e-15,
         jnp.maximum(1e-6, guess * 1e-3),
-        (0.01 / jnp.maximum(largest, tiny)) ** (1 / order),
+        # By logarithms: the quotient may be smaller than the smallest number.
+        jnp.exp(
+            (math.log(0.01) - jnp.log(jnp.clip(largest, tiny, jnp.finfo(t.dtype).max))) / order
+        ),
     )
     return jnp.minimum(jnp.minimum(100 * guess, refined), span)

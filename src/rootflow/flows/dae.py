@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, PyTree
 
 from ..errors import InputError
+from ..ground.modes import own_modes
 from ..roots.root import root
 from . import checks
 from .adjoints import Adjoint, DiscreteAdjoint
@@ -57,7 +59,8 @@ def solve_dae(
             pytree like `y0`.
         initial: `"consistent"`: before the solve the algebraic equations are solved for the
             algebraic variables, starting from `y0`, while M y stays as it is; `"given"`: `y0`
-            satisfies them already.
+            satisfies them already, which is checked: a state farther from them than a hundred
+            tolerances is refused.
         method: a method that takes a mass matrix; `"auto"` is `Rodas5P()`.
         saveat: as in `solve_ode`, like all that follow.
         save: what to save of a state.
@@ -71,7 +74,7 @@ def solve_dae(
         max_events: keep so many of the events.
         adjoint: how to differentiate.
         jac: the Jacobian of f.
-        jac_sparsity: where the Jacobian may be different from zero.
+        jac_sparsity: where the Jacobian may be different from zero, as in `solve_ode`.
         max_steps: the most steps to try.
         throw: raise if the solve fails.
 
@@ -92,11 +95,22 @@ def solve_dae(
         rtol=rtol, atol=atol, dt=dt, dt0=dt0, controller=controller, stops=stops, event=event,
         max_events=max_events, adjoint=adjoint, jac=jac, jac_sparsity=jac_sparsity,
         max_steps=max_steps, mass=mass,
-        consistent=consistent if initial == "consistent" else None,
+        consistent=consistent if initial == "consistent" else satisfied, again=consistent,
     )  # fmt: skip
     return solve(problem, throw)
 
 
+def satisfied(
+    f: System, t0: Array, y0: Array, args: Given, throw: bool
+) -> tuple[Array, Bool[Array, ""]]:
+    """`y0`, and whether it satisfies the algebraic equations to a hundred tolerances."""
+    del throw
+    near, found = jax.lax.stop_gradient(consistent(f, t0, y0, args, False))
+    far = jnp.abs(near - y0) / f.tolerance(args, y0)
+    return y0, found & (jnp.max(far) <= 100)
+
+
+@own_modes
 def consistent(
     f: System, t0: Array, y0: Array, args: Given, throw: bool
 ) -> tuple[Array, Bool[Array, ""]]:

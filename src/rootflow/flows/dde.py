@@ -12,11 +12,12 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import ArrayLike, PyTree
 
 from ..errors import InputError
+from ..ground.modes import own_modes
 from . import checks
 from .adjoints import Adjoint, DiscreteAdjoint
 from .control import PIDController
 from .events import Event
-from .methods import AutoSwitch, Method, Tsit5
+from .methods import Method, Tsit5
 from .methods.delayed import Delayed
 from .solution import Solution
 from .solve import Problem, solve
@@ -28,6 +29,7 @@ _SMOOTH = 5
 Delay = ArrayLike | Callable[[Any, Any, Any], Any]
 
 
+@own_modes
 def solve_dde(
     f: Callable[[Any, Any, tuple[Any, ...], Any], Any],
     history: Callable[[Any], PyTree],
@@ -100,7 +102,7 @@ def solve_dde(
             )
     if len(delays) == 0:
         raise InputError("delays is empty: without delays use rf.solve_ode.")
-    if isinstance(method, AutoSwitch) or (isinstance(method, str) and method == "auto"):
+    if method == "auto" or len(getattr(method, "methods", "1")) > 1:
         raise InputError("Equations with delays need one method: use rf.Tsit5() or rf.Rodas5P().")
     method = checks.method(method)  # pyright: ignore
     if type(method).project is not Method.project:
@@ -159,7 +161,8 @@ def solve_dde(
         method=Delayed(method, len(delays), steps, flat.size, degree), saveat=saveat,
         save=None if save is None else lambda t, y, e: save(t, y, e[0]), rtol=rtol, atol=atol,
         dt=dt, dt0=dt0, controller=controller, stops=jnp.stack(breaks) if breaks else None,
-        event=watched or None, max_events=max_events, adjoint=adjoint, max_steps=steps,
+        event=watched or None, max_events=max_events, hidden=len(varying), adjoint=adjoint,
+        max_steps=steps,
         add_parts=add_parts,
     )  # fmt: skip
     return solve(problem, throw)

@@ -6,23 +6,29 @@ was taken: exact for the discrete solution.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..errors import InputError
+from ..ground import varying
+from ..ground.derivative import custom_jvp, jvp_of_active
+from ..ground.linear import product
 from .interpolation import polynomial
-from .methods import Method, Step
+from .methods import Method
 from .system import Given, System
 
 #: Halvings of the interval in which the interpolant crosses zero.
 _HALVINGS = 54
 #: Newton steps on the step itself, from the time that the interpolant gives.
 _NEWTON = 4
+#: How often a step to an event is shortened, each time by four times as many roundings.
+_ROUNDINGS = 8
 
 
 class Event(eqx.Module):
@@ -78,6 +84,15 @@ def signs(f: System, watch: Watch, t, y, args, direction) -> Float[Array, " even
     return jnp.where(now == 0, jnp.sign(direction * moving), jnp.sign(now))
 
 
+def signs_at(f: System, watch: Watch, t, y, args, before, final) -> Float[Array, " events"]:
+    """The sign of each condition at the end of a step; zero at the `final` time is the other one.
+
+    (Zero before that is on neither side yet: the next step sees it.)
+    """
+    now = jnp.sign(lax.stop_gradient(values(f, watch, t, y, args)))
+    return jnp.where(final & (now == 0), -before, now)
+
+
 def crossed(watch: Watch, before: Array, after: Array) -> Array:
     """Which events happened between two signs."""
     rising = jnp.asarray(watch.directions)
@@ -88,28 +103,67 @@ class Crossing(NamedTuple):
     """An event, located.
 
     Attributes:
-        h: the step that ends at it.
+        h: the step that ends at it, on the side of its condition from which it comes.
         which: its index.
-        step: that step.
+        also: which others happen at the same time.
     """
 
     h: Array
     which: Int[Array, ""]
-    step: Step
+    also: Bool[Array, " events"]
 
 
-def locate(f: System, method: Method, watch: Watch, t, z, h, args: Given, before) -> Crossing:
-    """The first event within the step by `h` from (t, z); it has no derivative."""
+def locate(
+    f: System, method: Method, watch: Watch, t, z, h, args: Given, plain: Given, before,
+    target, last, t1,
+) -> Crossing:  # fmt: skip
+    """The first event within the step by `h` from (t, z); it has no derivative.
+
+    Args:
+        f: the equation.
+        method: the method.
+        watch: what is watched for.
+        t: the time at which the step begins.
+        z: the lifted state there.
+        h: the step within which something happens.
+        args: what the equation reads during the step.
+        plain: what the conditions read at its end.
+        before: the signs of the conditions at its start.
+        target: where it ends, if it is the `last` before a time that is given.
+        last: see `target`.
+        t1: the end of the solve.
+    """
     state = method.init(f, t, z, args)
+
+    def ends(size):
+        return method.project(method.step(f, t, z, size, args, state).y)
+
+    def signs_by(size):
+        return jnp.sign(values(f, watch, t + size, ends(size), plain))
+
+    end = jnp.where(last, target, t + h)
+    now = signs_at(f, watch, end, ends(h), plain, before, last & (end == t1))
+    found = crossed(watch, before, now)
+    if "diffusion" in f.parts:
+        size, which = _bisected(watch, signs_by, before, found, h)
+    else:
+        size, which = _refined(f, method, watch, t, z, h, args, plain, state, before, found)
+    size = _held_back(signs_by, before, which, t, size, h, args)
+    eps = 64 * jnp.finfo(t.dtype).eps
+    a_little = eps * jnp.sign(h) * jnp.maximum(jnp.abs(t + size), jnp.abs(size))
+    also = found & crossed(watch, before, signs_by(size + a_little))
+    also = also | (found & (now != before) & (jnp.abs(size + a_little) >= jnp.abs(h)))
+    return Crossing(size, which, also & (jnp.arange(before.size) != which))
+
+
+def _refined(f, method, watch, t, z, h, args, plain, state, before, found):
+    """By the interpolant first, and from there by Newton's method on the step itself."""
     whole = method.step(f, t, z, h, args, state)
     coefficients = method.coefficients(h, z, whole)
     y = method.project(z)
 
     def at(s):
-        return values(f, watch, t + s * h, polynomial(y, coefficients, s), args)
-
-    end = values(f, watch, t + h, method.project(whole.y), args)
-    found = crossed(watch, before, jnp.sign(end))
+        return values(f, watch, t + s * h, polynomial(y, coefficients, s), plain)
 
     def halve(_, bracket):
         low, high = bracket
@@ -118,55 +172,95 @@ def locate(f: System, method: Method, watch: Watch, t, z, h, args: Given, before
         return jnp.where(same, middle, low), jnp.where(same, high, middle)
 
     zeros = jnp.zeros_like(before)
-    low, high = lax.fori_loop(0, _HALVINGS, halve, (zeros, zeros + 1.0))
-    place = jnp.where(found, 0.5 * (low + high), jnp.inf)
+    _, high = varying.fori_loop(0, _HALVINGS, halve, (zeros, zeros + 1.0))
+    place = jnp.where(found, high, jnp.inf)
     which = jnp.argmin(place)
     guess = jnp.where(jnp.isfinite(place[which]), place[which], 1.0) * h
 
     def refine(_, size):
         value, slope = jax.jvp(
-            lambda size: _at_end(f, method, watch, t, z, size, args, state, which),
+            lambda size: _at_end(f, method, watch, t, z, size, args, plain, which),
             (size,), (jnp.ones_like(size),),
         )  # fmt: skip
         better = size - value / jnp.where(slope == 0, 1.0, slope)
         inside = (better / h > 0) & (better / h <= 1)
         return jnp.where(inside & (slope != 0), better, size)
 
-    size = lax.fori_loop(0, _NEWTON, refine, guess)
-    return Crossing(size, which, method.step(f, t, z, size, args, state))
+    return varying.fori_loop(0, _NEWTON, refine, guess), which
 
 
-def _at_end(f, method, watch, t, z, h, args, state, which):
-    y = method.project(method.step(f, t, z, h, args, state).y)
-    return values(f, watch, t + h, y, args)[which]
+def _bisected(watch, signs_by, before, found, h):
+    """A path that is not smooth: by steps that end earlier and earlier, on the path itself."""
+
+    def halve(_, bracket):
+        low, high, there = bracket
+        middle = 0.5 * (low + high)
+        happened = found & crossed(watch, before, signs_by(middle))
+        none = ~jnp.any(happened)
+        return (
+            jnp.where(none, middle, low),
+            jnp.where(none, high, middle),
+            jnp.where(none, there, happened),
+        )
+
+    low, _, there = varying.fori_loop(0, _HALVINGS, halve, (jnp.zeros_like(h), h, found))
+    return jnp.where(low == 0, h * 2.0**-_HALVINGS, low), jnp.argmax(there)
 
 
-def with_derivative(f: System, method: Method, watch: Watch, t, z, h, args: Given, which) -> Array:
+def _held_back(signs_by, before, which, t, size, h, args):
+    """The size, shorter by a few roundings where the condition has changed its sign already.
+
+    The vector field may jump where the condition does: the step to it must not sample beyond.
+    """
+    unit = jnp.maximum(jnp.abs(t), jnp.abs(size))
+    if args.origin is not None:
+        unit = jnp.maximum(unit, jnp.abs(args.origin))
+    unit = jnp.finfo(t.dtype).eps * unit
+
+    def shorten(i, size):
+        early = signs_by(size)[which] * before[which] > 0
+        less = jnp.abs(size) - unit * 4.0**i
+        less = jnp.maximum(less, jnp.abs(h) * 2.0**-_HALVINGS)
+        return jnp.where(early, size, jnp.sign(h) * less)
+
+    return varying.fori_loop(0, _ROUNDINGS, shorten, size)
+
+
+def _at_end(f, method, watch, t, z, h, args, plain, which):
+    y = method.project(method.step(f, t, z, h, args, method.init(f, t, z, args)).y)
+    return values(f, watch, t + h, y, plain)[which]
+
+
+def with_derivative(
+    f: System, method: Method, watch: Watch, t, z, h, args: Given, which, moves
+) -> Array:
     """`h`, the step that ends at an event, as a differentiable function of (t, z, args).
 
-    Where `h` is zero there is no event, and no derivative.
+    Where it does not move (there is no event, or its time is that of another one) it has no
+    derivative.
     """
     arrays, rest = eqx.partition((t, z, args), eqx.is_array)
 
     def condition(h, arrays, which):
         t, z, args = eqx.combine(arrays, rest)
-        return _at_end(f, method, watch, t, z, h, args, method.init(f, t, z, args), which)
+        return _at_end(f, method, watch, t, z, h, args, args._replace(window=None), which)
 
-    @jax.custom_jvp
-    def size(h, arrays, which):
-        del arrays, which
+    @custom_jvp
+    def size(h, arrays, which, moves):
+        del arrays, which, moves
         return h
 
-    @size.defjvp
+    @partial(size.defjvp, symbolic_zeros=True)
     def rule(primals, tangents):
-        h, arrays, which = primals
-        h = size(h, arrays, which)
-        live = h != 0
-        _, moved = jax.jvp(lambda a: condition(h, a, which), (arrays,), (tangents[1],))
+        h, arrays, which, moves = primals
+        h = size(h, arrays, which, moves)
+        _, moved = jvp_of_active(lambda a: condition(h, a, which), (arrays,), (tangents[1],))
         _, slope = jax.jvp(lambda h: condition(h, arrays, which), (h,), (jnp.ones_like(h),))
-        return h, jnp.where(live, -moved / jnp.where(live, slope, 1.0), 0.0)
+        # A condition that is a step has no slope; where nothing moves that does no harm.
+        shift = product(-1 / jnp.where(moves, slope, 1.0), moved)
+        return h, jnp.where(moves, shift, 0.0)
 
-    return size(lax.stop_gradient(h), arrays, which)
+    return size(lax.stop_gradient(h), arrays, which, moves)
 
 
 def after(f: System, watch: Watch, which: Array, t: Array, y: Array, args: Given) -> Array:

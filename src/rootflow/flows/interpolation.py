@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree, Real
 
+from ..ground.modes import own_modes
+
 
 class Steps(eqx.Module):
     """The accepted steps of a solve, one row each; a row with size 0 is idle."""
@@ -52,8 +54,12 @@ class Dense(eqx.Module):
 
     steps: Steps
     coefficients: PyTree[Array]
+    origin: Float[Array, ""] | None = None  # what the times of the steps are counted from
 
+    @own_modes
     def __call__(self, t: Real[Array, ""]) -> PyTree[Array]:
+        if self.origin is not None:
+            t = self._counted(jnp.asarray(t, self.origin.dtype), self.origin)
         row, s = self.steps.locate(t)
         _, start = self.steps.start(row)
         inside = self.steps.covers(t)
@@ -62,6 +68,14 @@ class Dense(eqx.Module):
             return jnp.where(inside, polynomial(state, coefficients[row], s), jnp.nan)
 
         return jax.tree.map(at, start, self.coefficients)
+
+    def _counted(self, t: Array, origin: Array) -> Array:
+        """The time since `origin`; beside an end by no more than rounding it is that end."""
+        near = 4 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t), jnp.abs(origin))
+        t = t - origin
+        for end in (self.steps.t0, self.steps.t1):
+            t = t + jax.lax.stop_gradient(jnp.where(jnp.abs(t - end) <= near, end - t, 0.0))
+        return t
 
 
 def polynomial(start: Array, coefficients: Array, s: Array) -> Array:

@@ -6,90 +6,156 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.extend.core import Literal
 from jaxtyping import Array, Bool, Float, Int
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from ..errors import InputError
-from .linear_solve import INVERTED, Band, Solve, factorise, factorise_band, krylov
-from .system import Given, System
+from ..ground.varying import vary_like
+from ..roots.krylov import bicgstab
+from .banded import Band, factorise_band
+from .linear_solve import INVERTED, Solve, factorise, krylov
+from .system import Given, Pattern, System
 
 #: `"direct"` or `"gmres"`.
 LinearSolver: TypeAlias = str
 
 #: A band is worth its scan over the rows where it is this much narrower than the matrix.
-_NARROW = 8
+_SLIM = 8
+#: Up to so many unknowns a matrix that is no narrow band is kept in full.
+_DENSE = 2000
+#: So many operations an elimination may take; beyond it a large system is solved by iteration.
+_WORK = 2 * 10**9
 #: Relative residual at which GMRES stops within Newton's method.
 _LOOSE = 1e-3
 
 
-class _Colouring(NamedTuple):
-    """Columns of one colour share no row, so that one product with J finds all of them.
+class Layout(NamedTuple):
+    """How a sparse Jacobian is found and kept: so many entries in each row.
+
+    Columns of one colour share no row, so that one product with J finds all of them.
 
     Attributes:
+        kind: `"dense"`: all of it; `"band"`: the rows of a band; `"rows"`: the entries alone.
         seeds: the sum of the unit vectors of each colour.
-        rows: of which row of the compressed Jacobian (n, colours) an entry is.
-        columns: of which column, that is the colour of its own column.
+        rows: of which row an entry is.
+        places: of which column.
+        colours: the colour of that column.
         inside: whether it may be different from zero.
-        order: the order of the unknowns in which the Jacobian is a band, `None` where it is dense.
+        order: the order of the unknowns in which there is a band: the whole Jacobian, or for
+            `"rows"` what is on the main diagonal and beside it.
         lower: the number of diagonals below the main one.
         upper: the number of diagonals above it.
     """
 
+    kind: str
     seeds: Float[np.ndarray, "colours n"]
     rows: Int[np.ndarray, "n width"]
-    columns: Int[np.ndarray, "n width"]
+    places: Int[np.ndarray, "n width"]
+    colours: Int[np.ndarray, "n width"]
     inside: Bool[np.ndarray, "n width"]
-    order: Int[np.ndarray, " n"] | None
-    lower: int
-    upper: int
+    order: Int[np.ndarray, " n"]
+    lower: int = 0
+    upper: int = 0
 
 
-def colour(pattern: Bool[np.ndarray, "n n"]) -> Int[np.ndarray, " n"]:
+def colour(pattern: Pattern) -> Int[np.ndarray, " n"]:
     """A colour for each column such that columns of one colour have no row in common.
 
-    Greedy, in the order of the columns (Curtis, Powell & Reid 1974).
+    Greedy, in the order of the columns (Curtis, Powell & Reid 1974); the colours that a row has
+    seen are the bits of a number.
     """
-    taken: list[np.ndarray] = []  # by colour: the rows its columns have
+    order = np.argsort(pattern.columns, kind="stable")
+    rows = pattern.rows[order].tolist()
+    ends = np.cumsum(np.bincount(pattern.columns, minlength=pattern.shape[1])).tolist()
+    seen = [0] * pattern.shape[0]
     colours = np.zeros(pattern.shape[1], int)
-    for j, column in enumerate(pattern.T):
-        free = (c for c, rows in enumerate(taken) if not (rows & column).any())
-        colours[j] = c = next(free, len(taken))
-        if c == len(taken):
-            taken.append(column.copy())
-        else:
-            taken[c] |= column
+    begin = 0
+    for j, end in enumerate(ends):
+        column, begin = rows[begin:end], end
+        taken = 0
+        for i in column:
+            taken |= seen[i]
+        bit = ~taken & (taken + 1)
+        colours[j] = bit.bit_length() - 1
+        for i in column:
+            seen[i] |= bit
     return colours
 
 
 @lru_cache(maxsize=32)
-def _plan(pattern: bytes, n: int, banded: bool) -> _Colouring:
-    full = np.frombuffer(pattern, bool).reshape(n, n)
-    colours = colour(full)
+def _plan(pattern: Pattern, banded: bool) -> Layout | None:
+    n = pattern.shape[0]
+    colours = colour(pattern)
     seeds = (colours == np.arange(colours.max() + 1)[:, None]).astype(float)
     if banded and n > INVERTED:
-        order = np.asarray(reverse_cuthill_mckee(csr_matrix(full | full.T), symmetric_mode=True))
-        row, column = np.nonzero(full[np.ix_(order, order)])
-        lower = max(int((row - column).max(initial=0)), 0)
-        upper = max(int((column - row).max(initial=0)), 1)
-        if _NARROW * (2 * lower + upper + 1) <= n:
+        matrix = pattern.matrix()
+        either = csr_matrix(matrix + matrix.T)
+        order = np.asarray(reverse_cuthill_mckee(either, symmetric_mode=True), int)
+        lower, upper = _bandwidths(pattern, order)
+        width = 2 * lower + upper + 1
+        narrow = _SLIM * width <= n
+        if narrow and (n <= _DENSE or n * (lower + 1) * width <= _WORK):
             place = np.arange(n)[:, None] + np.arange(-lower, upper + 1)
             valid = (place >= 0) & (place < n)
             rows = np.broadcast_to(order[:, None], place.shape)
-            columns = order[np.clip(place, 0, n - 1)]
-            inside = valid & full[rows, columns]
-            return _Colouring(seeds, rows, colours[columns], inside, order, lower, upper)
-    rows, columns = np.broadcast_to(np.arange(n)[:, None], (n, n)), np.arange(n)[None, :]
-    return _Colouring(seeds, rows, np.broadcast_to(colours[columns], (n, n)), full, None, 0, 0)
+            places = order[np.clip(place, 0, n - 1)]
+            inside = np.zeros(place.shape, bool)
+            at = np.argsort(order)
+            inside[at[pattern.rows], at[pattern.columns] - at[pattern.rows] + lower] = True
+            inside &= valid
+            return Layout(
+                "band", seeds, rows, places, colours[places], inside, order, lower, upper
+            )  # fmt: skip
+        if n > _DENSE:
+            return _by_rows(pattern, colours, seeds, order)
+    rows, places = np.broadcast_arrays(np.arange(n)[:, None], np.arange(n))
+    return Layout(
+        "dense", seeds, rows, places, colours[places], matrix_of(pattern), np.arange(n)
+    )  # fmt: skip
 
 
-def _colouring(f: System, args: Given) -> _Colouring | None:
+def matrix_of(pattern: Pattern) -> Bool[np.ndarray, "n n"]:
+    """A pattern in full."""
+    full = np.zeros(pattern.shape, bool)
+    full[pattern.rows, pattern.columns] = True
+    return full
+
+
+def _bandwidths(pattern: Pattern, order: Int[np.ndarray, " n"]) -> tuple[int, int]:
+    """How many diagonals there are below and above the main one in some order."""
+    at = np.argsort(order)
+    below = at[pattern.rows] - at[pattern.columns]
+    return max(int(below.max(initial=0)), 0), max(int((-below).max(initial=0)), 1)
+
+
+def _by_rows(pattern: Pattern, colours, seeds, order) -> Layout:
+    """Entries row by row, padded, for products; the order is that with most beside the diagonal."""
+    n = pattern.shape[0]
+    counts = np.bincount(pattern.rows, minlength=n)
+    starts = np.cumsum(counts) - counts
+    slot = np.arange(pattern.rows.size) - starts[pattern.rows]
+    places = np.zeros((n, max(int(counts.max()), 1)), int)
+    inside = np.zeros(places.shape, bool)
+    places[pattern.rows, slot], inside[pattern.rows, slot] = pattern.columns, True
+    rows = np.broadcast_to(np.arange(n)[:, None], places.shape)
+
+    def near(order):
+        at = np.argsort(order)
+        return int((abs(at[pattern.rows] - at[pattern.columns]) <= 1).sum())
+
+    natural = np.arange(n)
+    order = order if near(order) > near(natural) else natural
+    return Layout("rows", seeds, rows, places, colours[places], inside, order, 1, 1)
+
+
+def _layout(f: System, args: Given) -> Layout | None:
     if f.sparsity is None:
         return None
     # A full mass matrix may have entries anywhere.
-    banded = args.mass is None or args.mass.ndim == 1
-    return _plan(np.ascontiguousarray(f.sparsity, bool).tobytes(), f.size, banded)
+    return _plan(f.sparsity, args.mass is None or args.mass.ndim == 1)
 
 
 def apply_mass(args: Given, x: Float[Array, " n"]) -> Float[Array, " n"]:
@@ -112,39 +178,81 @@ def jacobian(
         given: use the user's Jacobian where there is one. It may be an approximation, so that
             derivatives do without.
     """
-    plan = _colouring(f, args)
+    plan = _layout(f, args)
     if given and "jac" in f.parts:
         full = f.parts["jac"](t, y, args).astype(y.dtype)
-        if plan is None or plan.order is None:
+        if plan is None or plan.kind == "dense":
             return full
-        place = np.clip(
-            np.arange(f.size)[:, None] + np.arange(-plan.lower, plan.upper + 1), 0, f.size - 1
-        )
-        return jnp.where(plan.inside, full[plan.rows, plan.order[place]], 0)
+        return jnp.where(plan.inside, full[plan.rows, plan.places], 0)
 
     def column(v):
         return jax.jvp(lambda y: f(t, y, args), (y,), (v,))[1]
 
     if plan is None:
-        return jax.vmap(column, out_axes=1)(jnp.eye(f.size, dtype=y.dtype))
+        basis = vary_like(jnp.eye(f.size, dtype=y.dtype), y, args)
+        return jax.vmap(column, out_axes=1)(basis)
     compressed = jax.vmap(column, out_axes=1)(jnp.asarray(plan.seeds, y.dtype))
-    return jnp.where(plan.inside, compressed[plan.rows, plan.columns], 0)
+    return jnp.where(plan.inside, compressed[plan.rows, plan.colours], 0)
 
 
-def shifted(f: System, args: Given, shift: Array, matrix: Float[Array, "..."]) -> Solve:
-    """The solution of `(shift M - J) x = b`, with J as `jacobian` returns it."""
-    plan = _colouring(f, args)
-    if plan is not None and plan.order is not None:
-        mass = 1.0 if args.mass is None else args.mass[plan.order]
-        band = (-matrix).at[:, plan.lower].add(shift * mass)
-        solve = factorise_band(Band(band, plan.lower, plan.upper))
-        back = np.argsort(plan.order)
-        return lambda b: solve(b[plan.order])[back]
+def shifted(
+    f: System, args: Given, shift: Array, matrix: Float[Array, "..."], *, exact: bool = True
+) -> Solve:
+    """The solution of `(shift M - J) x = b`, with J as `jacobian` returns it.
+
+    Args:
+        f: the equation.
+        args: what the equation reads.
+        shift: the factor of the mass matrix.
+        matrix: the Jacobian.
+        exact: to round-off, also where the system is too large for elimination; otherwise as
+            Newton's method needs it.
+    """
+    plan = _layout(f, args)
+    if plan is not None and plan.kind == "band":
+        return _in_order(plan, _shifted_band(plan, args, shift, matrix))
+    if plan is not None and plan.kind == "rows":
+        return _iterated(plan, args, shift, matrix, exact)
     if args.mass is None:
         mass = jnp.eye(f.size, dtype=matrix.dtype)
     else:
         mass = jnp.diag(args.mass) if args.mass.ndim == 1 else args.mass
     return factorise(shift * mass - matrix)
+
+
+def _shifted_band(plan: Layout, args: Given, shift: Array, band: Array) -> Band:
+    """shift M - J, with the rows of J in the order of the plan."""
+    mass = 1.0 if args.mass is None else args.mass[plan.order]
+    return Band((-band).at[:, plan.lower].add(shift * mass), plan.lower, plan.upper)
+
+
+def _in_order(plan: Layout, band: Band) -> Solve:
+    """The solution with a matrix that is a band in the order of the plan."""
+    solve = factorise_band(band)
+    back = np.argsort(plan.order)
+    return lambda b: solve(b[plan.order])[back]
+
+
+def _iterated(plan: Layout, args: Given, shift: Array, entries: Array, exact: bool) -> Solve:
+    """By BiCGSTAB, with the three diagonals of the plan's order to precondition it.
+
+    A few iterations are enough at the sizes of steps that errors allow, and with GMRES each would
+    go through all the directions before it.
+    """
+    n = entries.shape[0]
+    at = np.argsort(plan.order)
+    offset = np.where(plan.inside, at[plan.places] - at[plan.rows], n)
+    columns = [jnp.sum(jnp.where(offset == k, entries, 0), axis=1) for k in (-1, 0, 1)]
+    near = jnp.stack(columns, axis=1)[plan.order]
+    band = _shifted_band(plan, args, shift, lax.stop_gradient(near))
+    precondition, transposed = _in_order(plan, band), _in_order(plan, band.transpose())
+
+    def product(v):
+        moved = jnp.sum(entries * v[plan.places], axis=1)
+        return shift * apply_mass(args, v) - moved
+
+    tolerance = float(jnp.finfo(entries.dtype).eps) ** 0.8 if exact else _LOOSE
+    return krylov(product, n, tolerance, precondition, transposed, bicgstab)
 
 
 def shifted_at(
@@ -173,7 +281,8 @@ def shifted_at(
         _, product = jax.linearize(lambda y: f(t, y, args), y)
         tolerance = float(jnp.finfo(y.dtype).eps) ** 0.8 if exact else _LOOSE
         return krylov(lambda v: shift * apply_mass(args, v) - product(v), f.size, tolerance)
-    return shifted(f, args, shift, jacobian(f, t, y, args, given=not exact))
+    matrix = jacobian(f, t, y, args, given=not exact)
+    return shifted(f, args, shift, matrix, exact=exact)
 
 
 def stiffness(matrix: Float[Array, "n _"]) -> Float[Array, ""]:

@@ -10,6 +10,8 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
+from ..ground import varying
+from ..ground.derivative import custom_jvp, jvp_of_active
 from .attempt import (
     ENDED,
     Carry,
@@ -17,11 +19,11 @@ from .attempt import (
     anew,
     at_event,
     attempt,
-    before,
     handle,
     lifted,
     running,
     start,
+    window,
 )
 from .heuristics import heuristics, share, values_of
 from .interpolation import polynomial
@@ -33,8 +35,8 @@ from .solution import MESSAGES, Result
 
 #: So many saved times are filled in during the march; more are found afterwards, from the steps.
 _FEW = 256
-#: So many blocks can be cut short by a change of phase before they count against `max_steps`.
-_SPARE = 32
+#: So many more blocks there are than the steps fill: an event or a change of method ends two.
+_SPARE = 256
 
 
 def _phases(setup: Setup, body) -> tuple[Phase, ...]:
@@ -108,17 +110,29 @@ def refuse(setup: Setup, result: Array, values: Any) -> Any:
     """`values`, which whoever uses them in a compiled program cannot do after a failed solve."""
     if not setup.throw:
         return values
+    if varying.varying_axes((result, values)):
+        # Where each device runs by itself, none can raise for all: what failed is not a number.
+        bad = Result.failed(result)
+        return jax.tree.map(
+            lambda v: jnp.where(bad, jnp.nan, v) if jnp.issubdtype(v.dtype, jnp.inexact) else v,
+            values,
+        )
     return eqx.internal.branched_error_if(
         values, Result.failed(result), jnp.clip(result - 1, 0, len(MESSAGES) - 1), MESSAGES
     )
 
 
-def _outcome(setup: Setup, c: Carry, consts: Any, done: Record | None = None) -> Outcome:
+def _outcome(
+    setup: Setup, c: Carry, consts: Any, done: Record | None = None, states: bool = False
+) -> Outcome:
     rows = last = kinds = None
-    if done is not None:
+    if done is not None and states:
         rows, last = jax.tree.map(_flat, done.rows), done.last
         kinds = None if done.kinds is None else jnp.repeat(done.kinds, setup.block)
     result = _result(c, _plain(consts))
+    if done is not None and (len(setup.kinds) > 1 or setup.blocks is not None):
+        full = (done.count >= blocks_of(setup)) & (jnp.sum(c.attempts) < setup.max_steps)
+        result = jnp.where(full & (result == Result.max_steps), Result.record_full, result)
     # Of the rows only the index: they are large, and whoever reads them reads it.
     t, y, last = refuse(setup, result, (c.t, c.y, last))
     return Outcome(
@@ -129,8 +143,10 @@ def _outcome(setup: Setup, c: Carry, consts: Any, done: Record | None = None) ->
 
 def blocks_of(setup: Setup) -> int:
     """The most blocks of steps that a solve keeps."""
+    if setup.blocks is not None:
+        return setup.blocks
     blocks = -(-setup.max_steps // setup.block)
-    return blocks + _SPARE if len(setup.kinds) > 1 else blocks
+    return blocks + _SPARE + 2 * setup.most_events if len(setup.kinds) > 1 else blocks
 
 
 def room_of(setup: Setup) -> int:
@@ -157,7 +173,7 @@ def record_steps(
         _phases(setup, body), carry, consts,
         block=setup.block, blocks=blocks_of(setup), states=states, stride=stride,
     )  # fmt: skip
-    out = _outcome(setup, done.carry, consts, done if states else None)
+    out = _outcome(setup, done.carry, consts, done, states)
     saved = done.carry.saved
     return out, done, None if saved is None else refuse(setup, out.result, saved)
 
@@ -200,7 +216,7 @@ def solve_forward(setup: Setup, x: Inputs, ts: Array | None) -> tuple[Outcome, A
     return _marched(setup, x, ts, _run_alone)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
+@partial(custom_jvp, nondiff_argnums=(0,))
 def solve(setup: Setup, x: Inputs, ts: Array | None) -> tuple[Outcome, Array | None]:
     """Integrates from `x.t0` to `x.t1`, and saves the state at the times `ts`.
 
@@ -271,11 +287,14 @@ def small(setup: Setup, x: Inputs) -> bool:
 
 def _replay(setup: Setup, steps, recorded: Record, carry, rows, consts, known) -> Replayed:
     if setup.levels is None:
-        return replay(steps, recorded.count, carry, rows, consts, kinds=recorded.kinds, known=known)
+        return replay(
+            steps, recorded.count, carry, rows, consts, kinds=recorded.kinds,
+            jacobians=not setup.f.reverse_only, known=known,
+        )  # fmt: skip
     rows, kinds = pad_rows(setup.levels, rows, recorded.kinds)
     return replay_nested(
         steps, recorded.count, carry, rows, consts, kinds=kinds, levels=setup.levels,
-        known=known._replace(outs=None),
+        jacobians=not setup.f.reverse_only, known=known._replace(outs=None),
     )  # fmt: skip
 
 
@@ -330,29 +349,43 @@ def _replayed_timed(setup: Setup, x: Inputs, done: Outcome, recorded: Record, ts
 
     The carry has the derivative of the time as a second part, a number that is zero in value.
     """
+    setup = setup._replace(f=setup.f.careful())
     rows = recorded.rows
     ends = x.t1[None] if x.stops is None else jnp.append(x.stops, x.t1)
     index = jnp.arange(rows.t.size).reshape(rows.t.shape)
     stops = ends.size - 1
+    direction = jnp.where(x.t1 < x.t0, -1.0, 1.0).astype(x.t0.dtype)
 
     def step(kind, consts, carry, row):
-        (z, shift), (args, ends_at, ends_moved, last, ts, penalty) = carry, consts
+        (z, shift), (args, ends_at, ends_moved, last, direction, ts, penalty) = carry, consts
         began, h, mark, index = row
         method, event = setup.kinds[kind]
         h0, t = h, began + shift
         if event:
-            end, z_next, step, h = at_event(setup, method, t, z, h, jnp.maximum(mark, 0), args)
+            read = args
+            if stops:  # an event and a stop do not share a step: it ends nowhere else
+                nowhere = jnp.asarray(False)
+                read = args._replace(
+                    window=window(ends_at[:-1], began, began, nowhere, direction, args)
+                )
+            end, z_next, step, h = at_event(setup, method, t, z, h, jnp.maximum(mark, 0), read)
             shift_next = jnp.where(h0 == 0, shift, _moved(end))
         else:
             lands = (mark >= 0) & (h0 != 0)
             shift_next = jnp.where(lands, ends_moved[jnp.maximum(mark, 0)], shift)
             h = h + (shift_next - shift)
-            step = method.step(setup.f, t, z, h, args, method.init(setup.f, t, z, args))
+            read, target = args, ends_at[jnp.maximum(mark, 0)]
+            if stops:
+                read = args._replace(
+                    window=window(ends_at[:-1], began, target, lands, direction, args)
+                )
+            step = method.step(setup.f, t, z, h, read, method.init(setup.f, t, z, read))
             z_next = step.y
-            if method.remembers and stops:
-                after = before(ends_at[jnp.maximum(mark, 0)], began, -jnp.sign(h0))
-                fresh = anew(setup, method, after + shift_next, z_next, args)
-                z_next = jnp.where(lands & (mark < stops), fresh, z_next)
+            if stops and (method.remembers or setup.consistent is not None):
+                fresh, _ = anew(
+                    setup, method, ends_at[:-1], target + shift_next, z_next, direction, args
+                )
+                z_next = jnp.where(lands & (target != ends_at[-1]), fresh, z_next)
         *add, numbers = heuristics(setup, method, z, step, h, args)
         add = (*add, share(setup, penalty, numbers, began, h0))
         if ts is not None:
@@ -371,7 +404,11 @@ def _replayed_timed(setup: Setup, x: Inputs, done: Outcome, recorded: Record, ts
     replayed = _replay(
         setup, tuple(partial(step, kind) for kind in range(len(setup.kinds))), recorded,
         (lifted(setup, x), _moved(x.t0)), (rows.t, rows.h, rows.mark, index),
-        (x.args, lax.stop_gradient(ends), _moved(ends), recorded.last, ts, done.penalty), known,
+        (
+            x.args, lax.stop_gradient(ends), _moved(ends), recorded.last,
+            lax.stop_gradient(direction), ts, done.penalty,
+        ),
+        known,
     )  # fmt: skip
     moved = None
     if rows.y is not None:
@@ -382,25 +419,18 @@ def _replayed_timed(setup: Setup, x: Inputs, done: Outcome, recorded: Record, ts
     return _with_derivative(setup, x, done, done.t + shift, z, replayed.totals, moved, ts)
 
 
-def _differentiated(setup: Setup, primals, tangents, replayed):
-    """A `jvp` rule: values and derivatives of `replayed(x, ts)` at `primals`."""
-    leaves, structure = jax.tree.flatten(primals)
-    dots = structure.flatten_up_to(tangents)
-    active = [i for i, d in enumerate(dots) if not isinstance(d, SymbolicZero)]
-
-    def of_active(*values):
-        full = list(leaves)
-        for i, value in zip(active, values, strict=True):
-            full[i] = value
-        return replayed(*jax.tree.unflatten(structure, full))
-
-    values = tuple(leaves[i] for i in active)
-    return jax.jvp(of_active, values, tuple(dots[i] for i in active))
+def _moving(setup: Setup, tangents) -> Setup:
+    """The solve, for derivatives in its span if there are any."""
+    dots = (tangents[0].t0, tangents[0].t1)
+    if all(isinstance(dot, SymbolicZero) for dot in dots):
+        return setup
+    return setup._replace(f=setup.f.careful())
 
 
 @partial(solve.defjvp, symbolic_zeros=True)
 def _solve_jvp(setup: Setup, primals, tangents):
     x, ts = primals
+    moving = _moving(setup, tangents)
     frozen = jax.tree.map(lax.stop_gradient, x)
     # Where a step is costly, what it saves is read off when it is gone through again.
     at_once = ts is not None and not setup.rows and ts.size <= _FEW and not small(setup, x)
@@ -412,17 +442,17 @@ def _solve_jvp(setup: Setup, primals, tangents):
 
     def replayed(x, ts):
         if at_once:
-            return _replayed(setup, x, done, recorded, ts, known)
-        out, _ = _replayed(setup, x, done, recorded)
+            return _replayed(moving, x, done, recorded, ts, known)
+        out, _ = _replayed(moving, x, done, recorded)
         if setup.rows:
             return out, None
         saved = None if ts is None else saved_at(setup, x, out, ts)
         return out._replace(rows=None, last=None, kinds=None), saved
 
-    return _differentiated(setup, primals, tangents, replayed)
+    return jvp_of_active(replayed, primals, tangents)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
+@partial(custom_jvp, nondiff_argnums=(0,))
 def solve_checkpointed(setup: Setup, x: Inputs, ts: Array | None) -> tuple[Outcome, Array | None]:
     """As `solve`, with the memory of its derivative bounded by `setup.levels`."""
     return _marched(setup, x, ts, march)
@@ -441,7 +471,7 @@ def _solve_checkpointed_jvp(setup: Setup, primals, tangents):
     recorded = recorded._replace(count=refuse(setup, done.result, recorded.count))
 
     def replayed(x, ts):
-        out, values = _replayed(setup, x, done, recorded, ts, saved)
+        out, values = _replayed(_moving(setup, tangents), x, done, recorded, ts, saved)
         return out._replace(rows=None, last=None, kinds=None), values
 
-    return _differentiated(setup, primals, tangents, replayed)
+    return jvp_of_active(replayed, primals, tangents)

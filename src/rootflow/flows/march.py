@@ -20,6 +20,8 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from ..ground import varying
+
 
 class Phase(NamedTuple):
     """One kind of iteration.
@@ -184,7 +186,7 @@ def run_phases(phases: tuple[Phase, ...], carry: Any, consts: Any) -> Any:
     """The loops themselves; `body(s, consts)` of a phase takes no third argument here."""
 
     def inner(phase, carry):
-        return lax.while_loop(
+        return varying.while_loop(
             lambda s: jnp.any(phase.active(s[0], consts)),
             lambda s: phase.body(s, consts),
             (carry, phase.enter(carry, consts)),
@@ -204,7 +206,7 @@ def run_phases(phases: tuple[Phase, ...], carry: Any, consts: Any) -> Any:
             carry = inner(phase, carry)
         return carry
 
-    return lax.while_loop(running, outer, carry)
+    return varying.while_loop(running, outer, carry)
 
 
 def record(
@@ -297,11 +299,14 @@ def _blocks(phases, carry, consts, kept: _Keep, shared: bool) -> Record:
         phase = phases[kind]
         if local is None:
             local = phase.enter(carry, consts)
-        i, last, inner, block = lax.while_loop(
+        i, last, inner, block = varying.while_loop(
             lambda s: (s[0] < length) & jnp.any(phase.active(s[2][0], consts)),
             attempt(phase, count * length),
             (jnp.asarray(0), last, (carry, local), empty_rows(row, length)),
         )
+        # Idle rows at its end are repeated with h = 0: where the equation was evaluated before.
+        idle = jnp.arange(length).reshape(-1, *(1,) * (block.t.ndim - 1)) >= i
+        block = block._replace(t=jnp.where(idle, row_at(block.t, jnp.maximum(i - 1, 0)), block.t))
         if stride == 1:
             starts = write_row(starts, carry.y, count)
         elif stride is not None:
@@ -327,7 +332,7 @@ def _blocks(phases, carry, consts, kept: _Keep, shared: bool) -> Record:
     last = jnp.full(jnp.shape(phases[0].active(carry, consts)), -1)
     # With a stride, one more than are kept: for the starts of the other blocks.
     slots = groups if stride == 1 or stride is None else groups + 1
-    count, last, (carry, _), starts, rows, kinds = lax.while_loop(
+    count, last, (carry, _), starts, rows, kinds = varying.while_loop(
         running,
         turn,
         (

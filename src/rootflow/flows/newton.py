@@ -9,6 +9,8 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float, Int
 
+from ..ground import varying
+from ..ground.derivative import custom_jvp
 from .jacobian import LinearSolver, apply_mass, shifted_at
 from .linear_solve import Solve
 from .system import Given, System
@@ -99,7 +101,7 @@ def solve_stage(
     zero = jnp.zeros_like(rate)
     false = jnp.asarray(False)
     start = (guess, zero, rate, jnp.zeros((), jnp.int32), false, false)
-    x, _, rate, iterations, done, _ = lax.while_loop(going, improve, start)
+    x, _, rate, iterations, done, _ = varying.while_loop(going, improve, start)
     return Solved(_attach(f, linear_solver, x, stage), done, iterations, rate)
 
 
@@ -112,7 +114,7 @@ def _residual(f: System, stage: Stage, x: Array) -> Array:
     return f(t, y + x, args) - shift * (apply_mass(args, x) - known)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+@partial(custom_jvp, nondiff_argnums=(0, 1))
 def _attach(f: System, linear_solver: LinearSolver, x: Array, stage: Stage) -> Array:
     """`x`, with the derivative that it has as the solution of the stage's equation."""
     del f, linear_solver, stage

@@ -30,6 +30,10 @@ class Setup(NamedTuple):
     levels: tuple[tuple[int, int], ...] | None = None  # of checkpoints, see `replay_nested`
     penalties: tuple[StepPenalty, ...] = ()  # those that are summed up on the way
     progress: Callable[[float], Any] | None = None  # told how far the solve has got
+    most_events: int = 0  # so many are to be kept
+    blocks: int | None = None  # so many are kept of the steps; `None`: all that there can be
+    # `(f, t, y, args, throw) -> (y, found)`: algebraic variables that fit, after a jump
+    consistent: Callable[..., tuple[Array, Array]] | None = None
 
     @property
     def kinds(self) -> tuple[tuple[Method, bool], ...]:

@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 from ..errors import InputError
 from . import checks, control
 from .heuristics import StepPenalty, numbers, require_estimates, split
-from .methods import AutoSwitch, Method, Tsit5
+from .methods import Method, Tsit5
 from .solve import Problem, _compiling
 
 
@@ -60,8 +60,7 @@ def local_penalty(
         InputError: arguments that do not fit together, or a method without the estimate.
     """
     method = checks.method(method)  # pyright: ignore
-    if isinstance(method, AutoSwitch):
-        method = method.explicit
+    method = method.methods[0]
     problem = Problem(
         f, y, span, args, method=method, rtol=rtol, atol=atol, dt=1.0 if dt is None else dt,
         jac=jac, penalty=penalty,

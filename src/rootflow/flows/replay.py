@@ -17,7 +17,9 @@ from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Int
 
-from .linear import linear
+from ..ground import varying
+from ..ground.derivative import custom_jvp
+from ..ground.linear import linear
 from .march import (
     all_batched,
     batch_axes,
@@ -34,14 +36,22 @@ SMALL = 24
 
 def _choose(kind: Any, branches: list[Callable], *operands: Any) -> Any:
     """The branch of this kind; without kinds the only one."""
-    return branches[0](*operands) if kind is None else lax.switch(kind, branches, *operands)
+    return branches[0](*operands) if kind is None else varying.switch(kind, branches, *operands)
 
 
 def _scan(step: Callable, carry: Any, rows: Any, reverse: bool) -> tuple[Any, Any]:
     if jax.tree.leaves(rows)[0].shape[0] == 1:
         carry, out = step(carry, jax.tree.map(lambda r: jnp.squeeze(r, 0), rows))
         return carry, jax.tree.map(lambda o: jnp.expand_dims(o, 0), out)
-    return lax.scan(step, carry, rows, reverse=reverse)
+    return varying.scan(step, carry, rows, reverse=reverse)
+
+
+class _Way(NamedTuple):
+    """How to go through the rows; see the arguments of `replay`."""
+
+    reverse: bool
+    single: bool
+    jacobians: bool
 
 
 class Replayed(NamedTuple):
@@ -70,6 +80,7 @@ def replay(
     kinds: Int[Array, " blocks"] | None = None,
     reverse: bool = False,
     single: bool = False,
+    jacobians: bool = True,
     known: Replayed | None = None,
 ) -> Replayed:
     """Scans `carry, add, out = step(consts, carry, row)` over the rows of the first `count` blocks.
@@ -87,13 +98,16 @@ def replay(
         kinds: which of the steps each block is made of; `None` if there is only one.
         reverse: go through the rows from the last used to the first.
         single: a block is one row. (An axis of length one makes XLA copy all rows.)
+        jacobians: form the Jacobians of small iterations in reverse mode, which needs forward mode
+            of `step`.
         known: what this call would return, where the caller has it already (from `record`); then
             only derivatives are computed.
     """
     if known is not None:
         blocks = jax.tree.leaves(rows)[0].shape[0]
         assert all(start.shape[0] >= blocks for start in jax.tree.leaves(known.starts))
-    return _replay(steps, reverse, single, count, kinds, carry, rows, consts, known)
+    way = _Way(reverse, single, jacobians)
+    return _replay(steps, way, count, kinds, carry, rows, consts, known)
 
 
 def replay_nested(
@@ -105,6 +119,7 @@ def replay_nested(
     *,
     kinds: Int[Array, " blocks"] | None,
     levels: tuple[tuple[int, int], ...],
+    jacobians: bool = True,
     known: Replayed | None = None,
 ) -> Replayed:
     """As `replay`, with the derivative in less memory and more time: no outputs, a few states.
@@ -122,6 +137,7 @@ def replay_nested(
         kinds: as in `replay`.
         levels: for each replay, from the outermost, its blocks and the rows of each block; their
             product is the number of rows.
+        jacobians: as in `replay`.
         known: as in `replay`, `starts` being those of the outermost blocks.
     """
     block = jax.tree.leaves(rows)[0].shape[1]
@@ -132,7 +148,9 @@ def replay_nested(
         split = block // blocks[1]
         rows = jax.tree.map(lambda r: r.reshape(blocks[0], blocks[1], *r.shape[2:]), rows)
         kinds = None if kinds is None else jnp.repeat(kinds, split)
-        return replay(bare, count * split, carry, rows, consts, kinds=kinds, known=known)
+        return replay(
+            bare, count * split, carry, rows, consts, kinds=kinds, jacobians=jacobians, known=known
+        )
     size = 1  # rows of one iteration of this replay
     for level in inner:
         size *= level[0] * level[1]
@@ -143,11 +161,14 @@ def replay_nested(
 
     def group(consts, carry, row):
         (rows, kinds), used = row
-        done = replay_nested(bare, used, carry, rows, consts, kinds=kinds, levels=inner)
+        done = replay_nested(
+            bare, used, carry, rows, consts, kinds=kinds, levels=inner, jacobians=jacobians
+        )
         return done.carry, done.totals, None
 
     outer = -(-count // (per * blocks[1]))
-    return replay((group,), outer, carry, (groups, used.reshape(blocks)), consts, known=known)
+    rows = (groups, used.reshape(blocks))
+    return replay((group,), outer, carry, rows, consts, jacobians=jacobians, known=known)
 
 
 def pad_rows(levels: tuple[tuple[int, int], ...], rows: Any, kinds: Any) -> Any:
@@ -169,14 +190,15 @@ def _without_output(step, consts, carry, row):
     return carry, add, None
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def _replay(steps, reverse, single, count, kinds, carry, rows, consts, known):
+@partial(custom_jvp, nondiff_argnums=(0, 1))
+def _replay(steps, way, count, kinds, carry, rows, consts, known):
     if known is not None:
         return known
-    return Replayed(*_run(steps, reverse, single, count, kinds, carry, rows, consts))
+    return Replayed(*_run(steps, way, count, kinds, carry, rows, consts))
 
 
-def _run(steps, reverse, single, count, kinds, carry, rows, consts):
+def _run(steps, way, count, kinds, carry, rows, consts):
+    reverse, single, _ = way
     axes = 1 if single else 2  # of the rows, before those of one of them
 
     @custom_vmap
@@ -204,7 +226,7 @@ def _run(steps, reverse, single, count, kinds, carry, rows, consts):
             new, outs = _choose(kind, branches, carry, row_at(rows, j))
             return i + 1, new, write_row(buffers, (outs, carry[0]), j)
 
-        _, (carry, totals), (outs, starts) = lax.while_loop(
+        _, (carry, totals), (outs, starts) = varying.while_loop(
             lambda s: s[0] < count, block, (jnp.zeros_like(count), (carry, totals), buffers)
         )
         return carry, totals, outs, starts
@@ -221,7 +243,7 @@ def _run(steps, reverse, single, count, kinds, carry, rows, consts):
             # Members of different kinds: every row chooses for itself.
             def chosen(consts, carry, row):
                 kind, row = row
-                return lax.switch(kind, steps, consts, carry, row)
+                return varying.switch(kind, steps, consts, carry, row)
 
             kinds = jnp.moveaxis(kinds, 0, 1)
             if not single:
@@ -237,9 +259,7 @@ def _run(steps, reverse, single, count, kinds, carry, rows, consts):
             consts, const_axes = (consts, count), (const_axes, 0)
             count = jnp.max(count)
         batch = tuple(jax.vmap(step, (const_axes, 0, row_axes)) for step in members)
-        carry, totals, outs, starts = _run(
-            batch, reverse, single, count, kinds, carry, rows, consts
-        )
+        carry, totals, outs, starts = _run(batch, way, count, kinds, carry, rows, consts)
         outs = jax.tree.map(lambda r: jnp.moveaxis(r, axes, 0), outs)
         starts = jax.tree.map(lambda r: jnp.moveaxis(r, 1, 0), starts)
         out = (carry, totals, outs, starts)
@@ -279,10 +299,11 @@ class Active:
 
 
 @partial(_replay.defjvp, symbolic_zeros=True)
-def _replay_jvp(steps, reverse, single, primals, tangents):
+def _replay_jvp(steps, way, primals, tangents):
+    reverse, single, jacobians = way
     count, kinds, carry, rows, consts, known = primals
     _, _, carry_dot, rows_dot, consts_dot, _ = tangents
-    out = _replay(steps, reverse, single, count, kinds, carry, rows, consts, known)
+    out = _replay(steps, way, count, kinds, carry, rows, consts, known)
     axes = 1 if single else 2
     of_rows, of_consts = Active(rows, rows_dot), Active(consts, consts_dot)
     carry_tree = jax.tree.structure(carry)
@@ -328,7 +349,7 @@ def _replay_jvp(steps, reverse, single, primals, tangents):
         carry = jax.tree.leaves(row_at(starts, first))
         done = replay(
             tuple(map(tangent, steps)), count, (carry, carry_dot), (rows, rows_dot),
-            (consts, consts_dot), kinds=kinds, reverse=reverse, single=single,
+            (consts, consts_dot), kinds=kinds, reverse=reverse, single=single, jacobians=jacobians,
         )  # fmt: skip
         return [*done.carry[1], *done.totals, *done.outs, *done.starts[1]]
 
@@ -336,7 +357,7 @@ def _replay_jvp(steps, reverse, single, primals, tangents):
         count, kinds, starts, rows, consts = jax.tree.unflatten(residuals_tree, residuals)
         bars = out_tree.unflatten([_Zero if b is None else b for b in bars])
         iterations = [partial(iteration, step) for step in steps]
-        backward = _Backward(iterations, of_rows, of_consts, bars, batched, single)
+        backward = _Backward(iterations, of_rows, of_consts, bars, batched, way)
         starts = jax.tree.leaves(starts)
         carry_bar = [
             jnp.zeros_like(s[0]) if b is _Zero else b
@@ -378,7 +399,7 @@ def _replay_jvp(steps, reverse, single, primals, tangents):
             )
             bars = bars._replace(outs=moved(bars.outs, axes), starts=moved(bars.starts, 1))
             backward = _Backward(
-                [partial(iteration, s) for s in batch], of_rows, of_consts, bars, True, single
+                [partial(iteration, s) for s in batch], of_rows, of_consts, bars, True, way
             )
             carry_bar = [
                 jnp.zeros_like(s[0]) if b is _Zero else b
@@ -403,6 +424,26 @@ def _replay_jvp(steps, reverse, single, primals, tangents):
 
 #: Stands for a cotangent known to be zero.
 _Zero = object()
+
+
+def _parts(tree: Any) -> Any:
+    """A pytree with its complex arrays replaced by pairs of real ones."""
+    return jax.tree.map(lambda x: (x.real, x.imag) if jnp.iscomplexobj(x) else x, tree)
+
+
+def _whole(like: Any, parts: Any) -> Any:
+    """What `_parts` took apart; `like` says which arrays are complex."""
+    return jax.tree.map(lambda x, p: lax.complex(*p) if jnp.iscomplexobj(x) else p, like, parts)
+
+
+def _ravel_cotangents(bars: Any) -> tuple[Array, Callable[[Array], Any]]:
+    """Cotangents as one real array, to be multiplied with the real Jacobian, and the way back.
+
+    The cotangent c of a complex x stands for the real number Re(c dx), which is c.real dx.real -
+    c.imag dx.imag.
+    """
+    flat, restore = ravel_pytree(_parts(jax.tree.map(jnp.conj, bars)))
+    return flat, lambda flat: jax.tree.map(jnp.conj, _whole(bars, restore(flat)))
 
 
 class _Bars:
@@ -431,10 +472,11 @@ class _Backward:
     together (once their states are known they do not depend on one another), vectorised, and only
     a product with a small matrix is left for each. On a CPU that is several times faster, and
     several times quicker to compile, than a vector-Jacobian product for each iteration in turn.
-    Under `vmap` there is enough to vectorise already, and the products are less work.
+    Under `vmap` there is enough to vectorise already, and the products are less work. A step need
+    not be holomorphic: complex numbers count as two real ones, and the Jacobians are real.
     """
 
-    def __init__(self, iterations, of_rows, of_consts, bars: Replayed, batched: bool, single: bool):
+    def __init__(self, iterations, of_rows, of_consts, bars: Replayed, batched: bool, way: _Way):
         self.iterations = iterations
         self.of_rows = of_rows
         self.of_consts = of_consts
@@ -442,13 +484,14 @@ class _Backward:
         self.outs = _Bars(bars.outs)
         self.starts = _Bars(bars.starts)
         self.batched = batched
-        self.single = single
+        self.single, self.jacobians = way.single, way.jacobians
 
     def run(self, count, kinds, starts, rows, consts, carry_bar, reverse):
         first = 0 if self.single else (0, 0)
         inputs = [*(s[0] for s in starts), *(r[first] for r in self.of_rows.pick(rows))]
         inputs += self.of_consts.pick(consts)
-        together = sum(x.size for x in inputs) <= SMALL and not self.batched
+        numbers = sum(x.size for x in jax.tree.leaves(_parts(inputs)))
+        together = self.jacobians and numbers <= SMALL and not self.batched
         pull = self._pull_together if together else self._pull_in_turn
 
         def block(iteration):
@@ -479,6 +522,7 @@ class _Backward:
             tuple(map(block, self.iterations)), count, carry_bar,
             (starts, rows, self.outs.given, self.starts.given),
             (consts, self.totals.given), kinds=kinds, reverse=not reverse, single=True,
+            jacobians=self.jacobians,
         )  # fmt: skip
         return done.carry, list(done.outs), done.totals
 
@@ -510,21 +554,22 @@ class _Backward:
     ):
         def jacobian(carry, row):
             active = (carry, self.of_rows.pick(row), self.of_consts.pick(consts))
-            flat, restore = ravel_pytree(active)
+            flat, restore = ravel_pytree(_parts(active))
 
             def of_flat(flat):
-                return ravel_pytree(self._given(iteration(consts, row)(*restore(flat))))[0]
+                given = self._given(iteration(consts, row)(*_whole(active, restore(flat))))
+                return ravel_pytree(_parts(given))[0]
 
-            basis = jnp.eye(flat.size, dtype=flat.dtype)
+            basis = varying.vary_like(jnp.eye(flat.size, dtype=flat.dtype), flat)
             return jax.vmap(lambda v: jax.jvp(of_flat, (flat,), (v,))[1])(basis)
 
         jacobians = jax.vmap(jacobian)(carries, rows)  # (block, inputs, outputs)
-        flat_bar, restore_carry = ravel_pytree(carry_bar)
+        flat_bar, restore_carry = _ravel_cotangents(carry_bar)
         n = flat_bar.size
-        given = jax.vmap(lambda out_bar: ravel_pytree((totals_bar, out_bar))[0])
+        given = jax.vmap(lambda out_bar: _ravel_cotangents((totals_bar, out_bar))[0])
         if self.totals.given or self.outs.given:
             block = jacobians.shape[0]
-            bars = given(outs_bar) if self.outs.given else ravel_pytree(totals_bar)[0][None]
+            bars = given(outs_bar) if self.outs.given else _ravel_cotangents(totals_bar)[0][None]
             others = jnp.sum(jacobians[:, :, n:] * bars[:, None, :], axis=2)
             others = jnp.broadcast_to(others, (block, others.shape[1]))
         else:
@@ -536,8 +581,8 @@ class _Backward:
             return full[:n], full[n:]
 
         flat_bar, pulled = _scan(pull, flat_bar, (jacobians[:, :, :n], others), not reverse)
-        row, restore_row = ravel_pytree(self.of_rows.pick(jax.tree.map(lambda x: x[0], rows)))
-        _, restore_consts = ravel_pytree(self.of_consts.pick(consts))
+        row, restore_row = _ravel_cotangents(self.of_rows.pick(jax.tree.map(lambda x: x[0], rows)))
+        _, restore_consts = _ravel_cotangents(self.of_consts.pick(consts))
         rows_bar = jax.vmap(restore_row)(pulled[:, : row.size])
         consts_bar = restore_consts(jnp.sum(pulled[:, row.size :], axis=0))
         return restore_carry(flat_bar), consts_bar, rows_bar

@@ -6,9 +6,9 @@ from functools import partial
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from ..ground import varying
 from .attempt import lifted
 from .heuristics import StepPenalty, numbers
 from .interpolation import Dense, Steps, polynomial
@@ -40,13 +40,19 @@ def accepted(setup: Setup, out: Outcome) -> tuple[Array, Array]:
     return ts[: setup.max_steps], ys[: setup.max_steps]
 
 
-def happened(setup: Setup, x: Inputs, out: Outcome, most: int) -> tuple[Array, ...]:
-    """Times, states and indices of the first `most` events, and how many there were."""
+def happened(setup: Setup, x: Inputs, out: Outcome, most: int, hidden: int) -> tuple[Array, ...]:
+    """Times, states and indices of the first `most` events, and how many there were.
+
+    The last `hidden` events of those that are watched for are no business of the user's.
+    """
     rows, kinds = out.rows, out.kinds
     assert rows is not None and kinds is not None and rows.mark is not None
+    assert setup.watch is not None
     states = rows.y
     assert states is not None
+    count = len(setup.watch.terminal)
     events = (kinds >= len(setup.methods)) & _live(out)
+    events = events & (rows.mark % count < count - hidden)
     order = jnp.argsort(~events, stable=True)[:most]
     live = events[order]
 
@@ -58,7 +64,7 @@ def happened(setup: Setup, x: Inputs, out: Outcome, most: int) -> tuple[Array, .
     return (
         jnp.where(live, rows.t[order] + rows.h[order], jnp.nan),
         jnp.where(live[:, None], ys, jnp.nan),
-        jnp.where(live, rows.mark[order], -1),
+        jnp.where(live, rows.mark[order] % count, -1),
         jnp.sum(events),
     )
 
@@ -121,7 +127,7 @@ def _again(setup: Setup, args, kind: Array | None, t, h, z, read) -> Float[Array
         value = branch(t, h, z)
         return jnp.pad(value, ((0, count - value.shape[0]), (0, 0)))
 
-    return lax.switch(kind % len(branches), [partial(padded, b) for b in branches], t, h, z)
+    return varying.switch(kind % len(branches), [partial(padded, b) for b in branches], t, h, z)
 
 
 def _kind(out: Outcome, row: Array) -> Array | None:
@@ -142,13 +148,15 @@ def interpolants(
     return jax.vmap(piece)(row)
 
 
-def dense_output(setup: Setup, x: Inputs, out: Outcome, unravel: Callable) -> Dense:
-    """The solution as a function of time."""
+def dense_output(
+    setup: Setup, x: Inputs, out: Outcome, unravel: Callable, origin: Array | None
+) -> Dense:
+    """The solution as a function of time, counted from `origin`."""
     steps = steps_of(setup, x, out)
     coefficients = jax.vmap(jax.vmap(unravel))(interpolants(setup, x, out, steps))
     project = setup.methods[0].project
     states = (jax.vmap(lambda z: unravel(project(z)))(steps.states), unravel(x.y0))
-    return Dense(eqx.tree_at(lambda s: (s.states, s.y0), steps, states), coefficients)
+    return Dense(eqx.tree_at(lambda s: (s.states, s.y0), steps, states), coefficients, origin)
 
 
 def saved_at(setup: Setup, x: Inputs, out: Outcome, ts: Array) -> Array:

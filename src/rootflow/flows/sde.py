@@ -11,29 +11,31 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import ArrayLike, PyTree
 
 from ..errors import InputError
+from ..ground.modes import own_modes
 from . import checks
 from .adjoints import Adjoint, BacksolveAdjoint, DiscreteAdjoint
 from .control import PIDController
 from .events import Event
+from .methods.forms import stochastic_form
 from .methods.reversible import ReversibleHeun
 from .methods.runge_kutta import Heun
 from .methods.sde import (
     Calculus,
     EulerMaruyama,
     StochasticMethod,
-    StratonovichHeun,
     reads_state,
 )
 from .methods.sde_langevin import Langevin
-from .methods.sde_reversible import StochasticReversibleHeun
 from .noise import BrownianMotion, Noise
 from .noise.base import known
+from .noise.fit import fitted, resolved, smallest_step
 from .noise.markov import MarkovFractional
 from .solution import Solution
 from .solve import Problem, solve
 from .system import describe
 
 
+@own_modes
 def solve_sde(
     drift: Callable[[Any, Any, Any], Any],
     diffusion: Callable[[Any, Any, Any], Any],
@@ -105,7 +107,9 @@ def solve_sde(
         with the path held fixed.
 
     Raises:
-        InputError: arguments that do not fit together: shapes, span, calculus, step.
+        InputError: arguments that do not fit together: shapes, calculus, a span beyond that of the
+            path, steps that are not those of a path with `steps=` or are below the resolution of
+            its tree. (Where these are traced: a runtime error, or with `throw=False` NaN.)
         SolveError: the solve failed (outside `jit`; inside, a runtime error of Equinox).
     """
     method = stochastic_method(method)
@@ -132,7 +136,7 @@ def solve_sde(
     dtype = checks.real_dtype(y0)
     t0, _ = checks.span(span, dtype)
     ends = _as_known(*span)
-    _check_span(noise, ends[0], ends[1], dt)
+    y0 = fitted(noise, y0, (ends[0], ends[1]), dt, stops, event is not None, throw)
     args = jax.tree.map(checks.as_array, args)
     general = _kind(diffusion, y0, t0, args, noise, method)
     _check_calculus(diffusion, y0, t0, args, method, calculus)
@@ -157,6 +161,9 @@ def solve_sde(
         if size > 0 and (abs(end - start) / size).is_integer():
             # A backward solve may start at a saved time, within a step.
             noise = noise.for_steps(start, size, not isinstance(adjoint, BacksolveAdjoint))
+    if dt is None:
+        controller = smallest_step(noise, checks.controller(controller, dt))
+        noise = resolved(noise)
     problem = Problem(
         drift, y0, span, args, method=method, diffusion=_Flat(diffusion, noise.size, general),
         noise=jax.tree.map(jnp.asarray, noise), dt=dt, dt0=dt0, rtol=rtol, atol=atol,
@@ -201,12 +208,9 @@ def _no_events(event: Any) -> None:
 
 def stochastic_method(method: Any) -> StochasticMethod:
     """The method as one for stochastic equations: `rf.Heun()` is one in this sense too."""
-    if isinstance(method, StochasticMethod):
-        return method
-    if isinstance(method, ReversibleHeun):
-        return StochasticReversibleHeun()
-    if isinstance(method, Heun):
-        return StratonovichHeun()
+    form = stochastic_form(method)
+    if form is not None:
+        return form
     names = "EulerMaruyama, Milstein, EulerHeun, Heun, SRA1, ShARK, SPaRK or ReversibleHeun"
     if isinstance(method, type):
         raise InputError(f"method must be an instance: write {method.__name__}().")
@@ -216,31 +220,6 @@ def stochastic_method(method: Any) -> StochasticMethod:
 def _as_known(*values: Any) -> list[Any]:
     """Numbers as numbers, also inside `jit`, where arrays made of them would be traced."""
     return [value if not known(value) else float(np.asarray(value)) for value in values]
-
-
-def _check_span(noise: Noise, t0: Any, t1: Any, dt: Any) -> None:
-    a, b = getattr(noise, "t0", None), getattr(noise, "t1", None)
-    if a is None or b is None or not known(t0, t1, a, b):
-        return
-    a, b, t0, t1 = float(a), float(b), float(t0), float(t1)  # pyright: ignore
-    slack = 1e-6 * (b - a)
-    if min(t0, t1) < a - slack or max(t0, t1) > b + slack:
-        raise InputError(
-            f"The span ({t0:g}, {t1:g}) leaves that of the noise, ({a:g}, {b:g}): make the path "
-            "with a wider span."
-        )
-    steps = noise.steps if isinstance(noise, BrownianMotion) else None
-    if steps is None:
-        return
-    size = (b - a) / steps
-    first = (min(t0, t1) - a) / size, (max(t0, t1) - a) / size
-    aligned = all(abs(x - round(x)) < 1e-3 for x in first)
-    if not (aligned and dt is not None and known(dt) and abs(float(dt) / size - 1) < 1e-6):
-        raise InputError(
-            f"A path with steps={steps} knows its increments over steps of {size:g} from {a:g} on, "
-            f"and no others; got dt={dt!r} on ({t0:g}, {t1:g}). Pass dt={size:g}, or make the path "
-            "without steps."
-        )
 
 
 def _kind(diffusion, y0, t0, args, noise: Noise, method: StochasticMethod) -> bool:

@@ -20,6 +20,9 @@ class Result(IntEnum):
     non_finite = 3
     inconsistent = 4
     event_occurred = 5
+    record_full = 6
+    outside_span = 7
+    bad_span = 8
 
     @property
     def message(self) -> str:
@@ -28,7 +31,7 @@ class Result(IntEnum):
     @staticmethod
     def failed(result: Any) -> Any:
         """Whether a result (a code or an array of codes) is a failure."""
-        return (result >= Result.max_steps) & (result <= Result.inconsistent)
+        return (result != Result.success) & (result != Result.event_occurred)
 
 
 _MESSAGES = {
@@ -41,25 +44,36 @@ _MESSAGES = {
     Result.step_underflow: (
         "The step size underflowed: no step, however small, meets the tolerance. The solution "
         "probably has a singularity there: end the span before it, or pass throw=False to see how "
-        "far it got."
+        "far it got. On a random path, steps do not go below its resolution: make it with more "
+        "depth. With delays, a lag that vanishes lets no step pass."
     ),
     Result.non_finite: (
         "The vector field or the state is not finite (NaN or infinity), even after the smallest "
-        "step, or the condition of an event is not a number. Check y0, args and the domain of the "
+        "step, or the condition of an event is not a number, or a random path was asked beyond its "
+        "span or below its resolution. Check y0, args and the domain of the "
         "vector field, or pass throw=False to see how far the solve got."
     ),
     Result.inconsistent: (
         "No consistent initial state was found: near y0 the algebraic equations have no solution "
         "with the given differential part. Start closer to one, or, if the index is higher than 1 "
         "(the algebraic variables do not appear in the algebraic equations), differentiate the "
-        "constraints first."
+        'constraints first. With initial="given", y0 itself does not satisfy them: pass '
+        'initial="consistent".'
     ),
     Result.event_occurred: "The solve ended at an event.",
+    Result.record_full: (
+        "More steps, events or changes of method than the record has room for: raise max_events "
+        "(events), checkpoints (rf.CheckpointAdjoint), or max_steps."
+    ),
+    Result.outside_span: (
+        "saveat holds a time outside the span (t0, t1): widen the span or drop that time."
+    ),
+    Result.bad_span: "t0 or t1 is not finite: the span must be two finite times.",
 }
 
 
-#: Messages of the failures, in the order of their codes.
-MESSAGES = [result.message for result in Result if Result.failed(result)]
+#: Messages by code, from 1.
+MESSAGES = [result.message for result in Result if result != Result.success]
 
 
 class Stats(NamedTuple):

@@ -14,6 +14,9 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
 from ..errors import InputError, SolveError
+from ..ground.derivative import custom_jvp, jvp_of_active
+from ..ground.modes import own_modes
+from ..ground.varying import vary_like
 from . import checks, loop
 from .adjoints import (
     Adjoint,
@@ -26,9 +29,7 @@ from .control import PIDController
 from .events import Event, Watch
 from .heuristics import StepPenalty, reduced, require_estimates, split
 from .methods import AutoSwitch, Method
-from .methods.esdirk import ESDIRK
-from .methods.explicit import ExplicitRungeKutta
-from .methods.remembered import Remembered
+from .methods.remembered import Remembered, repeatable
 from .problem import Inputs, Outcome, Setup
 from .saving import accepted, dense_output, happened, step_numbers
 from .solution import MESSAGES, Happened, Heuristics, Result, Solution, Stats
@@ -48,6 +49,7 @@ class Problem(eqx.Module):
     y0: PyTree[Array]
     t0: Array
     t1: Array
+    length: Array  # t1 - t0, rounded once
     args: PyTree
     method: Method | AutoSwitch
     saveat: Any
@@ -55,7 +57,8 @@ class Problem(eqx.Module):
     h: Array
     controller: PIDController
     adjoint: Adjoint
-    stops: Array | None
+    stops: Array | None  # on the clock of the loop, as `times`
+    times: Array | None  # at which to save
     events: tuple[Event, ...]
     jac: Callable | None
     mass: Any
@@ -68,11 +71,17 @@ class Problem(eqx.Module):
     max_steps: int = eqx.field(static=True)
     enough: int = eqx.field(static=True)  # of max_steps, where each is as long as given
     max_events: int | None = eqx.field(static=True)
-    consistent: Callable | None = eqx.field(static=True)
+    hidden: int = eqx.field(static=True)  # so many of the events, the last, are not the user's
+    consistent: Callable | None = eqx.field(static=True)  # before the first step
+    again: Callable | None = eqx.field(static=True)  # after a jump
     add_parts: Callable | None
     penalty: PyTree[StepPenalty]
+    relative: bool = eqx.field(static=True)  # the clock of the loop is counted from t0
+    empty: bool = eqx.field(static=True)  # t0 may be t1
+    sure: bool = eqx.field(static=True)  # the times were checked when they were given
     progress: Callable | None = eqx.field(static=True)
 
+    @own_modes
     def __init__(
         self,
         f: Callable,
@@ -91,12 +100,14 @@ class Problem(eqx.Module):
         stops: Any = None,
         event: Any = None,
         max_events: int | None = None,
+        hidden: int = 0,
         adjoint: Adjoint = DiscreteAdjoint(),
         max_steps: int = 4096,
         jac: Any = None,
         jac_sparsity: Any = None,
         mass: Any = None,
         consistent: Callable | None = None,
+        again: Callable | None = None,
         diffusion: Any = None,
         noise: Any = None,
         add_parts: Callable | None = None,
@@ -105,10 +116,13 @@ class Problem(eqx.Module):
     ):
         if not callable(f):
             raise InputError(f"The vector field must be a function f(t, y, args); got {f!r}.")
+        checks.hashable((f, args))
         self.f = f
         self.y0 = checks.state(y0)
         dtype = checks.real_dtype(self.y0)
-        self.t0, self.t1 = checks.span(span, dtype)
+        self.t0, self.t1, self.length = checks.timed(span, dtype)
+        known = checks.concrete(self.length)
+        self.empty = not known or not float(self.length)
         self.args = jax.tree.map(checks.as_array, args)
         self.method = method
         self.saveat = checks.saveat(saveat, self.t0, self.t1, dtype)
@@ -119,14 +133,24 @@ class Problem(eqx.Module):
             )
         self.tolerances = checks.tolerances(rtol, atol, self.y0, dtype)
         self.adjoint = checks.adjoint(adjoint)
-        self.stops = checks.stops(stops, dtype)
+        ordinary = diffusion is None and add_parts is None
+        self.relative = ordinary and isinstance(adjoint, _OF_THE_STEPS)
+        clock = span[0] if self.relative else 0.0
+        self.stops = checks.stops(stops, clock, dtype)
+        self.times = None
+        if isinstance(self.saveat, Array):
+            self.times = jnp.asarray(checks.difference(saveat, clock), dtype)
+        self.sure = known and (self.times is None or checks.concrete(self.times))
         self.events, self.max_events = checks.events(event, max_events)
+        self.hidden = hidden
         self.controller = checks.controller(controller, dt)
+        checks.padded(self.saveat, self.max_events)
         self.fixed, self.given, self.h = checks.step_size(dt, dt0, dtype)
         self.max_steps = checks.positive_integer("max_steps", max_steps)
         self.enough = checks.enough(span, dt, dtype, self.max_steps)
         self.jac = checks.function("jac", "jac(t, y, args)", jac)
         self.jac_sparsity = None if jac_sparsity is None else Pattern(jac_sparsity)
+        self.again = again
         self.mass = None if mass is None else jax.tree.map(checks.as_array, mass)
         self.consistent = consistent
         self.diffusion = checks.function("The diffusion", "diffusion(t, y, args)", diffusion)
@@ -157,16 +181,21 @@ class Problem(eqx.Module):
 
     def solve(self, throw: bool) -> Solution:
         """Runs the solve."""
+        self = vary_like(self, self)  # what each device reads differs, if any of it does
         y0, unravel = ravel_pytree(self.y0)
         f, args = self.build(self.y0)
+        t0, t1 = self.t0, self.t1
+        if self.relative:
+            args = args._replace(origin=t0)
+            t0, t1 = jnp.zeros_like(t0), self.length
         method = self.method
-        methods = (method.explicit, method.stiff) if isinstance(method, AutoSwitch) else (method,)
+        methods = method.methods
         for each in methods:
             each.check(f)
             checks.mass_matrix(each, f)
         found = jnp.asarray(True)
         if self.consistent is not None:
-            y0, found = self.consistent(f, self.t0, y0, args, throw)
+            y0, found = self.consistent(f, t0, y0, args, throw)
             y0 = jnp.where(found, y0, jnp.nan)
         watch = None
         if self.events:
@@ -183,32 +212,32 @@ class Problem(eqx.Module):
         whole = watch is None and self.stops is None and "delayed" not in f.parts
         if whole and not keeps and isinstance(self.adjoint, _OF_THE_STEPS):
             max_steps = self.enough
-        kinds = (ESDIRK, ExplicitRungeKutta)
-        if any(isinstance(m, ESDIRK) for m in methods) and all(
-            isinstance(m, kinds) for m in methods
-        ):
-            steps_by = tuple(map(Remembered, methods))
-        else:
-            steps_by = methods
         setup = Setup(
-            f, steps_by, self.controller, watch, self.fixed, self.given, max_steps, throw,
-            keeps, penalties=tuple(p for p in penalties if p.reduce is not None),
-            progress=self.progress,
+            f, repeatable(methods), self.controller, watch, self.fixed, self.given, max_steps,
+            throw, keeps, penalties=tuple(p for p in penalties if p.reduce is not None),
+            progress=self.progress, most_events=self.max_events or 0,
+            consistent=self.again if self.stops is not None or self.events else None,
         )  # fmt: skip
-        x = Inputs(y0, self.t0, self.t1, args, self.stops, self.h)
+        x = Inputs(y0, t0, t1, args, self.stops, self.h)
         if not loop.small(setup, x):
             setup = self._expensive(setup, x)
         self.adjoint.check(setup, x)
         require_estimates(penalties, f, methods, x.t0, x.y0, args)
-        times = None if isinstance(self.saveat, str) or keeps else self.saveat
-        out, saved = self.adjoint.solve(setup, x, times)
+        times, outside = self._times(t0, t1)
+        out, saved = self.adjoint.solve(setup, x, None if keeps else times)
+        if not self.sure:
+            finite = jnp.isfinite(self.t0) & jnp.isfinite(self.t1)
+            result = jnp.where(finite, out.result, Result.bad_span)
+            if outside is not None:
+                result = jnp.where(finite & outside, Result.outside_span, result)
+            out, saved = loop.refuse(setup, result, (out._replace(result=result), saved))
         if self.consistent is not None:
             out = out._replace(result=jnp.where(found, out.result, Result.inconsistent))
-        ts, ys, dense = self._saved(setup, x, out, saved, unravel)
+        ts, ys, dense = self._saved(setup, x, out, saved, times, unravel)
         events = None
         if self.max_events is not None:
-            at, states, which, count = happened(setup, x, out, self.max_events)
-            events = Happened(at, jax.vmap(unravel)(states), which, count)
+            at, states, which, count = happened(setup, x, out, self.max_events, self.hidden)
+            events = Happened(self._absolute(at), jax.vmap(unravel)(states), which, count)
         heuristics = Heuristics(out.error, out.stiffness)
         if penalties:
             traces = step_numbers(setup, x, out, of_steps) if of_steps else None
@@ -227,30 +256,56 @@ class Problem(eqx.Module):
         method = setup.methods[0]
         alone = len(setup.methods) == 1 and setup.watch is None and x.stops is None
         slopes_too = not setup.rows and 2 * numbers <= _NUMBERS
-        if alone and slopes_too and isinstance(method, ExplicitRungeKutta):
+        if alone and slopes_too and method.slope:
             setup = setup._replace(methods=(Remembered(method),))
         return setup._replace(block=1)
 
-    def _saved(self, setup, x, out: Outcome, saved, unravel):
+    def _times(self, t0: Array, t1: Array) -> tuple[Array | None, Array | None]:
+        """When to save, on the clock of the loop, and whether some of it is outside the span.
+
+        What is beside an end by no more than rounding is at that end.
+        """
+        if self.times is None:
+            return None, None
+        times, direction = self.times, jnp.where(t1 < t0, -1.0, 1.0).astype(t0.dtype)
+        size = jnp.maximum(jnp.abs(self.t0), jnp.abs(self.t1))
+        near = 4 * jnp.finfo(t0.dtype).eps * jnp.maximum(size, jnp.abs(self.length))
+        for end in (t0, t1):
+            times = times + jax.lax.stop_gradient(
+                jnp.where(jnp.abs(times - end) <= near, end - times, 0.0)
+            )
+        inside = (direction * times >= direction * t0) & (direction * times <= direction * t1)
+        return times, ~jnp.all(inside)
+
+    def _absolute(self, t: Array) -> Array:
+        """Times of the loop as the user has them."""
+        if not self.relative:
+            return t
+        return jnp.where(t == self.length, self.t1, self.t0 + t)
+
+    def _saved(self, setup, x, out: Outcome, saved, times, unravel):
         project = setup.methods[0].project
         if isinstance(self.saveat, Array):
             if saved is None:  # the steps were kept for another reason
                 from .saving import saved_at
 
-                saved = saved_at(setup, x, out, self.saveat)
+                saved = saved_at(setup, x, out, times)
             return self.saveat, self._observed(saved, unravel), None
         if self.saveat == "steps":
             ts, ys = accepted(setup, out)
         else:
             y = project(out.y)
             ordinary = self.mass is None and not {"diffusion", "delayed"} & setup.f.parts.keys()
-            if ordinary and isinstance(self.adjoint, _OF_THE_STEPS):
+            if self.empty and ordinary and isinstance(self.adjoint, _OF_THE_STEPS):
                 y = _moved_without_a_step(setup.f, y, x.t0, x.t1, x.y0, x.args)
             ts, ys = out.t[None], y[None]
+        ts = self._absolute(ts)
         ys = jax.vmap(unravel)(ys)
         if self.save is not None:
             ys = jax.vmap(lambda t, y: self.save(t, y, self.args))(ts, ys)  # pyright: ignore
-        dense = dense_output(setup, x, out, unravel) if self.saveat == "dense" else None
+        dense = None
+        if self.saveat == "dense":
+            dense = dense_output(setup, x, out, unravel, self.t0 if self.relative else None)
         return ts, ys, dense
 
     def _observed(self, saved: Array, unravel: Callable) -> PyTree[Array]:
@@ -262,24 +317,29 @@ class Problem(eqx.Module):
         return jax.vmap(ravel_pytree(like)[1])(saved)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
+@partial(custom_jvp, nondiff_argnums=(0,))
 def _moved_without_a_step(f: System, y, t0, t1, y0, args):
-    """The state y at the end, whose derivative in t0 = t1 no step has: there dy = f (dt1 - dt0)."""
+    """The state y at the end, with the derivatives that no step gives it where t0 = t1.
+
+    They are those of a step of second order from t0 to t1.
+    """
     del f, t0, t1, y0, args
     return y
 
 
 @partial(_moved_without_a_step.defjvp, symbolic_zeros=True)
 def _(f, primals, tangents):
-    y, t0, t1, y0, args = primals
-    y_dot, t0_dot, t1_dot, _, _ = tangents
-    if isinstance(t0_dot, SymbolicZero) and isinstance(t1_dot, SymbolicZero):
-        return y, y_dot
-    moved = sum(
-        sign * dot for sign, dot in ((1, t1_dot), (-1, t0_dot)) if not isinstance(dot, SymbolicZero)
-    )
-    more = jnp.where(t0 == t1, f(t0, y0, args) * moved, 0.0).astype(y.dtype)
-    return y, more if isinstance(y_dot, SymbolicZero) else y_dot + more
+    y, *rest = primals
+    y_dot, *dots = tangents
+
+    def step(t0, t1, y0, args):
+        slope = f(t0, y0, args)
+        return y0 + 0.5 * (t1 - t0) * (slope + f(t1, y0 + (t1 - t0) * slope, args))
+
+    y = _moved_without_a_step(f, y, *rest)
+    _, moved = jvp_of_active(step, tuple(rest), tuple(dots))
+    y_dot = jnp.zeros_like(y) if isinstance(y_dot, SymbolicZero) else y_dot
+    return y, jnp.where(rest[0] == rest[1], moved, y_dot)
 
 
 def _stats(setup: Setup, out: Outcome) -> Stats:
@@ -302,6 +362,7 @@ def _stats(setup: Setup, out: Outcome) -> Stats:
     return Stats(steps, out.accepted, rejected, evaluations, jacobians, factorisations)
 
 
+@own_modes
 def solve(problem: Problem, throw: bool) -> Solution:
     """Solves; outside `jit` the solve is compiled, and errors say more."""
     if _compiling():
@@ -339,9 +400,9 @@ def _raise(problem: Problem, sol: Solution) -> Solution:
 
 def _stiffness(problem: Problem, sol: Solution) -> str:
     """What a failed explicit solve has to say about the stiffness that it met."""
-    methods = problem.method
+    methods = problem.method.methods
     known = not isinstance(sol.heuristics.stiffness, Tracer) and not np.ndim(sol.result)
-    if isinstance(methods, AutoSwitch) or methods.jacobians or not known:
+    if any(method.jacobians for method in methods) or not known:
         return ""
     gone = abs(float(sol.ts[-1]) - float(problem.t0)) if sol.ts.shape == (1,) else np.nan
     per_step = gone / max(int(sol.stats.accepted), 1)

@@ -7,17 +7,22 @@ over is hoisted into `Given`, so that derivatives and batches pass through expli
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
+from scipy.sparse import csr_matrix
 
 from ..errors import InputError
+from ..ground.derivative import custom_jvp, jvp_of_active
+from ..ground.linear import product
 from .fields import SemiLinear, Separable, Split, flat_linear
 
 Flat = Callable[[Array, Array, Any], Array]
@@ -39,21 +44,67 @@ class Given(NamedTuple):
     mass: Float[Array, "..."] | None = None  # (n, n) or the diagonal (n,)
     linear: Float[Array, "..."] | None = None  # (n, n) or the diagonal (n,)
     noise: Any = None  # the path that drives the equation
+    origin: Float[Array, ""] | None = None  # what the clock of the loop is counted from
+    window: tuple[Array, Array] | None = None  # the equation is evaluated at times within
+
+
+def clock(t: Array, args: Given) -> Array:
+    """The time that a user's function is given, from that of the loop."""
+    if args.window is not None:
+        t = t + jax.lax.stop_gradient(jnp.clip(t, *args.window) - t)
+    return t if args.origin is None else args.origin + t
+
+
+def careful(f: Flat) -> Flat:
+    """`f`, for which a time that does not move has no derivative, though df/dt be infinite."""
+
+    @custom_jvp
+    def value(t, y, args):
+        return f(t, y, args)
+
+    @partial(value.defjvp, symbolic_zeros=True)
+    def _(primals, tangents):
+        t = primals[0]
+        if isinstance(tangents[0], SymbolicZero):
+            return jvp_of_active(f, primals, tangents)
+        still = (SymbolicZero.from_primal_value(t), *tangents[1:])
+        out, dot = jvp_of_active(f, primals, still)
+        _, slope = jax.jvp(lambda t: f(t, *primals[1:]), (t,), (jnp.ones_like(t),))
+        return out, dot + product(slope, tangents[0])
+
+    return value
 
 
 class Pattern:
     """Where a Jacobian may be different from zero; compared by value, so that it can be static."""
 
     def __init__(self, pattern: Any):
-        if hasattr(pattern, "toarray"):  # scipy.sparse
-            pattern = pattern.toarray()
-        self.array = np.asarray(pattern) != 0
+        if not hasattr(pattern, "tocsr"):  # not of scipy.sparse
+            pattern = np.asarray(pattern) != 0
+            if pattern.ndim != 2:
+                raise InputError(f"jac_sparsity must be a matrix; got shape {pattern.shape}.")
+        matrix = csr_matrix(pattern)
+        rows, columns = matrix.nonzero()  # without the zeros that are stored
+        order = np.lexsort((columns, rows))
+        self.shape = int(pattern.shape[0]), int(pattern.shape[1])
+        self.rows, self.columns = rows[order].astype(np.int64), columns[order].astype(np.int64)
+        self._hash = hash((self.shape, self.rows.tobytes(), self.columns.tobytes()))
+
+    def matrix(self) -> csr_matrix:
+        """As a sparse matrix of booleans."""
+        ones = np.ones(self.rows.size, bool)
+        return csr_matrix((ones, (self.rows, self.columns)), self.shape)
 
     def __eq__(self, other):
-        return isinstance(other, Pattern) and np.array_equal(self.array, other.array)
+        return (
+            isinstance(other, Pattern)
+            and self.shape == other.shape
+            and np.array_equal(self.rows, other.rows)
+            and np.array_equal(self.columns, other.columns)
+        )
 
     def __hash__(self):
-        return hash((self.array.shape, self.array.tobytes()))
+        return self._hash
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,19 +119,26 @@ class System:
             flat p or q), `diffusion` (stochastic equations), `jac` (the Jacobian (n, n)), `save`
             (what is saved of a state), `event0`, `jump0` and so on (see `Event`).
         split: the size of q, for `Separable`.
-        sparsity: where the Jacobian may be different from zero, (n, n) booleans; `None`: anywhere.
+        sparsity: where the Jacobian may be different from zero; `None`: anywhere.
         massive: whether there is a mass matrix.
+        reverse_only: whether a function has a derivative in reverse mode only (`jax.custom_vjp`).
     """
 
     field: Flat
     size: int
     parts: dict[str, Flat] = dataclasses.field(default_factory=dict)
     split: int | None = None
-    sparsity: np.ndarray | None = None
+    sparsity: Pattern | None = None
     massive: bool = False
+    reverse_only: bool = False
 
     def __call__(self, t: Array, y: Array, args: Given) -> Array:
         return self.field(t, y, args)
+
+    def careful(self) -> "System":
+        """The equation, for derivatives in which time moves in some places only."""
+        parts = {name: careful(part) for name, part in self.parts.items()}
+        return dataclasses.replace(self, field=careful(self.field), parts=parts)
 
     def tolerance(self, args: Given, y: Array) -> Array:
         """The tolerated local error at `y`, component by component; without a derivative."""
@@ -106,6 +164,7 @@ class Builder:
         self.arrays, self.rest = eqx.partition(args, eqx.is_array)
         self.y0 = y0
         self.consts: dict[str, list[Array]] = {}
+        self.reverse_only = False
 
     def add(
         self,
@@ -133,12 +192,24 @@ class Builder:
 
         jaxpr = jax.make_jaxpr(flat)(self.t0, y, self.arrays)
         self.consts[name] = jaxpr.consts
+        self.reverse_only |= _has_custom_vjp(jaxpr.jaxpr)
 
         def explicit(t, y, args):
             closed = ClosedJaxpr(jaxpr.jaxpr, args.consts[name])
-            return jaxpr_as_fun(closed)(t, y, *jax.tree.leaves(args.arrays))[0]
+            return jaxpr_as_fun(closed)(clock(t, args), y, *jax.tree.leaves(args.arrays))[0]
 
         return explicit
+
+
+def _has_custom_vjp(jaxpr: Any) -> bool:
+    for eqn in jaxpr.eqns:
+        if "custom_vjp" in eqn.primitive.name:
+            return True
+        for leaf in jax.tree.leaves(list(eqn.params.values())):
+            inner = getattr(leaf, "jaxpr", leaf)
+            if hasattr(inner, "eqns") and _has_custom_vjp(inner):
+                return True
+    return False
 
 
 def _flat_slope(value: PyTree, like: PyTree[Array], y: Array, what: str) -> Array:
@@ -231,7 +302,13 @@ def build(
         )
     given = Given(builder.consts, builder.arrays, tolerances, _mass(mass, y0, flat), linear, noise)
     system = System(
-        field, n, parts, split, _sparsity(jac_sparsity, n), massive=given.mass is not None
+        field,
+        n,
+        parts,
+        split,
+        _sparsity(jac_sparsity, n),
+        massive=given.mass is not None,
+        reverse_only=builder.reverse_only,
     )
     return system, given
 
@@ -252,12 +329,10 @@ def _mass(mass: Any, y0: PyTree, flat: Array) -> Array | None:
     )
 
 
-def _sparsity(pattern: Pattern | None, n: int) -> np.ndarray | None:
-    if pattern is None:
-        return None
-    if pattern.array.shape != (n, n):
+def _sparsity(pattern: Pattern | None, n: int) -> Pattern | None:
+    if pattern is not None and pattern.shape != (n, n):
         raise InputError(
             f"jac_sparsity must have shape ({n}, {n}) for the flattened state; got shape "
-            f"{pattern.array.shape}."
+            f"{pattern.shape}."
         )
-    return pattern.array
+    return pattern

@@ -27,7 +27,7 @@ METHODS = [ImplicitEuler(), Kvaerno3(), Kvaerno5()]
 IDS = ["ImplicitEuler", "Kvaerno3", "Kvaerno5"]
 
 
-@pytest.mark.parametrize("method, dense", list(zip(METHODS, (1, 3, 3))), ids=IDS)
+@pytest.mark.parametrize("method, dense", list(zip(METHODS, (1, 3, 5))), ids=IDS)
 def test_order(method, dense):
     counts = (32, 64, 128) if method.order == 1 else (8, 16, 32)
     end, between = observed_orders(method, counts=counts)

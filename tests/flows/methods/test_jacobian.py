@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse as sparse
+from scipy.integrate import solve_ivp
 
 import rootflow as rf
 from rootflow.errors import InputError
+from rootflow.flows import banded, linear_solve
 from rootflow.flows import jacobian as jac
-from rootflow.flows import linear_solve
 from rootflow.flows.methods import BDF, Kvaerno3, Kvaerno5, Rodas5P
 from rootflow.flows.system import Pattern, Tolerances, build
 
@@ -70,19 +72,122 @@ def test_banded_systems(lower, upper):
     if lower:
         rows[1, lower] = 0.0  # needs pivoting
     same_with_derivatives(
-        lambda r, b: linear_solve.factorise_band(linear_solve.Band(r, lower, upper))(b),
+        lambda r, b: banded.factorise_band(banded.Band(r, lower, upper))(b),
         lambda r, b: jnp.linalg.solve(dense(r), b), jnp.asarray(rows),
         jnp.asarray(RANDOM.normal(size=n)), jnp.asarray(direction),
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("lower, upper", [(1, 1), (0, 1), (3, 2)])
+def test_long_bands_are_solved_in_chunks(lower, upper):
+    n = banded._LONG + 11
+    place = np.arange(n)[:, None] + np.arange(-lower, upper + 1)
+    inside = (place >= 0) & (place < n)
+    rows = np.where(inside, RANDOM.normal(size=place.shape), 0)
+    rows[:, lower] += 2 * np.sign(rows[:, lower])
+    i, k = np.nonzero(inside)
+    matrix = sparse.csc_matrix((rows[i, k], (i, place[i, k])), (n, n))
+    b = RANDOM.normal(size=n)
+    band = banded.Band(jnp.asarray(rows), lower, upper)
+    np.testing.assert_allclose(band.transpose().product(b), matrix.T @ b, rtol=1e-12, atol=1e-12)
+
+    @jax.jit
+    def both(rows, b):
+        solve = lambda b: banded.factorise_band(band._replace(rows=rows))(b)
+        x, pull = jax.vjp(solve, b)
+        return x, pull(b)[0]
+
+    x, pulled = both(band.rows, b)
+    np.testing.assert_allclose(x, sparse.linalg.spsolve(matrix, b), rtol=1e-8, atol=1e-9)
+    expected = sparse.linalg.spsolve(sparse.csc_matrix(matrix.T), b)
+    np.testing.assert_allclose(pulled, expected, rtol=1e-8, atol=1e-9)
+
+
+def heat(t, y, args):
+    """Heat and a reaction on a square with the edge at zero."""
+    size = int(np.sqrt(y.size))
+    w = jnp.pad(y.reshape(size, size), 1)
+    spread = w[2:, 1:-1] + w[:-2, 1:-1] + w[1:-1, 2:] + w[1:-1, :-2] - 4 * w[1:-1, 1:-1]
+    return (args * (size + 1) ** 2 * spread).ravel() - y**2
+
+
+def of_the_square(size):
+    line = sparse.diags_array(np.ones((3, size)), offsets=[-1, 0, 1], shape=(size, size))
+    one = sparse.eye_array(size)
+    return sparse.csr_array(sparse.kron(one, line) + sparse.kron(line, one))
+
+
+def test_a_large_system_with_a_wide_band_is_solved_by_iteration(monkeypatch):
+    size = 12
+    pattern, n = Pattern(of_the_square(size)), size**2
+    monkeypatch.setattr(jac, "_DENSE", 64)
+    monkeypatch.setattr(jac, "_WORK", 1000)
+    jac._plan.cache_clear()
+    try:
+        units = Tolerances(jnp.array(1e-6), jnp.array(1e-9))
+        y, t = jnp.asarray(RANDOM.random(n)), jnp.array(0.0)
+        args, mass = jnp.array(0.3), jnp.asarray(1 + RANDOM.random(n))
+        wide, given = build(heat, y, t, args, units, jac_sparsity=pattern, mass=mass)
+        full = jax.jacfwd(heat, 1)(t, y, args)
+        entries = jac.jacobian(wide, t, y, given)
+        assert entries.shape == (n, 5)
+        np.testing.assert_allclose(jac.stiffness(entries), jac.stiffness(full), rtol=1e-12)
+        matrix = 50.0 * jnp.diag(mass) - full
+        b, solve = jnp.asarray(RANDOM.normal(size=n)), jac.shifted(
+            wide, given, jnp.array(50.0), entries
+        )  # fmt: skip
+        x, pull = jax.vjp(solve, b)
+        np.testing.assert_allclose(x, jnp.linalg.solve(matrix, b), rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(pull(b)[0], jnp.linalg.solve(matrix.T, b), rtol=1e-8, atol=1e-10)
+        final = lambda a, **options: (
+            rf.solve_ode(heat, y, (0.0, 0.02), a, method=Rodas5P(), dt=0.01, **options).ys[-1].sum()
+        )
+        sparse_one = jax.jit(jax.value_and_grad(lambda a: final(a, jac_sparsity=pattern.matrix())))
+        for a, b in zip(sparse_one(0.3), jax.jit(jax.value_and_grad(final))(0.3), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-8)
+    finally:
+        jac._plan.cache_clear()
+
+
+def test_a_hundred_thousand_unknowns_are_never_dense():
+    """With SciPy's answer for one of a tenth, and the limit of many for the large one."""
+
+    def line(t, y, args):
+        w = jnp.pad(y, 1)
+        return (y.size + 1.0) ** 2 * (w[2:] - 2 * y + w[:-2]) - args * y**2
+
+    def pattern(n):
+        return sparse.diags_array(np.ones((3, n)), offsets=[-1, 0, 1], shape=(n, n))
+
+    def final(n):
+        y0 = jnp.sin(jnp.pi * jnp.arange(1, n + 1) / (n + 1))
+        return rf.solve_ode(
+            line, y0, (0.0, 0.1), 1.0, method=Rodas5P(), jac_sparsity=pattern(n), rtol=1e-5
+        ).ys[-1]
+
+    small, n = final(9_999), 9_999
+    y0 = np.sin(np.pi * np.arange(1, n + 1) / (n + 1))
+    rate = jax.jit(line)
+    theirs = solve_ivp(
+        lambda t, y: np.asarray(rate(t, y, 1.0)), (0, 0.1), y0, "BDF", rtol=1e-8, atol=1e-10,
+        jac_sparsity=pattern(n),
+    )  # fmt: skip
+    np.testing.assert_allclose(small, theirs.y[:, -1], atol=3e-6)
+    # The same equation on a grid of ten times as many cells: the error in space is O(n**-2).
+    np.testing.assert_allclose(final(99_999)[9::10], small, atol=3e-6)
+    # Colours and order of a pattern in a plane, which is no narrow band, without its square.
+    wide = Pattern(of_the_square(300))
+    plan = jac._plan(wide, True)
+    assert plan.kind == "rows" and plan.rows.shape == (90_000, 5) and len(plan.seeds) < 10
+
+
 def test_columns_of_one_colour_share_no_row():
     pattern = RANDOM.random((30, 30)) < 0.1
-    colours = jac.colour(pattern)
+    colours = jac.colour(Pattern(pattern))
     for c in range(colours.max() + 1):
         assert pattern[:, colours == c].sum(axis=1).max() <= 1
     tridiagonal = np.abs(np.subtract.outer(np.arange(30), np.arange(30))) <= 1
-    assert jac.colour(tridiagonal).max() + 1 == 3
+    assert jac.colour(Pattern(tridiagonal)).max() + 1 == 3
 
 
 CELLS = 40
@@ -116,16 +221,16 @@ def test_coloured_and_reordered_jacobian_solves_the_dense_system():
     units = Tolerances(jnp.array(1e-6), jnp.array(1e-9))
     t, strength = jnp.array(0.0), jnp.array(30.0)
     dense, given = build(brusselator, y0, t, strength, units)
-    banded, _ = build(
+    narrow, _ = build(
         brusselator, y0, t, strength, units, jac_sparsity=Pattern(pattern)
     )  # fmt: skip
-    rows = jac.jacobian(banded, t, y0, given)
+    rows = jac.jacobian(narrow, t, y0, given)
     assert rows.shape[0] == 2 * CELLS and rows.shape[1] < 12
     b = jnp.asarray(RANDOM.normal(size=2 * CELLS))
     full = jac.jacobian(dense, t, y0, given)
     expected = jnp.linalg.solve(5.0 * jnp.eye(2 * CELLS) - full, b)
     np.testing.assert_allclose(
-        jac.shifted(banded, given, jnp.array(5.0), rows)(b), expected, rtol=1e-10
+        jac.shifted(narrow, given, jnp.array(5.0), rows)(b), expected, rtol=1e-10
     )
     np.testing.assert_allclose(jac.stiffness(rows), jac.stiffness(full), rtol=1e-12)
     largest = np.abs(np.linalg.eigvals(full)).max()

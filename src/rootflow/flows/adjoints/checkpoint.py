@@ -1,6 +1,7 @@
 """The exact derivative of the steps, within a budget of stored states."""
 
 import math
+from collections.abc import Callable
 
 import equinox as eqx
 
@@ -27,8 +28,8 @@ class CheckpointAdjoint(Adjoint):
     with levels of equal size, for a number of steps that is known only afterwards.
 
     Attributes:
-        checkpoints: the most states to hold at any time. Default: 64, or the fewest that hold
-            `max_steps` if that is more.
+        checkpoints: the most states to hold at any time; a solve of more steps than they can hold
+            fails and says so. Default: 64, or the fewest that hold `max_steps` if that is more.
     """
 
     checkpoints: int | None = eqx.field(default=None, static=True)
@@ -45,18 +46,28 @@ class CheckpointAdjoint(Adjoint):
                 "saveat='dense', max_events and reduce=None need: use rf.DiscreteAdjoint(), or "
                 "save at given times."
             )
-        levels(loop.room_of(setup), setup.block, self.checkpoints)
 
     def solve(self, setup, x, ts):
-        setup = setup._replace(levels=levels(loop.room_of(setup), setup.block, self.checkpoints))
+        room = loop.room_of(setup)
+        block, blocks, pairs = levels(room, setup.block, self.checkpoints)
+        if blocks * block < room * setup.block:  # what makes no step has room of its own
+            blocks = max(blocks - (room - loop.blocks_of(setup)), 1)
+            setup = setup._replace(block=block, blocks=blocks)
+        setup = setup._replace(levels=pairs)
         return loop.solve_checkpointed(setup, x, ts)
 
 
-def levels(blocks: int, block: int, checkpoints: int | None) -> tuple[tuple[int, int], ...]:
+def levels(
+    blocks: int, block: int, checkpoints: int | None
+) -> tuple[int, int, tuple[tuple[int, int], ...]]:
     """Sizes of the levels: powers of two whose sum is within the budget and which hold all steps.
 
     Of a single replay the levels are those of the record. Otherwise the rows of the innermost level
     divide a block, and what is inside an outer block is a whole number of blocks.
+
+    Returns:
+        The steps in a block of the record, the number of its blocks, and the levels. Where the
+        budget does not hold all steps, there are fewer blocks: as many as it holds.
     """
     steps = blocks * block
     fewest: tuple[int, tuple[tuple[int, int], ...]] | None = None
@@ -73,13 +84,23 @@ def levels(blocks: int, block: int, checkpoints: int | None) -> tuple[tuple[int,
             sizes[0] = -(-steps // math.prod(sizes[1:]))
         pairs = tuple(zip(sizes[::2], sizes[1::2], strict=True))
         if sum(sizes) <= (_DEFAULT if checkpoints is None else checkpoints):
-            return pairs
+            return block, blocks, pairs
         if fewest is None or sum(sizes) < fewest[0]:
             fewest = sum(sizes), pairs
     assert fewest is not None
     if checkpoints is None:
-        return fewest[1]
-    raise InputError(
-        f"checkpoints={checkpoints} are too few for {steps} steps: allow at least {fewest[0]}, or "
-        "a smaller max_steps."
-    )
+        return block, blocks, fewest[1]
+    sizes = max(map(_largest(checkpoints), range(1, _DEPTH + 1)), key=math.prod)
+    pairs = tuple(zip(sizes[::2], sizes[1::2], strict=True))
+    return sizes[-1], math.prod(sizes[:-1]), pairs
+
+
+def _largest(checkpoints: int) -> Callable[[int], list[int]]:
+    """The levels of so many replays that hold the most steps."""
+
+    def of_depth(depth: int) -> list[int]:
+        size = 1 << max((checkpoints // (2 * depth)).bit_length() - 1, 0)
+        twice = min((checkpoints - 2 * depth * size) // size, 2 * depth)
+        return [2 * size] * twice + [size] * (2 * depth - twice) if twice >= 0 else [1, 1]
+
+    return of_depth

@@ -10,22 +10,19 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from ...errors import DerivativeError, InputError
+from ...ground import varying
 from ...roots.checks import raise_if
 from .. import loop
 from ..events import values
 from ..interpolation import polynomial
 from ..methods import AutoSwitch, Method
-from ..methods.reversible import ReversibleHeun
-from ..methods.runge_kutta import Heun
-from ..methods.sde import Milstein, StochasticMethod, StratonovichHeun, reads_state, times
-from ..methods.sde_langevin import LangevinMethod
-from ..methods.sde_reversible import StochasticReversibleHeun
+from ..methods.forms import backward_form
+from ..methods.sde import reads_state, times
 from ..problem import Inputs, Outcome, Setup
 from ..saving import interpolants, observe, steps_of
 from ..solution import Result
@@ -37,10 +34,6 @@ _HEURISTICS = (
     "equation has no derivative for them: use adjoint=rf.DiscreteAdjoint() or "
     "rf.CheckpointAdjoint()"
 )
-
-
-#: Methods in whose place a stochastic equation is solved backwards by Heun's.
-_OTHERS = (StochasticReversibleHeun, LangevinMethod, Heun, ReversibleHeun)
 
 
 class ContinuousAdjoint(Adjoint):
@@ -197,16 +190,13 @@ class ContinuousAdjoint(Adjoint):
         """Backwards from saved time to saved time, adding the cotangent of each."""
         n = x.y0.size
         names = self.method
-        if names is None:
-            methods = setup.methods
-        else:
-            methods = (names.explicit, names.stiff) if isinstance(names, AutoSwitch) else (names,)
+        methods = setup.methods if names is None else names.methods
         parts: dict[str, Any] = {}
         if "diffusion" in setup.f.parts:
             parts["diffusion"] = self.diffusion(setup.f, n, restore)
-            if isinstance(methods[0], _OTHERS):
-                # The adjoint equation has not the structure that they make use of.
-                methods = (StratonovichHeun(),)
+            backwards = backward_form(methods[0])
+            assert backwards is not None  # `check_noise` saw to it
+            methods = (backwards,)
         aug = System(self.field(setup.f, n, restore), 0, parts)
         given = Given({}, (x.args, flat, memory), x.args.tolerances, noise=x.args.noise)
         # Components of y and a have the tolerances of y; the integral that of its own size.
@@ -234,7 +224,7 @@ class ContinuousAdjoint(Adjoint):
             offset = self.begin(y).size
             return (z[offset : offset + n], z[offset + n :]), None
 
-        (a, g), _ = lax.scan(segment, (jnp.zeros_like(x.y0), g), (times, ends, rows, bars))
+        (a, g), _ = varying.scan(segment, (jnp.zeros_like(x.y0), g), (times, ends, rows, bars))
         return a, g
 
 
@@ -341,8 +331,7 @@ class BacksolveAdjoint(ContinuousAdjoint):
     def check_noise(self, setup, x):
         method = setup.methods[0] if self.method is None else self.method
         g = setup.f.parts["diffusion"]
-        fit = isinstance(method, StochasticMethod) and not isinstance(method, Milstein)
-        if not (fit or isinstance(method, _OTHERS)):
+        if backward_form(method) is None:
             raise InputError(
                 "rf.BacksolveAdjoint() solves a stochastic equation backwards with one of the "
                 f"methods EulerHeun, Heun and SPaRK; got {type(method).__name__}: pass "

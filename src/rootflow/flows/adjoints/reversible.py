@@ -11,11 +11,13 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
 from ...errors import DerivativeError, InputError
+from ...ground import varying
+from ...ground.derivative import custom_jvp
+from ...ground.linear import linear
 from ...roots.checks import raise_if
 from .. import loop
 from ..attempt import lifted
 from ..heuristics import Gathered, heuristics, share, values_of
-from ..linear import linear
 from ..march import row_at
 from ..problem import Inputs, Setup
 from ..replay import Active
@@ -105,7 +107,7 @@ class _Track(NamedTuple):
     y: Array
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+@partial(custom_jvp, nondiff_argnums=(0, 1))
 def _solve(setup: Setup, tolerance: float, x: Inputs, ts: Array | None):
     del tolerance
     return loop.solve(setup, x, ts)
@@ -239,7 +241,10 @@ class _Unwinding:
         leaves, tree = jax.tree.flatten(added)
         add_bar = jax.tree.unflatten(
             tree,
-            [jnp.zeros(a.shape, a.dtype) if b is None else b for a, b in zip(leaves, bars)],
+            [
+                varying.vary_like(jnp.zeros(a.shape, a.dtype) if b is None else b, track.y)
+                for a, b in zip(leaves, bars)
+            ],
         )
         y_bar = jnp.zeros_like(track.y) if y_bar is None else y_bar
 
@@ -256,7 +261,7 @@ class _Unwinding:
 
         zeros = jax.tree.map(jnp.zeros_like, active)
         size = jnp.max(jnp.abs(track.y), axis=-1)
-        _, z0, z_bar, active_bar, size = lax.while_loop(
+        _, z0, z_bar, active_bar, size = varying.while_loop(
             lambda state: state[0] >= 0, back, (jnp.max(track.last), track.y, y_bar, zeros, size)
         )
         bad = ~(jnp.max(jnp.abs(z0 - start), axis=-1) <= self.tolerance * size)

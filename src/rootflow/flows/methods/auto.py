@@ -26,6 +26,11 @@ class AutoSwitch(eqx.Module):
     explicit: Method
     stiff: Method
 
+    @property
+    def methods(self) -> tuple[Method, Method]:
+        """The methods that take turns, the first first."""
+        return self.explicit, self.stiff
+
     def __check_init__(self):
         for name in ("explicit", "stiff"):
             method = getattr(self, name)

@@ -64,6 +64,9 @@ class Method(eqx.Module):
         mass_matrix: whether it solves M dy/dt = f.
         exact_inverse: whether `inverse` is defined.
         iterative: whether `Step.iterations` is given.
+        slope: whether what `init` returns and a step hands on is the slope f(t, y).
+        keeps_slope: whether that is the slope of its last stage, which f at the state is not (they
+            differ by the error of Newton's method times the stiffness): it belongs to the state.
         remembers: whether the lifted state holds the slope, which jumps where the field does.
         stability: how far the stability region reaches along the negative real axis; an explicit
             method is left for a stiff one where |h| times the stiffness comes near it.
@@ -79,8 +82,15 @@ class Method(eqx.Module):
     mass_matrix: ClassVar[bool] = False
     exact_inverse: ClassVar[bool] = False
     iterative: ClassVar[bool] = False
+    slope: ClassVar[bool] = False
+    keeps_slope: ClassVar[bool] = False
     remembers: ClassVar[bool] = False
     stability: ClassVar[float] = 3.0
+
+    @property
+    def methods(self) -> "tuple[Method, ...]":
+        """The methods that take turns: this one."""
+        return (self,)
 
     def check(self, f: System) -> None:
         """Raises `InputError` where the equation lacks what the method needs."""

@@ -127,7 +127,8 @@ class BDF(Method):
     least order + 1 steps. Formulas of order 1 and 2 are L-stable, the others A(alpha)-stable with
     alpha from 85 to 52 degrees: not for oscillations of high frequency. M may be singular. A step
     is a function of the history, which is part of the lifted state; its derivative is that of the
-    formula, with orders held fixed.
+    formula, with orders held fixed. Between the steps the solution is the polynomial through the
+    values that the formula uses, of its order, algebraic components as well.
 
     Source: L. F. Shampine and M. W. Reichelt, "The MATLAB ODE suite", SIAM J. Sci. Comput. 18
     (1997), Section 2; the control is that of the `BDF` of SciPy, but that the Jacobian is evaluated

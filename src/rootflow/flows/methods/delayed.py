@@ -7,7 +7,6 @@ from jaxtyping import Array, Float
 from ...errors import InputError
 from ..interpolation import polynomial
 from ..system import Given, System
-from .esdirk import ESDIRK
 from .wrapper import Wrapper
 
 
@@ -73,7 +72,8 @@ class Delayed(Wrapper):
             s = (time - jnp.where(some, starts[row], time)) / size
             value = polynomial(pieces[row, 0], pieces[row, 1:], s)
             before = ~some | (direction * time < direction * starts[0])
-            return jnp.where(before, f.parts["history"](time, z[: self.size], args), value)
+            old = f.parts["history"](time, z[: self.size], args._replace(window=None))
+            return jnp.where(before, old, value)
 
         return at
 
@@ -93,7 +93,7 @@ class Delayed(Wrapper):
     def step(self, f, t, z, h, args, state):
         inner = self._system(f, z, args)
         y, count, *_ = self._split(z)
-        if isinstance(self.method, ESDIRK):
+        if self.method.keeps_slope:
             # The slope of its last stage could not be had again when the step is repeated.
             state = self.method.init(inner, t, y, args)
         step = self.method.step(inner, t, y, h, args, state)

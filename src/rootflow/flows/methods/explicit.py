@@ -98,6 +98,8 @@ class ExplicitRungeKutta(Method):
     extra_nodes: ClassVar[np.ndarray] = np.array([])
     extra_matrix: ClassVar[list[np.ndarray]] = []
 
+    slope: ClassVar[bool] = True
+
     def init(self, f, t, y, args):
         return f(t, y, args)
 

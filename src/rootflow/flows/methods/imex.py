@@ -6,10 +6,10 @@ from typing import ClassVar
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
 from ...errors import InputError
+from ...ground import varying
 from ..jacobian import LinearSolver, check_linear_solver, idle_safe, refuse_complex
 from ..newton import Stage, solve_stage
 from ..system import System
@@ -26,7 +26,7 @@ class KenCarp4(Method):
 
     Source: C. A. Kennedy and M. H. Carpenter, "Additive Runge-Kutta schemes for
     convection-diffusion-reaction equations", Applied Numerical Mathematics 44 (2003), method
-    ARK4(3)6L[2]SA with its interpolant of order 3.
+    ARK4(3)6L[2]SA with its interpolant of order 3: the error between the steps falls as h**4.
 
     Attributes:
         linear_solver: `"direct"`: the Jacobian is formed and factorised, once for each step.
@@ -167,7 +167,7 @@ class KenCarp4(Method):
             np.arange(1, len(self.nodes)),
             *(jnp.asarray(part[1:], y.dtype) for part in tableau),
         )
-        (slow, fast, converged, iterations, _), _ = lax.scan(stage, start, rows)
+        (slow, fast, converged, iterations, _), _ = varying.scan(stage, start, rows)
         weights = jnp.asarray(np.stack([self.weights, self.weights - self.embedded]), y.dtype)
         change, error = weights @ (slow + fast)
         error = jnp.where(converged, error, jnp.nan)

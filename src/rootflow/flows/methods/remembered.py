@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
+from .base import Method
 from .wrapper import Wrapper
 
 
@@ -16,14 +17,15 @@ class Remembered(Wrapper):
     For an explicit method, with a vector field that costs more than the memory of one more state,
     this saves one evaluation, and one derivative of it, in seven (`Tsit5`). An implicit one has its
     slope from its last stage: evaluated again at the state it would have the error of Newton's
-    method times the stiffness, and the repetition would be another step.
+    method times the stiffness, and the repetition would be another step. A method that takes turns
+    with such a one hands the slope on that it evaluates at the end.
     """
 
     remembers: ClassVar[bool] = True
 
     def lift(self, f, t, y, args):
         y = self.method.lift(f, t, y, args)
-        return jnp.concatenate([y, self.method.init(f, t, y, args)])
+        return jnp.concatenate([y, f(t, self.method.project(y), args)])
 
     def project(self, z):
         return z[: z.shape[0] // 2]
@@ -36,7 +38,18 @@ class Remembered(Wrapper):
 
     def step(self, f, t, z, h, args, state):
         y, slope = jnp.split(z, 2)
-        step = self.method.step(f, t, y, h, args, slope)
+        if self.method.slope:
+            step = self.method.step(f, t, y, h, args, slope)
+        else:
+            step = self.method.step(f, t, y, h, args, self.method.init(f, t, y, args))
+            step = step._replace(state=f(t + h, step.y, args))
         # An idle repetition, by h = 0, is at no particular time.
         after = jnp.where(h == 0, slope, step.state)
         return step._replace(y=jnp.concatenate([step.y, after]), state=None)
+
+
+def repeatable(methods: tuple[Method, ...]) -> tuple[Method, ...]:
+    """The methods that take turns in a solve, as functions of the lifted state alone."""
+    if any(method.keeps_slope for method in methods):
+        return tuple(map(Remembered, methods))
+    return methods

@@ -42,6 +42,16 @@ class Noise(eqx.Module):
         """Whether increments come with their space-time Levy area."""
         return False
 
+    @property
+    def resolution(self) -> Any:
+        """Times closer to one another do not have their joint law; `None`: all have."""
+        return None
+
+    @property
+    def grid(self) -> Any:
+        """The length of the steps over which alone there are increments; `None`: over any."""
+        return None
+
     @abc.abstractmethod
     def start(self, t: Array) -> Any:
         """What the first interval, from `t`, needs."""
@@ -84,7 +94,10 @@ def checked_time(name: str, t: Any, dtype: Any) -> Any:
 def checked_span(t0: Any, t1: Any, dtype: Any) -> tuple[Any, Any]:
     """The span (t0, t1) of a path, in order."""
     t0, t1 = checked_time("t0", t0, dtype), checked_time("t1", t1, dtype)
-    if known(t0, t1) and not t0 < t1:
+    if not known(t0, t1):
+        # A path that cannot be has no values.
+        return t0, jnp.where(t0 < t1, t1, jnp.nan)
+    if not t0 < t1:
         raise InputError(
             f"A path needs t0 < t1; got t0={float(t0)}, t1={float(t1)}. (A solve may run backwards "
             "on it.)"

@@ -30,8 +30,8 @@ class BrownianMotion(Noise):
     `depth` + 1 numbers, all known at once: nothing is stored.
 
     Within one of the last cells all queries share a number: times closer to one another than
-    (t1 - t0) / 2**depth do not have the right joint law (each has for itself). A random
-    number has 32 bits.
+    (t1 - t0) / 2**depth do not have the right joint law (each has for itself). Solves with shorter
+    steps are refused. A random number has 32 bits.
 
     The path has no derivative in time; a solve on it is differentiated with the path held fixed.
 
@@ -100,6 +100,14 @@ class BrownianMotion(Noise):
     @property
     def areas(self) -> bool:
         return self.levy_area or self.steps is not None
+
+    @property
+    def resolution(self) -> Any:
+        return None if self.steps is not None else (self.t1 - self.t0) / 2.0**self.depth
+
+    @property
+    def grid(self) -> Any:
+        return None if self.steps is None else (self.t1 - self.t0) / self.steps
 
     @property
     def dtype(self) -> Any:

@@ -20,7 +20,9 @@ def checked_hurst(hurst: ArrayLike) -> Float[Array, ""]:
     known = not isinstance(hurst, Tracer)
     if np.ndim(hurst) or (known and not 0 < float(np.asarray(hurst)) < 1):
         raise InputError(f"The Hurst index must be one number between 0 and 1; got {hurst!r}.")
-    return jnp.asarray(hurst, jnp.result_type(float))
+    hurst = jnp.asarray(hurst, jnp.result_type(float))
+    # There is no such process for another index, whose formulas have values all the same.
+    return hurst if known else jnp.where((hurst > 0) & (hurst < 1), hurst, jnp.nan)
 
 
 def variance(kind: int, hurst: ArrayLike) -> Array:

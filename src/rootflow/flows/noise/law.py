@@ -218,7 +218,7 @@ class MarkovLaw(eqx.Module):
             raise InputError(f"largest must be above 1; got {largest!r}.")
         if known(horizon) and not (np.ndim(horizon) == 0 and float(np.asarray(horizon)) > 0):
             raise InputError(f"horizon must be a positive number; got {horizon!r}.")
-        self.horizon = jnp.asarray(horizon, jnp.result_type(float))
+        self.horizon = _above(0.0, horizon)
         self.kind, self.standard = int(kind), bool(standard)
         if hurst is None:
             self.kind, self.hurst = 2, None
@@ -240,11 +240,11 @@ class MarkovLaw(eqx.Module):
                 raise InputError(f'rates must be an array, "spread" or None; got {rates!r}.')
             return spread_rates(terms, self.hurst, self.kind) / self.horizon  # pyright: ignore
         if rates is None:
-            return _geometric(terms, largest)
+            return _geometric(terms, _above(1.0, largest))
         rates = jnp.asarray(rates, self.horizon.dtype)
         if rates.ndim != 1 or not rates.size or (known(rates) and not bool(jnp.all(rates > 0))):
             raise InputError(f"rates must be positive numbers, an array (terms,); got {rates}.")
-        return rates
+        return _above(0.0, rates)
 
     def _unit(self) -> Array:
         return jnp.sqrt(variance(self.kind, self.hurst)) if self.standard else jnp.ones(())  # pyright: ignore
@@ -275,7 +275,11 @@ class MarkovLaw(eqx.Module):
     def transition(
         self, h: ArrayLike
     ) -> tuple[Float[Array, " terms"], Float[Array, "terms terms"]]:
-        """The exact step of Y: Y(t + h) = decay * Y(t) + a draw with this covariance."""
+        """The exact step of Y: Y(t + h) = decay * Y(t) + a draw with this covariance.
+
+        NaN for a step back in time.
+        """
+        h = jnp.where(jnp.asarray(h) >= 0, h, jnp.nan)
         decay = jnp.exp(-self.rates * h)
         return decay, _weighted_sum(jnp.asarray(h), self.rates[:, None] + self.rates)
 
@@ -298,6 +302,12 @@ class MarkovLaw(eqx.Module):
             return y, self.weights @ (y - start)
 
         return jax.lax.scan(step, start, (gaps, draws))[1]
+
+
+def _above(least: float, x: ArrayLike) -> Array:
+    """Numbers above `least`; of those that are traced, and could not be checked, NaN otherwise."""
+    x = jnp.asarray(x, jnp.result_type(float))
+    return x if known(x) else jnp.where(x > least, x, jnp.nan)
 
 
 _geometric = rates  # the argument of the same name hides it

@@ -122,8 +122,10 @@ class LinearFractional(eqx.Module):
         self.law, self.size = law, d
 
     def transition(self, h: ArrayLike) -> tuple[Float[Array, "z z"], Float[Array, "z z"]]:
-        """Z(t + h) = first Z(t) + a draw with covariance second; h >= 0."""
+        """Z(t + h) = first Z(t) + a draw with covariance second; h >= 0 (else NaN)."""
         F, L = self.matrix, self.noise
+        # Of a step back in time the series would make some matrix.
+        h = jnp.where(jnp.asarray(h, F.dtype) >= 0, h, jnp.nan)
         # A series for a step so small that a few terms are exact, doubled as often as it takes.
         size = jnp.max(jnp.sum(jnp.abs(F), 1)) * h
         halvings = jnp.ceil(jnp.log2(jnp.maximum(lax.stop_gradient(size), 1e-30) / _SMALL))
@@ -286,6 +288,10 @@ class LinearFractional(eqx.Module):
         empty, those of the prior.
         """
         ts, ys = self._checked(ts, ys)
+        if known(at, self.t0) and np.any(np.asarray(at) < np.asarray(self.t0)):
+            raise InputError(
+                f"X begins at t0={float(np.asarray(self.t0)):g}; got at={at!r}, with times before."
+            )
         at = jnp.asarray(at, ts.dtype)
         times = jnp.concatenate([jnp.asarray(ts), at])
         order = jnp.argsort(times, stable=True)

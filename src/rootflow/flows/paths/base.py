@@ -105,7 +105,8 @@ def filled(ts: Array, xs: Array, name: str) -> Array:
         safe = jnp.where(known, x, 0.0)
         gap = ts[b] - ts[a]
         place = jnp.where(gap == 0, 0.0, (ts - ts[a]) / jnp.where(gap == 0, 1.0, gap))
-        return safe[a] + place * (safe[b] - safe[a])
+        # A channel without any observation could not be refused where it is traced.
+        return jnp.where(jnp.any(known), safe[a] + place * (safe[b] - safe[a]), jnp.nan)
 
     return jax.vmap(channel, (1, 1), 1)(xs, known)
 

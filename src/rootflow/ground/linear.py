@@ -14,6 +14,9 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from .modes import own_modes
+from .varying import is_sharded, summed_like, vary_like
+
 _linear_p = Primitive("rootflow_linear")
 _linear_p.multiple_results = True
 
@@ -45,6 +48,10 @@ def linear(
         The outputs. Forward mode with respect to `inputs` and `residuals`, and reverse mode with
         respect to `inputs`, are defined to any order that `forward` and `transpose` allow.
     """
+    if is_sharded():
+        # A first residual that varies over what any operand does, and by which the outputs do.
+        residuals = [vary_like(jnp.zeros(()), (residuals, inputs)), *residuals]
+        forward, transpose, members = _behind_the_first(forward, transpose, members)
     return _linear_p.bind(
         *residuals,
         *inputs,
@@ -56,6 +63,26 @@ def linear(
     )
 
 
+def _behind_the_first(forward, transpose, members):
+    """The functions of `linear` with one more residual before the others."""
+
+    def of_members(size, residual_axes, input_axes):
+        own = None if members is None else members(size, residual_axes[1:], input_axes)
+        return own and (lambda residuals, bars, batched: own(residuals[1:], bars, batched))
+
+    return (
+        lambda residuals, given: vary_like(forward(residuals[1:], given), residuals[0]),
+        lambda residuals, bars, batched: transpose(residuals[1:], bars, batched),
+        None if members is None else of_members,
+    )
+
+
+def _arrays(values: Sequence[Any]) -> list[Any]:
+    # Eager transformations hand constants on as Python numbers.
+    return [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in values]
+
+
+@own_modes
 def _evaluate(*operands, forward, transpose, split, outputs, members):
     del transpose, outputs, members
     return forward(operands[:split], operands[split:])
@@ -67,14 +94,19 @@ mlir.register_lowering(_linear_p, mlir.lower_fun(_evaluate, multiple_results=Tru
 
 @_linear_p.def_abstract_eval
 def _abstract(*operands, forward, transpose, split, outputs, members):
-    del operands, forward, transpose, split, members
+    del forward, transpose, split, members
+    if is_sharded() and operands:
+        like = operands[0]
+        return [like.update(shape=o.shape, dtype=o.dtype, weak_type=False) for o in outputs]
     return [ShapedArray(out.shape, out.dtype) for out in outputs]
 
 
+@own_modes
 def _jvp(primals, tangents, *, forward, transpose, split, outputs, members):
     params = dict(
         forward=forward, transpose=transpose, split=split, outputs=outputs, members=members
     )
+    primals = _arrays(primals)
     out = _linear_p.bind(*primals, **params)
     residuals, inputs = primals[:split], primals[split:]
     residuals_dot, inputs_dot = tangents[:split], tangents[split:]
@@ -105,11 +137,17 @@ def _jvp(primals, tangents, *, forward, transpose, split, outputs, members):
 ad.primitive_jvps[_linear_p] = _jvp
 
 
+@own_modes
 def _transpose(cotangents, *operands, forward, transpose, split, outputs, members):
     del forward, outputs, members
-    residuals, inputs = operands[:split], operands[split:]
+    residuals, inputs = _arrays(operands[:split]), operands[split:]
     cotangents = [None if type(c) is ad.Zero else c for c in cotangents]
     inputs_bar = transpose(residuals, cotangents, False)
+    if is_sharded():
+        inputs_bar = [
+            summed_like(bar, x.aval) if ad.is_undefined_primal(x) else bar
+            for x, bar in zip(inputs, inputs_bar, strict=True)
+        ]
     return [None] * split + [
         bar if ad.is_undefined_primal(x) else None for x, bar in zip(inputs, inputs_bar)
     ]
@@ -118,6 +156,7 @@ def _transpose(cotangents, *operands, forward, transpose, split, outputs, member
 ad.primitive_transposes[_linear_p] = _transpose
 
 
+@own_modes
 def _batch(operands, dims, *, forward, transpose, split, outputs, members):
     size = next(x.shape[d] for x, d in zip(operands, dims) if d is not None)
     operands = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims)]
@@ -159,3 +198,46 @@ def _batch(operands, dims, *, forward, transpose, split, outputs, members):
 
 
 batching.primitive_batchers[_linear_p] = _batch
+
+
+_product_p = Primitive("rootflow_product")
+
+
+def product(factor: Any, x: Any) -> Any:
+    """`factor * x`, linear in either, where nothing times zero is anything but zero.
+
+    A derivative that is infinite does no harm where the direction does not point that way.
+    """
+    factor, x = jnp.asarray(factor), jnp.asarray(x)
+    shape = jnp.broadcast_shapes(factor.shape, x.shape)
+    dtype = jnp.result_type(factor, x)
+    pair = [jnp.broadcast_to(v.astype(dtype), shape) for v in (factor, x)]
+    return _product_p.bind(*vary_like(pair, pair))
+
+
+@own_modes
+def _multiply(a, b):
+    return jnp.where((a == 0) | (b == 0), 0, a * b)
+
+
+_product_p.def_impl(_multiply)
+_product_p.def_abstract_eval(lambda a, b: a.update(weak_type=False))
+mlir.register_lowering(_product_p, mlir.lower_fun(_multiply, multiple_results=False))
+ad.defbilinear(
+    _product_p,
+    lambda bar, a, b: _product_p.bind(bar, b),
+    lambda bar, a, b: _product_p.bind(a, bar),
+)
+
+
+def _product_batch(pair, dims):
+    """Both with the axis of the batch in front."""
+    size = next(x.shape[d] for x, d in zip(pair, dims) if d is not None)
+    moved = [
+        jnp.broadcast_to(x, (size, *x.shape)) if d is None else jnp.moveaxis(x, d, 0)
+        for x, d in zip(pair, dims, strict=True)
+    ]
+    return _product_p.bind(*moved), 0
+
+
+batching.primitive_batchers[_product_p] = _product_batch
