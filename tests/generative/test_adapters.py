@@ -1,6 +1,8 @@
 """Models of other libraries as the model of a `Denoiser`."""
 
+import contextlib
 import sys
+import types
 
 import equinox as eqx
 import jax
@@ -151,6 +153,9 @@ def test_a_torch_module_is_sampled_and_differentiated(torch_and_twin):
 class HostModel(adapters._Torch):
     """tanh(x W + t): the calls out of the compiled program without PyTorch at their end."""
 
+    def _try(self, inputs):
+        pass
+
     def _forward(self, x, t):
         return np.tanh(np.asarray(x) @ WEIGHT + np.asarray(t)[:, None])
 
@@ -189,7 +194,7 @@ def test_derivatives_of_a_model_outside_the_program_under_vmap(wrap):
 
 
 def test_the_likelihood_under_a_model_outside_the_program():
-    options = {"rtol": 1e-4, "atol": 1e-4, "method": rf.Tsit5()}
+    options = {"rtol": 1e-4, "atol": 1e-4}  # the default method is explicit
     found, expected = (
         gen.log_likelihood(gen.Denoiser(f, VP, "data"), X, **options) for f in (HOST, host_twin)
     )
@@ -202,7 +207,114 @@ def test_a_second_derivative_of_a_model_outside_the_program_is_refused():
         jax.jvp(slope, (X,), (X,))
     # A method that may turn implicit wants the derivative of the divergence.
     with pytest.raises(rf.DerivativeError, match=r"rf\.Tsit5"):
-        gen.log_likelihood(gen.Denoiser(HOST, VP, "data"), X)
+        gen.log_likelihood(gen.Denoiser(HOST, VP, "data"), X, method="auto")
+
+
+class Tensor:
+    """As much of a tensor of PyTorch as the adapter asks for, on NumPy."""
+
+    device = "cpu"
+
+    def __init__(self, array):
+        self.array = np.asarray(array)
+
+    dtype = property(lambda self: self.array.dtype)
+    shape = property(lambda self: self.array.shape)
+
+    def to(self, what):
+        return self if what == "cpu" else Tensor(self.array.astype(what))
+
+    def clone(self):
+        return Tensor(self.array.copy())
+
+    def is_floating_point(self):
+        return jnp.issubdtype(self.dtype, jnp.floating)
+
+    def float(self):
+        return self.to(np.float32)
+
+    def detach(self):
+        return self
+
+    def cpu(self):
+        return self
+
+    def numpy(self):
+        if self.dtype == jnp.bfloat16:
+            raise TypeError("Got unsupported ScalarType BFloat16")
+        return self.array
+
+
+class Half:
+    """A module of bfloat16, as strict about types as PyTorch is; what it has seen is kept."""
+
+    def __init__(self, out=lambda tensor: tensor):
+        self.out, self.seen = out, []
+
+    def parameters(self):
+        return iter([Tensor(np.zeros(1, jnp.bfloat16))])
+
+    def eval(self):
+        return self
+
+    def __call__(self, x, t):
+        self.seen.append((x.dtype, t))
+        if x.dtype != jnp.bfloat16:
+            raise RuntimeError("mat1 and mat2 must have the same dtype\nand more of it")
+        half = np.asarray(x.array, np.float32) * 0.5
+        return self.out(Tensor(half.astype(x.dtype)))
+
+
+@pytest.fixture
+def bare_torch(monkeypatch):
+    torch = types.SimpleNamespace(
+        float16=np.dtype(np.float16), float32=np.dtype(np.float32), bfloat16=jnp.dtype("bfloat16"),
+        no_grad=contextlib.nullcontext, is_tensor=lambda a: isinstance(a, Tensor),
+        from_dlpack=Tensor, tensor=Tensor, get_default_dtype=lambda: np.dtype(np.float32),
+        nn=types.SimpleNamespace(Module=Half),
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    return torch
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_module_of_half_precision_is_told_whole_labels(bare_torch, wrap, dtype):
+    module = Half()
+    x = jnp.full((3, 2), 1.25, dtype)
+    found = wrap(lambda t: gen.from_torch(module)(x, t))(jnp.asarray(999.0))
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(np.asarray(found, np.float32), 0.625)
+    kind, label = module.seen[-1]
+    assert kind == jnp.bfloat16
+    np.testing.assert_array_equal(label.array, np.full(3, 999.0))
+
+
+def test_labels_of_other_models_are_whole_too():
+    seen = lambda x, t: jnp.zeros_like(x) + (t == 999.0)
+    model = gen.from_equinox(seen)
+    np.testing.assert_array_equal(model(jnp.zeros((2, 3), jnp.bfloat16), 999.0), 1.0)
+
+
+def test_what_a_torch_module_may_return(bare_torch):
+    x = jnp.ones((3, 2), jnp.float32)
+    run = lambda out: jax.jit(gen.from_torch(Half(out)))(x, jnp.float32(1.0))
+    for out in (lambda a: types.SimpleNamespace(sample=a), lambda a: (a,)):
+        np.testing.assert_array_equal(run(out), 0.5)
+    with pytest.raises(rf.InputError, match="Half returned dict, which is neither a tensor"):
+        run(lambda a: {"prediction": a})
+    with pytest.raises(rf.InputError, match=r"shape \(3, 2\); got \(3,\)"):
+        run(lambda a: Tensor(a.array[:, 0]))
+
+
+def test_an_error_in_a_torch_module_names_it_in_a_line(bare_torch):
+    def fails(out):
+        raise ValueError("no such layer\nsecond line")
+
+    with pytest.raises(rf.InputError, match=r"PyTorch module Half failed.*no such layer") as caught:
+        jax.jit(gen.from_torch(Half(fails)))(jnp.ones((3, 2)), jnp.asarray(1.0))
+    said = str(caught.value)
+    assert "t.to(x.dtype)" in said and "second line" not in said and len(said) < 400
 
 
 def test_torch_is_asked_for_only_by_its_adapter(monkeypatch):

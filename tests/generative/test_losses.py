@@ -213,3 +213,47 @@ def test_preconditioning_on_a_schedule_whose_time_is_not_the_noise_level():
 def test_refused(make, message):
     with pytest.raises(rf.InputError, match=message):
         make()
+
+
+class AtAnEnd(gen.Grid):
+    """Every time is one of the two ends, as in single precision one in ten million is."""
+
+    noisy: bool
+
+    def times(self, schedule, fractions, begin, end):
+        return 0 * fractions + (begin if self.noisy else end)
+
+
+@pytest.mark.parametrize("weight", [gen.ELBO(), gen.MinSNR(), "data", "noise"], ids=repr)
+def test_a_time_without_signal_or_noise_is_not_met(weight):
+    lines, data = gen.RectifiedFlow(), jnp.ones((4, 2), jnp.float32)
+    model = lambda scale: lambda x, t: scale * x * jnp.tanh(t)[:, None]
+
+    @jax.jit
+    def all_of_them(scale):
+        return jnp.stack([
+            gen.DiffusionLoss(
+                lines, kind, weight=weight, end=0.0, times=AtAnEnd(noisy), time=lines.log_snr
+            )(model(scale), data, jax.random.key(0))
+            for kind in ("noise", "data", "velocity", "flow")
+            for noisy in (True, False)
+        ])  # fmt: skip
+
+    scale = jnp.float32(0.3)
+    assert np.isfinite(all_of_them(scale)).all()
+    assert np.isfinite(jax.jacfwd(all_of_them)(scale)).all()
+    draw = gen.DiffusionLoss(lines, "flow", end=0.0, times=AtAnEnd(True)).draw_times
+    assert (draw(jax.random.key(0), 8, jnp.float32) < 1).all()
+
+
+def test_weights_where_there_is_no_signal():
+    """-SNR'/2 = (1 - t) / t^3 on straight lines."""
+    t = jnp.array([0.2, 0.5, 1.0])
+    level = gen.RectifiedFlow().level(t)
+    np.testing.assert_allclose(gen.ELBO()(level, None), (1 - t) / t**3, atol=1e-14)
+    np.testing.assert_allclose(gen.MinSNR(2.0)(level, None), [2.0, 1.0, 0.0], atol=1e-14)
+
+
+def test_a_grid_of_times_that_cannot_reach_an_end_is_refused():
+    with pytest.raises(rf.InputError, match='grid="time"'):
+        gen.DiffusionLoss(gen.RectifiedFlow(), "flow", times="log_snr")

@@ -418,7 +418,6 @@ CLIPPED = GAUSSIAN.denoiser(VP, threshold=gen.DynamicThreshold())
         ),
         ({"gradient": "adjoint", "denoise": True}, "denoise=False"),
         ({"denoise": True, "sampler": gen.BDIA()}, "no way back"),
-        ({"denoise": True, "sampler": gen.EDICT()}, "no way back"),
         ({"sampler": gen.ProbabilityFlow()}, "leave out steps=4"),
         ({"steps": None, "sampler": gen.ProbabilityFlow(), "grid": "time"}, "leave out grid"),
         (

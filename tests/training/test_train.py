@@ -139,7 +139,7 @@ def test_a_checkpoint_of_another_run_is_refused(data, tmp_path):
         train(squares, fresh(), data, key=jax.random.key(1), **options)
     with pytest.raises(InputError, match="another data"):
         train(squares, fresh(), (x, y + 1), key=KEY, **options)
-    with pytest.raises(InputError, match=r"weights.*shape \(3,\).*\(4,\)"):
+    with pytest.raises(InputError, match="another loss, optimizer and model"):
         train(lambda m, b, k: jnp.sum(m.weights**2), fresh(4), data, key=KEY, **options)
     save(path, fresh())
     with pytest.raises(InputError, match="not the checkpoint of a run"):
@@ -186,6 +186,31 @@ def test_averages_of_parameters():
     assert trained.best is trained.ema
     with pytest.raises(InputError, match=r"ema=1\.5"):
         train(gradient_one, x, (jnp.zeros(4),), ema=1.5, **options)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_averages_of_half_precision_do_not_freeze(dtype):
+    """The parameter is 1 from the first step on, and the average begins at 0."""
+    steps, decay = 2000, 0.999
+    options = dict(key=KEY, steps=steps, every=steps, project=lambda m: {"w": jnp.ones((), dtype)})
+    loss = lambda m, b, k: jnp.float32(0.25) * b[0][0] + 0 * m["w"].astype(jnp.float32)
+    start, data = {"w": jnp.zeros((), dtype)}, (jnp.ones(1, jnp.float32),)
+    decays = np.minimum(decay, (1 + np.arange(steps)) / (10 + np.arange(steps)))
+    found = train(loss, start, data, ema=decay, **options)
+    assert found.model["w"].dtype == dtype and found.ema["w"].dtype == jnp.float32
+    np.testing.assert_allclose(found.ema["w"], 1 - np.prod(decays), rtol=1e-4)
+    mean = train(loss, start, data, ema=running_mean(500), **options)
+    np.testing.assert_allclose(mean.ema["w"], 1.0, rtol=1e-4)
+
+
+def test_metrics_of_half_precision_are_summed_in_single():
+    """The mean of 3,000 losses of 1, and the norm of a gradient whose square is beyond float16."""
+    ones = lambda m, b, k: jnp.float16(1) + 0 * m["w"]
+    steep = lambda m, b, k: 300 * m["w"]
+    options = dict(key=KEY, steps=3000, every=3000, optimizer=optax.sgd(0.0))
+    start, data = {"w": jnp.zeros((), jnp.float16)}, (jnp.ones(1),)
+    assert train(ones, start, data, **options).history["loss"][0] == 1.0
+    assert train(steep, start, data, **options).history["gradient_norm"][0] == 300.0
 
 
 def test_projection_and_what_is_trained():
@@ -320,6 +345,11 @@ def good(model, batch, key):
         (dict(every=2.5), "every must be a positive whole number, got 2.5"),
         (dict(patience=2), "patience=2 needs something to wait for"),
         (dict(nonfinite="ignore"), "got 'ignore'"),
+        (dict(key=0), r"key=0 is a number: give one key, key=jax\.random\.key\(0\)"),
+        (dict(key=[1, 2]), "key is a list of 2"),
+        (dict(optimizer=optax.adam), r"call it, optax\.adam\(1e-3\)"),
+        (dict(data=[(jnp.ones(8),), (jnp.ones(8),)]), r"list of 2 batches.*itertools\.cycle"),
+        (dict(checkpoint="/"), "is a folder: name a file in it"),
         (dict(batch_size=9), "batch_size=9 is more than the 8 examples"),
         (dict(batch_size=0), "batch_size must be a positive whole number"),
         (dict(data=(jnp.zeros(8), jnp.zeros(7))), "first axes of the data differ"),

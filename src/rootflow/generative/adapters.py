@@ -5,6 +5,7 @@ with. None of these packages is imported unless its adapter is called.
 """
 
 import importlib
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +18,12 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, PyTree
 
 from ..errors import DerivativeError, InputError
-from ..flows.linear import linear
+from ..ground.linear import linear
 
 
 def _times(x: Array, t: Any) -> Array:
-    return jnp.broadcast_to(jnp.asarray(t, x.dtype), x.shape[:1])
+    # Labels up to 999 would be rounded in half precision.
+    return jnp.broadcast_to(jnp.asarray(t, jnp.promote_types(x.dtype, jnp.float32)), x.shape[:1])
 
 
 class _Equinox(eqx.Module):
@@ -97,6 +99,10 @@ def from_flax(module: Any, variables: PyTree, **options: Any) -> Any:
     return _Flax(apply, variables, options, split)
 
 
+# The shapes and types with which a module has been called without a complaint.
+_TRIED: "weakref.WeakKeyDictionary[Any, set[Any]]" = weakref.WeakKeyDictionary()
+
+
 class _Torch(eqx.Module):
     module: Any = eqx.field(static=True)
     dtype: Any = eqx.field(static=True)
@@ -104,23 +110,79 @@ class _Torch(eqx.Module):
     def __call__(self, x: Array, t: Any, *condition: Any) -> Array:
         inputs = (jnp.asarray(x), _times(x, t), *jax.tree.map(jnp.asarray, condition))
         if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(inputs)):
-            return self._forward(*inputs)
+            return jnp.asarray(self._forward(*inputs), inputs[0].dtype)
+        self._try(inputs)
         return _called(self, inputs)
 
     def _forward(self, *inputs: Any) -> Any:
+        with _torch().no_grad():
+            return _to_jax(self._value(self._tensors(inputs)))
+
+    def _try(self, inputs: Any) -> None:
+        """Calls the module on zeros, once for each set of shapes.
+
+        What goes wrong inside a compiled program comes with pages of traceback; here it does not.
+        """
+        leaves, structure = jax.tree.flatten(inputs)
+        kinds = (structure, *((leaf.shape, leaf.dtype) for leaf in leaves))
+        seen = _TRIED.setdefault(self.module, set())
+        if kinds not in seen:
+            zeros = [np.zeros(leaf.shape, leaf.dtype) for leaf in leaves]
+            found = np.shape(self._forward(*jax.tree.unflatten(structure, zeros)))
+            if found != inputs[0].shape:
+                raise InputError(_another_shape(inputs[0].shape, found))
+            seen.add(kinds)
+
+    def _value(self, tensors: Any) -> Any:
+        """What the module returns, as one tensor."""
+        torch, name = _torch(), type(self.module).__name__
+        try:
+            out = self.module(*tensors)
+        except Exception as error:
+            said = str(error).strip().partition("\n")[0]
+            given = ", ".join(f"{t.dtype}{list(t.shape)}" for t in jax.tree.leaves(tensors))
+            half = ""
+            if tensors[1].dtype != tensors[0].dtype:
+                half = (
+                    f" The time is not rounded to the module's {self.dtype}: where it needs that, "
+                    "cast it in the module, t.to(x.dtype)."
+                )
+            raise InputError(
+                f"The PyTorch module {name} failed on ({given}): {type(error).__name__}: "
+                f"{said}.{half}"
+            ) from error
+        if not torch.is_tensor(out):
+            # U-Nets of diffusers return an object with the tensor in `sample`, or a tuple of it.
+            alone = out[0] if isinstance(out, tuple | list) and len(out) == 1 else None
+            found = getattr(out, "sample", alone)
+            if not torch.is_tensor(found):
+                raise InputError(
+                    f"The PyTorch module {name} returned {type(out).__name__}, which is neither a "
+                    "tensor nor an object with a tensor called `sample`: wrap it in a module that "
+                    "returns the prediction alone."
+                )
+            out = found
+        return out
+
+    def _tensors(self, inputs: Any) -> Any:
+        """The inputs in the precision of the module, and the times in single precision at least."""
+        x, t, *condition = inputs
         torch = _torch()
-        with torch.no_grad():
-            return _to_jax(self.module(*jax.tree.map(self._given, inputs)))
+        half = self.dtype in (torch.float16, torch.bfloat16)
+        time = self._given(t, torch.float32 if half else self.dtype)
+        return (self._given(x), time, *jax.tree.map(self._given, condition))
 
     def _push(self, inputs: Any, which: list[int], tangents: Any) -> Any:
         """J v, by two reverse passes: not every PyTorch operation has a forward derivative."""
         torch = _torch()
         moving, seen = self._moving(inputs, which)
         with torch.enable_grad():
-            out = self.module(*seen)
+            out = self._value(seen)
             probe = torch.zeros_like(out, requires_grad=True)
             pulled = torch.autograd.grad(out, moving, probe, create_graph=True, allow_unused=True)
-            pairs = [(p, self._given(v)) for p, v in zip(pulled, tangents) if p is not None]
+            pairs = [
+                (p, self._given(v, p.dtype)) for p, v in zip(pulled, tangents) if p is not None
+            ]
             if not pairs:
                 return _to_jax(torch.zeros_like(out))
             along = torch.stack([(p * v).sum() for p, v in pairs]).sum()
@@ -132,8 +194,9 @@ class _Torch(eqx.Module):
         torch = _torch()
         moving, seen = self._moving(inputs, which)
         with torch.enable_grad():
-            out = self.module(*seen)
-            found = torch.autograd.grad(out, moving, self._given(cotangent), allow_unused=True)
+            out = self._value(seen)
+            given = self._given(cotangent, out.dtype)
+            found = torch.autograd.grad(out, moving, given, allow_unused=True)
         return [
             _to_jax(torch.zeros_like(leaf) if slope is None else slope)
             for leaf, slope in zip(moving, found)
@@ -141,19 +204,21 @@ class _Torch(eqx.Module):
 
     def _moving(self, inputs: Any, which: list[int]) -> tuple[list[Any], Any]:
         """Tensors of the inputs, and those of the floating-point ones that are to be followed."""
-        leaves, structure = jax.tree.flatten(jax.tree.map(self._given, inputs))
+        leaves, structure = jax.tree.flatten(self._tensors(inputs))
         floating = [leaf for leaf in leaves if leaf.is_floating_point()]
         moving = [floating[i].requires_grad_() for i in which]
         return moving, jax.tree.unflatten(structure, leaves)
 
-    def _given(self, leaf: Any) -> Any:
-        """A tensor of its own, on the device and in the precision of the module."""
+    def _given(self, leaf: Any, dtype: Any = None) -> Any:
+        """A tensor of its own, on the device and in the precision of the module (or in `dtype`)."""
         torch = _torch()
         array = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+        if array.dtype == jnp.bfloat16:  # which NumPy has no way to hand over
+            array = np.asarray(array).astype(np.float32)
         tensor = torch.from_dlpack(array) if array.ndim else torch.tensor(array.item())
         place = next(self.module.parameters(), tensor).device
         tensor = tensor.to(place).clone()
-        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+        return tensor.to(dtype or self.dtype) if tensor.is_floating_point() else tensor
 
 
 def from_torch(module: Any) -> Any:
@@ -163,10 +228,14 @@ def from_torch(module: Any) -> Any:
     compiled program (on a CPU without a copy to another device). It can be differentiated in x, t
     and a floating-point condition, once, forwards and backwards; the module's own parameters are
     fixed. Under `vmap` the module is called once for each member. The module is put into evaluation
-    mode. Arrays are cast to the precision of its parameters.
+    mode. Arrays are cast to the precision of its parameters, and what it returns back to that of
+    x; the times stay in single precision at least, so that labels are not rounded. It returns a
+    tensor, or an object with a tensor called `sample`, as U-Nets of diffusers do. Before it becomes
+    part of a compiled program it is called once on zeros of the same shapes.
 
     Raises:
-        InputError: PyTorch is not installed, or `module` is not one of its modules.
+        InputError: PyTorch is not installed, or `module` is not one of its modules; later, what the
+            module itself raises, or returns instead of one tensor.
         DerivativeError: later, for a second derivative.
     """
     torch = _torch()
@@ -187,8 +256,13 @@ def _torch() -> Any:
 
 
 def _to_jax(tensor: Any) -> Any:
-    # To NumPy and not to JAX: inside a callback JAX must not be called.
-    return tensor.detach().cpu().numpy()
+    # To NumPy and not to JAX: inside a callback JAX must not be called. NumPy has no bfloat16.
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == _torch().bfloat16 else tensor).numpy()
+
+
+def _another_shape(wanted: Any, found: Any) -> str:
+    return f"The model must return what x looks like, shape {wanted}; got {found}."
 
 
 def _called(model: _Torch, inputs: tuple[Any, ...]) -> Array:
@@ -212,9 +286,7 @@ def _called(model: _Torch, inputs: tuple[Any, ...]) -> Array:
             cast = jax.tree.map(lambda a, r: np.asarray(a, r.dtype), found, result)
             shapes = jax.tree.map(lambda a: a.shape, cast)
             if shapes != jax.tree.map(lambda r: r.shape, result):
-                raise InputError(
-                    f"The model must return what x looks like, shape {x.shape}; got {shapes}."
-                )
+                raise InputError(_another_shape(x.shape, shapes))
             return cast
 
         return jax.pure_callback(on_host, result, *operands, vmap_method="sequential")
@@ -268,6 +340,6 @@ def _once(leaves: list[Array]) -> list[Array]:
 def _refuse(primals: Any, tangents: Any) -> Any:
     raise DerivativeError(
         "A model from from_torch has first derivatives only: take the second one in PyTorch, or "
-        "rewrite the model in JAX. A likelihood needs the second where the solver may turn "
-        "implicit: give it an explicit method, such as method=rf.Tsit5()."
+        "rewrite the model in JAX. A likelihood needs the second with an implicit method and with "
+        'method="auto": leave the method out, or give it an explicit one, such as rf.Tsit5().'
     )

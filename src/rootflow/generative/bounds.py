@@ -9,11 +9,13 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key, PyTree
 
 from ..errors import InputError
+from ..training.keys import check_key
 from . import grids
 from .denoiser import Denoiser
+from .flow import check_signal
 from .grids import Grid
-from .likelihood import probe_directions
-from .numerics import as_numbers, expand, namespace
+from .likelihood import divergence, probe_directions
+from .numerics import as_numbers, expand, is_traced, namespace
 from .sample import as_samples, check_denoiser
 
 
@@ -56,17 +58,19 @@ def elbo(
     """
     check_denoiser(denoiser)
     schedule = denoiser.schedule
+    check_key(key)
     x = as_samples(data, "data")
     given = None if not isinstance(grid, str | Grid) else steps
     first = as_numbers(schedule.begin if begin is None else begin)
     inner = grids.with_signal(schedule, first)
-    if inner is first or grid != "log_snr" or steps < 2:
+    if is_traced(first) or inner is first or grid != "log_snr" or steps < 2:
         times = grids.times(schedule, given, grid=grid, begin=begin, end=end)
     else:
         # From pure noise one step leads to where log_snr is finite.
         first = grids.check_inside(schedule, first, "begin")
         times = grids.times(schedule, steps - 1, grid=grid, begin=inner, end=end)
         times = namespace(times).append(first, times)
+    check_signal(denoiser, times[0])
     knots = grids.knots(schedule, times)
     size, axes = math.prod(x.shape[1:]), tuple(range(1, x.ndim))
     with np.errstate(divide="ignore"):
@@ -129,16 +133,11 @@ def sure(
     level: Any = denoiser.schedule.level(jnp.asarray(t, x.dtype))
     directions = probe_directions(x, trace, probes, key)
     data, push = jax.linearize(lambda x: denoiser.predict("data", x, level, condition), x)
+    trace_of_slope = divergence(push, directions, x)
     axes = tuple(range(1, x.ndim))
-
-    def along(direction):
-        direction = jnp.broadcast_to(direction, x.shape)
-        return jnp.sum(direction * push(direction), axis=axes)
-
-    parts = jax.lax.map(along, directions, batch_size=min(32, directions.shape[0]))
     alpha, sigma = level.alpha, level.sigma
     miss = jnp.sum((data - x / expand(alpha, x)) ** 2, axis=axes)
     variance = (sigma / alpha) ** 2
     size = math.prod(x.shape[1:])
     # The divergence in y is alpha times that in x.
-    return miss + 2 * variance * alpha * jnp.sum(parts, axis=0) - size * variance
+    return miss + 2 * variance * alpha * trace_of_slope - size * variance

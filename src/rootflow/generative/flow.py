@@ -12,6 +12,7 @@ dx/dt = flow(x, t).
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
@@ -46,9 +47,21 @@ def frame(
     schedule = denoiser.schedule
     with np.errstate(divide="ignore"):
         span = schedule.log_snr(begin), schedule.log_snr(end)
-    finite = is_traced(*span) or bool(np.isfinite(span[0]) and np.isfinite(span[1]))
+    finite = not is_traced(*span) and bool(np.isfinite(span[0]) and np.isfinite(span[1]))
+    if variable == "auto" and is_traced(*span):
+        # Only the program knows the ends: what the schedule's own ends need is right for them.
+        own = np.asarray([schedule.begin, schedule.end], np.float64)
+        with np.errstate(divide="ignore"):
+            usual = schedule.log_snr(own)
+        finite = is_traced(usual) or bool(np.isfinite(usual).all())
     if variable == "time" or (variable == "auto" and not finite):
+        check_signal(denoiser, max(begin, end, key=float) if not is_traced(begin, end) else begin)
         return Frame(_field_in_time, (begin, end), (1.0, 1.0), lambda s: s)
+    if is_traced(*span):
+        bad = ~(jnp.isfinite(span[0]) & jnp.isfinite(span[1]))
+        what = 'log_snr is infinite at an end: move it inwards, or use variable="time".'
+        span = tuple(eqx.error_if(jnp.asarray(part), bad, what) for part in span)
+        finite = True
     if not finite:
         raise InputError(
             f"log_snr is {float(span[0])} at {float(begin)} and {float(span[1])} at {float(end)}: "
@@ -56,6 +69,18 @@ def frame(
         )
     scale = tuple((schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2) ** 0.5 for t in (begin, end))
     return Frame(_field_in_log_snr, span, scale, schedule.log_snr_inverse)
+
+
+def check_signal(denoiser: Denoiser, begin: Any) -> None:
+    """Raises `InputError` for a model of the noise that is asked where there is no signal."""
+    with np.errstate(all="ignore"):
+        alpha = denoiser.schedule.alpha(begin)
+    if denoiser.predicts in ("noise", "score") and not is_traced(alpha) and alpha == 0:
+        raise InputError(
+            f"At t={float(begin):g} there is no signal (alpha = 0), so that a prediction of the "
+            f"{denoiser.predicts} says nothing about the data there: begin a little later, as at "
+            f"begin={0.999 * float(begin):g}, or use a model of the data, the velocity or the flow."
+        )
 
 
 # Functions of the module, so that solves with the same model are compiled once.

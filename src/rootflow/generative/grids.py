@@ -8,6 +8,7 @@ from abc import abstractmethod
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike
@@ -74,12 +75,20 @@ NAMED: dict[str, Grid] = {
 class Knots(NamedTuple):
     """The ends of the steps: arrays of shape (n + 1,).
 
-    If `clean`, the last of them is clean data: alpha = 1, sigma = 0, log_snr infinite.
+    At an end without noise log_snr is infinite, at one without signal minus infinity.
+
+    Attributes:
+        level: the noise levels.
+        log_snr: log(alpha / sigma).
+        clean: whether it is known that the last of them is clean data, so that the last step may
+            cost less.
+        lands: whether the last of them is clean data; traced where the times are.
     """
 
     level: Level
     log_snr: Any
     clean: bool
+    lands: Any
 
     @property
     def steps(self) -> int:
@@ -126,22 +135,23 @@ def times(
             "at large times to data at small ones."
         )
     inner = np.arange(1, steps) / steps
-    spaced = _spacing(grid, schedule, first, last).times(schedule, inner, first, last)
+    spaced = spacing(grid, schedule, first, last).times(schedule, inner, first, last)
     xp = namespace(spaced, first, last)
     # The ends as they were given, not as they come back from the spacing.
     knots = xp.concatenate([xp.reshape(first, (1,)), spaced, xp.reshape(last, (1,))])
     return _check_decreasing(knots)
 
 
-def _spacing(grid: str | Grid, schedule: Schedule, first: Any, last: Any) -> Grid:
+def spacing(grid: str | Grid, schedule: Schedule, first: Any, last: Any) -> Grid:
+    """The spacing of this name; raises `InputError` where it cannot reach an end."""
     if isinstance(grid, Grid):
-        spacing = grid
+        found = grid
     elif grid in NAMED:
-        spacing = NAMED[grid]
+        found = NAMED[grid]
     else:
         names = ", ".join(repr(name) for name in NAMED)
         raise InputError(f"grid={grid!r} is not known; use {names}, a Grid or an array of times.")
-    if isinstance(spacing, LogSNR | Karras):
+    if isinstance(found, LogSNR | Karras):
         with np.errstate(divide="ignore"):
             ends = schedule.log_snr(first), schedule.log_snr(last)
         for name, time, log_snr in zip(("begin", "end"), (first, last), ends, strict=True):
@@ -150,7 +160,7 @@ def _spacing(grid: str | Grid, schedule: Schedule, first: Any, last: Any) -> Gri
                     f"{name}={float(time)} has log_snr {float(log_snr)}, so that a grid spaced in "
                     f'log_snr cannot reach it: use grid="time", or move {name} inwards.'
                 )
-    return spacing
+    return found
 
 
 def _given(schedule: Schedule, steps: Any, grid: Any, begin: Any, end: Any) -> Any:
@@ -171,7 +181,8 @@ def check_inside(schedule: Schedule, time: Any, name: str) -> Any:
     """The time, or times; raises `InputError` if one of them lies outside the schedule.
 
     Inside `jit` a runtime error of Equinox, which only what is computed from the returned value
-    waits for. An end of the schedule counts as inside in the precision of the time.
+    waits for. An end of the schedule counts as inside in the precision of the time, and a time a
+    hair beyond it, as tables of noise levels of a few digits lead to, is taken for the end.
     """
     low, high = schedule.domain
     what = f"outside the times {low} ... {high} of {type(schedule).__name__}"
@@ -179,6 +190,11 @@ def check_inside(schedule: Schedule, time: Any, name: str) -> Any:
     if jnp.issubdtype(dtype, jnp.floating):
         least, most = (float(np.asarray(end, dtype)) for end in (low, high))
         low, high = min(low, least), max(high, most)
+    hair = _HAIR * (high - low) if np.isfinite(high - low) else 0.0
+    xp = namespace(time)
+    near = (time < low) & (time >= low - hair), (time > high) & (time <= high + hair)
+    if is_traced(time) or np.any(near):
+        time = xp.where(near[0], low, xp.where(near[1], high, time)).astype(dtype)
     if is_traced(time):
         bad = ~((time >= low) & (time <= high) & jnp.isfinite(time))
         return eqx.error_if(time, bad.any(), f"{name} lies {what}: keep it between them.")
@@ -208,24 +224,88 @@ def _check_decreasing(knots: Any) -> Any:
     return knots
 
 
+# Of the schedule's span: beyond its ends by less is rounding in somebody's table.
+_HAIR = 1e-5
+
 NEARLY_NOISE = -7.0  # log_snr where all but a thousandth of a sample is noise
 
 
 def with_signal(schedule: Schedule, begin: Any) -> Any:
     """`begin`, or where it has no signal at all the time of log_snr -7."""
-    with np.errstate(divide="ignore"):
-        log_snr = schedule.log_snr(begin)
-    if is_traced(log_snr) or np.isfinite(log_snr) or not log_snr < 0:
+    alpha = schedule.alpha(begin)
+    if not is_traced(alpha) and alpha > 0:
         return begin
-    return schedule.log_snr_inverse(np.asarray(NEARLY_NOISE))
+    nearly = schedule.log_snr_inverse(np.asarray(NEARLY_NOISE))
+    return jnp.where(alpha > 0, begin, nearly) if is_traced(alpha) else nearly
 
 
 def knots(schedule: Schedule, times: Any, *, clean: bool = False) -> Knots:
-    """The noise levels at the times; with `clean`, followed by clean data."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        level, log_snr = schedule.level(times), schedule.log_snr(times)
+    """The noise levels at the times; with `clean`, followed by clean data.
+
+    Times that end where there is no noise end on clean data too. Derivatives are finite where the
+    levels have them, although log_snr is infinite there.
+
+    Raises:
+        InputError: with `clean`, times that end on clean data already (inside `jit` a runtime error
+            of Equinox).
+    """
+    with np.errstate(all="ignore"):
+        alpha, sigma = schedule.alpha(times), schedule.sigma(times)
+        xp = namespace(alpha, sigma, times)
+        middle = 0.5 * (times[0] + times[-1])
+        middle = middle if xp is np else jax.lax.stop_gradient(middle)
+        # A formula that is infinite at a time spoils the derivative even where it is not used.
+        silent, noiseless = alpha == 0, sigma == 0
+        log_snr = schedule.log_snr(xp.where(silent | noiseless, middle, times))
+        ended = noiseless & (np.arange(times.shape[0]) == times.shape[0] - 1)
+        noisy = xp.where(ended, middle, times)
+        rates = [rate(noisy) for rate in (schedule.alpha_rate, schedule.sigma_rate)]
+    log_snr = xp.where(silent, -np.inf, xp.where(noiseless, np.inf, log_snr))
+    rates = [xp.where(ended, 0.0, rate) for rate in rates]
+    lands = noiseless[-1]
+    known = not is_traced(lands)
     if clean:
-        xp = namespace(log_snr)
-        level = Level(*(xp.append(x, last) for x, last in zip(level, (0.0, 1.0, 0.0, 0.0, 0.0))))
-        log_snr = xp.append(log_snr, np.inf)
-    return Knots(level, log_snr, clean)
+        already = (
+            "The grid ends at zero noise, which is clean data already: leave out denoise=True."
+        )
+        if known and lands:
+            raise InputError(already)
+        if not known:
+            log_snr = eqx.error_if(log_snr, lands, already)
+        pieces = zip((times, alpha, sigma, *rates), (0.0, 1.0, 0.0, 0.0, 0.0), strict=True)
+        level = Level(*(xp.append(part, last) for part, last in pieces))
+        return Knots(level, xp.append(log_snr, np.inf), True, True)
+    level = Level(times, alpha, sigma, *rates)
+    lands = bool(lands) if known else lands
+    return Knots(level, log_snr, known and bool(lands), lands)
+
+
+def is_clean(schedule: Schedule, time: Any) -> bool:
+    """Whether it is known that there is no noise at this time."""
+    with np.errstate(all="ignore"):
+        sigma = schedule.sigma(as_numbers(time))
+    return not is_traced(sigma) and bool(np.all(sigma == 0))
+
+
+def noisy_throughout(schedule: Schedule, given: Knots) -> Knots:
+    """The knots, with the last one moved inwards where it is traced and may be clean data.
+
+    For formulas of steps that end with some noise, evaluated beside that of a step to clean data.
+    """
+    if not is_traced(given.lands):
+        return given
+    t = jnp.asarray(given.level.t)
+    inner = jax.lax.stop_gradient(0.5 * (t[-2] + t[-1]))
+    return knots(schedule, t.at[-1].set(jnp.where(given.lands, inner, t[-1])))
+
+
+def refuse_clean(given: Knots, message: str) -> Knots:
+    """The knots; raises `InputError` where they end on clean data.
+
+    Inside `jit`, where the times are traced, a runtime error of Equinox.
+    """
+    if is_traced(given.lands):
+        return given._replace(log_snr=eqx.error_if(given.log_snr, given.lands, message))
+    if given.lands:
+        raise InputError(message)
+    return given

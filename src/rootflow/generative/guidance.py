@@ -72,10 +72,34 @@ def _scale(scale: Any) -> Any:
     """The scale as an array, so that scales of all values share one compiled program."""
     if is_traced(scale):
         return scale
+    if callable(scale) or not eqx.is_array_like(scale):
+        raise InputError(
+            f"The scale of the guidance must be a number, or one for each sample; got {scale!r:.60}"
+            ". What guides between two noise levels alone is interval=(low, high)."
+        )
     if not np.isfinite(np.asarray(scale)).all():
         raise InputError(f"The scale of the guidance must be finite; got {scale!r}.")
     # A Python number keeps giving way to the precision of the samples.
     return jnp.asarray(scale) if isinstance(scale, int | float) else scale
+
+
+def per_sample(scale: Any, x: Array) -> Any:
+    """The scale, made to multiply x: one number, or one for each sample.
+
+    Raises:
+        InputError: another number of them.
+    """
+    spread = expand(scale, x)
+    try:
+        fits = np.broadcast_shapes(np.shape(spread), x.shape) == x.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise InputError(
+            f"The scale of the guidance has shape {np.shape(scale)}, and there are {x.shape[0]} "
+            f"samples: give one number, or one for each sample, shape ({x.shape[0]},)."
+        )
+    return spread
 
 
 def _check_interval(interval: Any) -> None:
@@ -116,6 +140,7 @@ class ClassifierFree(Guidance):
     def apply(self, denoiser: "Denoiser", x: Array, level: Level, condition: PyTree) -> Array:
         with_it = denoiser.evaluate(x, level, condition, True)
         without = denoiser.evaluate(x, level, self.unconditional, True)
+        per_sample(self.scale, x)
         weight = expand(_weight(self.scale, self.interval, level), x)
         return without + weight * (with_it - without)
 
@@ -142,6 +167,7 @@ class AutoGuidance(Guidance):
         conditioned = condition is not None
         good = denoiser.evaluate(x, level, condition, conditioned)
         bad = denoiser.evaluate(x, level, condition, conditioned, model=self.bad)
+        per_sample(self.scale, x)
         weight = expand(_weight(self.scale, self.interval, level), x)
         return bad + weight * (good - bad)
 
@@ -163,7 +189,7 @@ class Classifier(Guidance):
     def apply(self, denoiser: "Denoiser", x: Array, level: Level, condition: PyTree) -> Array:
         value = denoiser.evaluate(x, level, condition, self.conditional)
         slope = jax.grad(lambda x: jnp.sum(self.log_probability(x, level.t, condition)))(x)
-        change = -expand(self.scale, x) * expand(level.sigma, x) * slope
+        change = -per_sample(self.scale, x) * expand(level.sigma, x) * slope
         return moved(denoiser.predicts, value, change, level)
 
 
@@ -215,7 +241,7 @@ class LossGuidance(Guidance):
         if self.normalized:
             size = jnp.sqrt(jnp.mean(slope**2, axis=tuple(range(1, x.ndim))))
             push = slope / expand(jnp.maximum(size, jnp.finfo(size.dtype).tiny), slope)
-        change = expand(jnp.asarray(self.scale, x.dtype), x) * push
+        change = per_sample(jnp.asarray(self.scale, x.dtype), x) * push
         return moved(denoiser.predicts, value, change, level)
 
     def _clean(

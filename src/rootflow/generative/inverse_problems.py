@@ -18,7 +18,7 @@ from jaxtyping import Array, ArrayLike, PyTree
 
 from ..errors import InputError
 from ..roots.krylov import conjugate_gradients
-from .guidance import Guidance, moved, predicted
+from .guidance import Guidance, moved, per_sample, predicted
 from .numerics import expand, is_traced
 from .predictions import convert
 from .schedules import Level
@@ -88,7 +88,8 @@ class DPS(Measured):
 
     def gradient(self, predicted, miss, pull, level):
         _, transpose = jax.vjp(self.operator, predicted)
-        slope = 2 * self.scale * pull(transpose(miss)[0])
+        slope = pull(transpose(miss)[0])
+        slope = 2 * per_sample(self.scale, slope) * slope
         if not self.normalized:
             return slope
         size = jnp.sqrt(jnp.sum(miss**2, axis=tuple(range(1, miss.ndim))))
@@ -184,5 +185,7 @@ def _solve(product: Callable[[Array], Array], miss: Array, max_steps: int) -> Ar
 
 
 def _check_positive(name: str, value: Any) -> None:
+    if callable(value) or not eqx.is_array_like(value):
+        raise InputError(f"{name} must be a number, or one for each sample; got {value!r:.60}.")
     if not is_traced(value) and not (np.asarray(value) > 0).all():
         raise InputError(f"{name}={value!r} must be positive.")

@@ -136,7 +136,7 @@ def invert(
     table = turns(plan, None, x.dtype)
     run = _steps if _compiling() else _steps_compiled
     found, finite = run(denoiser, condition, sampler, x, table)
-    return raise_if_not_finite(found, finite, plan.rows.level.t) if throw else found
+    return raise_if_not_finite(found, finite, plan.rows.level.t, sampler) if throw else found
 
 
 def _steps(denoiser, condition, sampler, x, table):
@@ -182,7 +182,8 @@ _steps_back_compiled = eqx.filter_jit(_steps_back)
 
 def _by_fixed_points(denoiser, condition, x, knots, throw):
     """Solves z_i = a z + b eps(z, t_{i+1}) for z at the next, noisier knot (Pan et al. 2023)."""
-    flipped = Knots(Level(*(part[::-1] for part in knots.level)), knots.log_snr[::-1], False)
+    level = Level(*(part[::-1] for part in knots.level))
+    flipped = Knots(level, knots.log_snr[::-1], False, False)
     source, target, h, *_ = steps_between(flipped)  # the steps of sampling, from noise to data
     with np.errstate(all="ignore"):
         step = Exponential("noise", source, target, h)

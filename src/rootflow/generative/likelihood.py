@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key, PyTree
 
 from ..errors import InputError
-from ..flows.methods import Method
+from ..flows.methods import Method, Tsit5
 from ..flows.ode import solve_ode
+from ..training.keys import check_key
 from . import grids
 from .denoiser import Denoiser
 from .flow import frame
@@ -30,7 +31,7 @@ def log_likelihood(
     begin: ArrayLike | None = None,
     end: ArrayLike | None = None,
     prior: Callable[[Array], Array] | None = None,
-    method: Method | Literal["auto"] = "auto",
+    method: Method | Literal["auto"] = Tsit5(),
     rtol: ArrayLike | None = None,
     atol: ArrayLike | None = None,
     variable: Literal["auto", "log_snr", "time"] = "auto",
@@ -54,7 +55,9 @@ def log_likelihood(
         end: the clean end; by default the schedule's.
         prior: log-density at `begin` of samples of shape (batch, ...), giving (batch,); by default
             normal with the schedule's scale.
-        method: method of `solve_ode`.
+        method: method of `solve_ode`. The default is explicit, in the memory of a few batches; an
+            implicit one, and `"auto"` before it turns out not to be needed, factorises a matrix in
+            the size of the whole batch.
         rtol: relative tolerance; by default 1e-6 in double, 1e-4 in single precision.
         atol: absolute tolerance; by default 1e-7 in double, 1e-5 in single precision.
         variable: as in `ProbabilityFlow`.
@@ -102,25 +105,43 @@ def with_divergence(s: Any, state: Any, args: Any) -> Any:
     u, _ = state
     model, directions, field = args
     slope, push = jax.linearize(lambda u: field(s, u, model), u)
+    return slope, divergence(push, directions, u)
+
+
+def divergence(push: Callable[[Array], Array], directions: Array, x: Array) -> Array:
+    """The trace of the linear map `push` for each sample of x, shape (batch,).
+
+    Args:
+        push: acts on arrays like x.
+        directions: of `probe_directions`.
+        x: shape (batch, ...).
+    """
 
     def along(direction: Array) -> Array:
-        direction = jnp.broadcast_to(direction, u.shape)
-        return jnp.sum(direction * push(direction), axis=tuple(range(1, u.ndim)))
+        if jnp.issubdtype(direction.dtype, jnp.integer):
+            # A number stands for a unit vector, so that not all of them are ever held at once.
+            unit = jnp.arange(math.prod(x.shape[1:])) == direction
+            direction = unit.astype(x.dtype).reshape(1, *x.shape[1:])
+        direction = jnp.broadcast_to(direction, x.shape)
+        return jnp.sum(direction * push(direction), axis=tuple(range(1, x.ndim)))
 
     # A few directions at a time: all at once would take the memory of as many models.
     parts = jax.lax.map(along, directions, batch_size=min(32, directions.shape[0]))
-    return slope, jnp.sum(parts, axis=0)
+    return jnp.sum(parts, axis=0)
 
 
 def probe_directions(x: Array, trace: str, probes: int, key: Any) -> Array:
-    """Directions v with sum v' J v the trace of J, or an unbiased estimate of it."""
+    """Directions v with sum v' J v the trace of J, or an unbiased estimate of it.
+
+    For the exact trace the numbers of the unit vectors.
+    """
     if trace == "exact":
-        size = math.prod(x.shape[1:])
-        return jnp.eye(size, dtype=x.dtype).reshape(size, 1, *x.shape[1:])
+        return jnp.arange(math.prod(x.shape[1:]))
     if key is None:
         raise InputError("trace='hutchinson' draws random probes: give key=jax.random.key(...).")
     if isinstance(probes, bool) or not isinstance(probes, int | np.integer) or probes < 1:
         raise InputError(f"probes must be a positive integer; got {probes!r}.")
+    check_key(key)
     signs = jax.random.rademacher(key, (probes, *x.shape), x.dtype)
     return signs / math.sqrt(probes)
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ..errors import InputError
 from .denoiser import Denoiser
-from .grids import NAMED, Grid, check_inside
+from .grids import NAMED, Grid, check_inside, spacing
 from .numerics import as_numbers, expand
 from .preconditioning import EDMPreconditioned
 from .predictions import KINDS
@@ -100,8 +100,23 @@ class Weight(eqx.Module):
     def __call__(self, level: Level, model: Any) -> Array:
         """Of the shape of the times."""
 
+    def scaled(self, level: Level, model: Any) -> Array:
+        """sigma^2 times the weight: what is finite where there is no noise or no signal."""
+        return level.sigma**2 * self(level, model)
 
-class MinSNR(Weight):
+
+class _Scaled(Weight):
+    """A weight that is worked out from `scaled`."""
+
+    def __call__(self, level: Level, model: Any) -> Array:
+        return self.scaled(level, model) / level.sigma**2
+
+    @abstractmethod
+    def scaled(self, level: Level, model: Any) -> Array:
+        """sigma^2 times the weight."""
+
+
+class MinSNR(_Scaled):
     """min(SNR, gamma), SNR = alpha^2 / sigma^2 (Hang et al. 2023): high SNR counts no more.
 
     Attributes:
@@ -114,33 +129,36 @@ class MinSNR(Weight):
         if not self.gamma > 0:
             raise InputError(f"gamma={self.gamma} must be positive.")
 
-    def __call__(self, level: Level, model: Any) -> Array:
-        return jnp.minimum((level.alpha / level.sigma) ** 2, self.gamma)
+    def scaled(self, level: Level, model: Any) -> Array:
+        return jnp.minimum(level.alpha**2, self.gamma * level.sigma**2)
 
 
-class ELBO(Weight):
-    """-SNR'(t) / 2: the variational bound, if times are uniform (Kingma et al. 2021, eq. 17)."""
+class ELBO(_Scaled):
+    """-SNR'(t) / 2: the variational bound, if times are uniform (Kingma et al. 2021, eq. 17).
 
-    def __call__(self, level: Level, model: Any) -> Array:
-        rate = level.alpha_rate / level.alpha - level.sigma_rate / level.sigma
-        return -rate * (level.alpha / level.sigma) ** 2
+    Without signal it is 0; as a weight of the noise's error it grows without bound towards there.
+    """
+
+    def scaled(self, level: Level, model: Any) -> Array:
+        # Not by way of d log alpha / dt, which is infinite where there is no signal.
+        turn = level.alpha * level.sigma_rate - level.alpha_rate * level.sigma
+        return level.alpha * turn / level.sigma
 
 
-class EDMWeight(Weight):
+class EDMWeight(_Scaled):
     """(sigma^2 + s^2) / (sigma s)^2 (Karras et al. 2022, table 1).
 
     The standard deviation s of the data is that of the model, an `EDMPreconditioned`, so that the
     two cannot differ.
     """
 
-    def __call__(self, level: Level, model: Any) -> Array:
+    def scaled(self, level: Level, model: Any) -> Array:
         if not isinstance(model, EDMPreconditioned):
             raise InputError(
                 "EDMWeight() takes sigma_data from the model, which must be "
                 f"EDMPreconditioned(network); got {type(model).__name__}."
             )
-        size = level.sigma / level.alpha
-        return (size**2 + model.sigma_data**2) / (size * model.sigma_data) ** 2
+        return (level.sigma / model.sigma_data) ** 2 + level.alpha**2
 
 
 class DiffusionLoss(eqx.Module):
@@ -210,6 +228,7 @@ class DiffusionLoss(eqx.Module):
         check_inside(self.schedule, end, "end")
         if not begin > end:
             raise InputError(f"begin={begin} must be later than end={end}.")
+        spacing(self.times, self.schedule, begin, end)
 
     def _ends(self) -> tuple[Any, Any]:
         begin = self.schedule.begin if self.begin is None else self.begin
@@ -251,7 +270,7 @@ class DiffusionLoss(eqx.Module):
         return Denoiser(model, self.schedule, self.predicts, time=self.time, **options)
 
     def draw_times(self, key: PRNGKeyArray, n: int, dtype: Any = float) -> Float[Array, " n"]:
-        """n times as they are drawn for a batch."""
+        """n times as they are drawn for a batch: never an end without any signal or noise."""
         if self.stratified:
             offset = jax.random.uniform(key, (), dtype)
             fractions = (offset + jnp.arange(n, dtype=dtype) / n) % 1
@@ -260,7 +279,12 @@ class DiffusionLoss(eqx.Module):
         begin, end = (jnp.asarray(t, fractions.dtype) for t in self._ends())
         grid = NAMED[self.times] if isinstance(self.times, str) else self.times
         times = grid.times(self.schedule, fractions, begin, end)
-        return jnp.clip(times, end, begin)  # round-off must not lead out of the schedule
+        # Round-off must not lead out of the schedule; nor to an end without signal or noise, where
+        # weights, targets and what a network is told may be infinite.
+        room = jnp.finfo(times.dtype).eps * (begin - end)
+        begin = jnp.where(self.schedule.alpha(begin) == 0, begin - room, begin)
+        end = jnp.where(self.schedule.sigma(end) == 0, end + room, end)
+        return jnp.clip(times, end, begin)
 
     def _target(self, data: Array, noise: Array, level: Level) -> Array:
         _, alpha, sigma, alpha_rate, sigma_rate = (expand(part, data) for part in level)
@@ -279,10 +303,11 @@ class DiffusionLoss(eqx.Module):
         weight = self.weight
         if weight is None:
             weight = "noise" if self.predicts == "score" else self.predicts
-        own = _per_data(self.predicts, level)
         if isinstance(weight, str):
-            return 1.0 if weight == self.predicts else (_per_data(weight, level) / own) ** 2
-        return weight(level, model) / own**2
+            if weight == self.predicts:
+                return 1.0
+            return (_per_data(weight, level) / _per_data(self.predicts, level)) ** 2
+        return weight.scaled(level, model) / _squared(self.predicts, level)
 
     def _dropped(self, condition: PyTree, key: PRNGKeyArray, n: int) -> PyTree:
         dropped = jax.random.bernoulli(key, self.dropout, (n,))
@@ -317,3 +342,17 @@ def _per_data(kind: str, level: Level) -> Any:
     if kind == "velocity":
         return (alpha**2 + sigma**2) / sigma
     return (alpha * sigma_rate - alpha_rate * sigma) / sigma
+
+
+def _squared(kind: str, level: Level) -> Any:
+    """sigma^2 `_per_data`^2, in a form that is finite where there is no noise."""
+    _, alpha, sigma, alpha_rate, sigma_rate = level
+    if kind == "data":
+        return sigma**2
+    if kind == "noise":
+        return alpha**2
+    if kind == "score":
+        return (alpha / sigma) ** 2
+    if kind == "velocity":
+        return (alpha**2 + sigma**2) ** 2
+    return (alpha * sigma_rate - alpha_rate * sigma) ** 2

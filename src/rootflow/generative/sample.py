@@ -12,9 +12,11 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Key, PyTree
 
 from ..errors import InputError, SolveError
+from ..training.keys import check_key
 from . import gradients, grids
 from .adjoint import Adjoint, steps_back
 from .denoiser import Denoiser
+from .flow import check_signal
 from .gradients import Gradient
 from .grids import Grid, Knots
 from .loop import evaluator, turns
@@ -139,6 +141,7 @@ def sample(
     times, orders = _layout(schedule, sampler, steps, evaluations, grid, begin, end, denoise)
     knots = grids.knots(schedule, times, clean=denoise)
     plan = checked_plan(sampler, sampler.plan(schedule, knots, orders), knots)
+    check_signal(denoiser, times[0])
     key_start, key_draws = _keys(key, start is None, sampler)
     if isinstance(start, Inversion):
         state, plan = _resume(start, sampler, times, plan)
@@ -155,7 +158,7 @@ def sample(
     state, record = run(denoiser, condition, state, table, back, options)
     value = sampler.sample(state)
     if throw:
-        value = raise_if_not_finite(value, record.finite, plan.rows.level.t)
+        value = raise_if_not_finite(value, record.finite, plan.rows.level.t, sampler)
     if not (full or trajectory):
         return value
     ends = jnp.asarray(times[len(times) - 1 - (len(plan.ends) - denoise) :], x.dtype)
@@ -217,7 +220,11 @@ def _layout(schedule, sampler, steps, evaluations, grid, begin, end, denoise):
         if evaluations < 1 + denoise:
             raise InputError(f"evaluations={evaluations} leaves nothing to sample with.")
         in_log_snr = grid == "log_snr" if isinstance(grid, str) else isinstance(grid, grids.LogSNR)
-        steps, orders = sampler.budget(int(evaluations) - denoise, in_log_snr)
+        # A last step to clean data costs one evaluation, whether it is `denoise` or on the grid.
+        lands = named and grids.is_clean(schedule, schedule.end if end is None else end)
+        left = int(evaluations) - (denoise or lands)
+        steps, orders = sampler.budget(left, in_log_snr) if left else (0, None)
+        steps += lands
         if not named and orders is None:
             raise InputError(
                 f"The grid of times says how many steps to take: leave out "
@@ -258,7 +265,7 @@ def _keys(key: Any, draws_start: bool, sampler: Sampler | Integrator) -> tuple[A
         raise InputError(f"key=jax.random.key(...) is needed for {what}.")
     if key is None:
         return None, None
-    key_start, key_draws = jax.random.split(key)
+    key_start, key_draws = jax.random.split(check_key(key))
     return key_start, key_draws if sampler.noisy else None
 
 
@@ -315,36 +322,43 @@ def _cast(tree: Any, dtype: Any) -> Any:
     return jax.tree.map(lambda part: jnp.asarray(part, dtype), tree)
 
 
-def raise_if_not_finite(value: Any, finite: Any, t: Any) -> Any:
+def raise_if_not_finite(value: Any, finite: Any, t: Any, sampler: Any = None) -> Any:
     """The value; raises where a sample stopped being finite, naming the evaluation.
 
     Args:
         value: a pytree of arrays.
         finite: whether all was finite after each turn of the loop, shape (turns,).
         t: the time of each turn.
+        sampler: the method that was used.
     """
+    form = getattr(sampler, "form", None)
     bad = ~finite
     count = finite.shape[0]
     if count == 0:
         return value
     if isinstance(bad, Tracer):
         known = not isinstance(t, Tracer)
-        messages = [_message(i, count, float(t[i]) if known else None) for i in range(count)]
+        messages = [_message(i, count, float(t[i]) if known else None, form) for i in range(count)]
         first = jnp.argmax(bad)
         return eqx.internal.branched_error_if(value, bad.any(), first, messages)
     flags = np.asarray(bad)
     if flags.any():
         first = int(np.argmax(flags))
-        raise SolveError(_message(first, count, float(t[first])))
+        raise SolveError(_message(first, count, float(t[first]), form))
     return value
 
 
-def _message(turn: int, count: int, t: float | None) -> str:
+def _message(turn: int, count: int, t: float | None, form: str | None) -> str:
     where = "" if t is None else f", t = {t:.6g}"
+    advice = "strong guidance or large steps can also blow up: try a lower scale, or more steps."
+    if form == "noise":
+        advice = (
+            "a noise-form sampler with few steps, or strong guidance, can also blow up: try one in "
+            "the data form, as DPMSolverPlusPlus(), or more steps."
+        )
     return (
         f"A sample became NaN or infinite in evaluation {turn + 1} of {count}{where}. Look at what "
-        "the model returns there; a noise-form sampler with few steps, or strong guidance, can "
-        "also blow up: try DPMSolverPlusPlus(), or more steps."
+        f"the model returns there; {advice}"
     )
 
 
@@ -375,6 +389,8 @@ def _integrate(denoiser, condition, sampler, start, shape, key, begin, end, full
         key, key_draws = _keys(key, start is None, sampler)
     elif start is None and key is None:
         raise InputError("key=jax.random.key(...) is needed for the start.")
+    if key is not None:
+        check_key(key)
     first = grids.check_inside(schedule, first, "begin")
     last = grids.check_inside(schedule, last, "end")
     x = _start(start, shape, key, schedule.prior_scale(first))

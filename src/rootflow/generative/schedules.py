@@ -176,28 +176,59 @@ class VPCosine(_VariancePreserving):
     def _angle(self, t: Any) -> Any:
         return 0.5 * math.pi * (t + self.offset) / (1 + self.offset)
 
+    def _left(self, t: Any) -> Any:
+        # What is left to a right angle, for t from 1/2 on.
+        late = namespace(t).where(t < 0.5, 0.5, t)
+        return 0.5 * math.pi * (1 - late) / (1 + self.offset)
+
     def log_alpha(self, t: Any) -> Any:
         # log cos(a + d) - log cos(a): a log1p of what is small for small t, and for large t the
         # cosine as the sine of what is left to a right angle.
         t = _number(t)
         xp = namespace(t)
         early = t < 0.5
-        left = 0.5 * math.pi * (1 - xp.where(early, 0.5, t)) / (1 + self.offset)
         start = self._angle(0.0)
         turn = 0.5 * math.pi * xp.where(early, t, 0.5) / (1 + self.offset)
         change = (
             -2 * xp.sin(0.5 * turn) * (xp.sin(0.5 * turn) + math.tan(start) * xp.cos(0.5 * turn))
         )
-        late = xp.log(xp.sin(left)) - math.log(math.cos(start))
+        late = xp.log(xp.sin(self._left(t))) - math.log(math.cos(start))
         return xp.where(early, xp.log1p(change), late)
 
     def log_alpha_rate(self, t: Any) -> Any:
         t = _number(t)
         xp = namespace(t)
         early = t < 0.5
-        left = 0.5 * math.pi * (1 - xp.where(early, 0.5, t)) / (1 + self.offset)
-        slope = xp.where(early, xp.tan(self._angle(xp.where(early, t, 0.5))), 1 / xp.tan(left))
+        tangent = xp.tan(self._angle(xp.where(early, t, 0.5)))
+        slope = xp.where(early, tangent, 1 / xp.tan(self._left(t)))
         return -0.5 * math.pi / (1 + self.offset) * slope
+
+    # For large t not by way of log alpha, which is infinite at t = 1 although these are not.
+    def alpha(self, t: Any) -> Any:
+        t = _number(t)
+        xp = namespace(t)
+        early = t < 0.5
+        late = xp.sin(self._left(t)) / math.cos(self._angle(0.0))
+        return xp.where(early, xp.exp(self.log_alpha(xp.where(early, t, 0.0))), late)
+
+    def sigma(self, t: Any) -> Any:
+        t = _number(t)
+        xp = namespace(t)
+        early = t < 0.5
+        alpha = self.alpha(xp.where(early, 0.5, t))
+        near = super().sigma(xp.where(early, t, 0.5))
+        return xp.where(early, near, xp.sqrt((1 - alpha) * (1 + alpha)))
+
+    def alpha_rate(self, t: Any) -> Any:
+        t = _number(t)
+        xp = namespace(t)
+        early = t < 0.5
+        near = super().alpha_rate(xp.where(early, t, 0.25))
+        turn = 0.5 * math.pi / (1 + self.offset)
+        return xp.where(early, near, -turn * xp.cos(self._left(t)) / math.cos(self._angle(0.0)))
+
+    def sigma_rate(self, t: Any) -> Any:
+        return -self.alpha(t) * self.alpha_rate(t) / self.sigma(t)
 
     def log_alpha_inverse(self, log_alpha: Any) -> Any:
         # With cos(start + turn) = alpha cos(start): solved for the turn itself, because the

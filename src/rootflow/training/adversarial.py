@@ -15,8 +15,9 @@ import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..errors import InputError
-from .average import Decay, averaged, decay_of
-from .descent import value_of
+from .average import Decay, averaged, averages, decay_of
+from .checkpoint import Changed, digest, program
+from .descent import checked_optimizer, value_of
 from .loop import run
 from .progress import Report
 
@@ -30,7 +31,8 @@ class Players:
     Attributes:
         generator: after the last step.
         critic: after the last step.
-        ema: the average of the generator over the steps, where asked for; otherwise None.
+        ema: the average of the generator over the steps, where asked for, in single precision at
+            least; otherwise None.
         best: the generator with the smallest validation (the average, where there is one); without
             validation the average or the last.
         history: a row for each report: "step", "generator", "critic" (their mean losses since the
@@ -67,6 +69,7 @@ def train_adversarial(
     patience: int | None = None,
     nonfinite: Literal["raise", "stop", "skip"] = "raise",
     checkpoint: str | os.PathLike | None = None,
+    changed: Changed = "refuse",
     progress: "bool | Report | None" = None,
     devices: Sequence[Any] | None = None,
 ) -> Players:
@@ -95,6 +98,7 @@ def train_adversarial(
         patience: stop after this many validations in a row without a new best one.
         nonfinite: as for `train`.
         checkpoint: as for `train`.
+        changed: as for `train`.
         progress: as for `train`.
         devices: as for `train`.
 
@@ -107,9 +111,8 @@ def train_adversarial(
     """
     if not isinstance(critic_steps, int | np.integer) or critic_steps < 1:
         raise InputError(f"critic_steps must be a positive whole number, got {critic_steps!r}.")
-    game = _Game(
-        (generator_loss, critic_loss), tuple(optimizers), critic_steps, project, decay_of(ema)
-    )
+    players = tuple(checked_optimizer(optimizer) for optimizer in optimizers)
+    game = _Game((generator_loss, critic_loss), players, critic_steps, project, decay_of(ema))
     validate = None if validation is None else (lambda state: validation(state.shown))
     ended = run(
         game,
@@ -124,6 +127,7 @@ def train_adversarial(
         patience=patience,
         nonfinite=nonfinite,
         checkpoint=checkpoint,
+        changed=changed,
         progress=progress,
         devices=devices,
     )
@@ -162,7 +166,7 @@ class _Game(eqx.Module):
             optimizer.init(eqx.filter(player, eqx.is_inexact_array))
             for optimizer, player in zip(self.optimizers, (generator, critic))
         )
-        average = None if self.decay is None else generator
+        average = None if self.decay is None else averages(generator)
         return _State(generator, critic, states, average, jnp.zeros((), int))
 
     def __call__(self, state: _State, batch, key):
@@ -193,6 +197,14 @@ class _Game(eqx.Module):
             **metrics,
         }
         return _State(generator, critic, (own, opposed), average, state.step + 1), metrics
+
+    def fingerprint(self, state: _State, batch, key) -> dict[str, Any]:
+        """What decides the result, by name, as JSON."""
+        return {
+            "losses_and_optimizers": program(self, state, batch, key)
+            | {"start": digest(state.optimizers)},
+            "players": digest((state.generator, state.critic)),
+        }
 
     def _critic_loss(self, generator, batch, key, critic):
         return self.losses[1](generator, critic, batch, key)

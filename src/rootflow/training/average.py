@@ -38,10 +38,33 @@ def decay_of(ema: "float | Decay | None") -> Decay | None:
     return ema if ema is None or callable(ema) else exponential(ema)
 
 
+def averages(tree: PyTree) -> PyTree:
+    """What an average of these parameters begins with: themselves, in single precision at least.
+
+    In half precision a decay near 1 would round to 1, or each change to nothing.
+    """
+
+    def widened(x):
+        return x.astype(wide(x.dtype)) if eqx.is_inexact_array(x) else x
+
+    return jax.tree.map(widened, tree)
+
+
+def wide(dtype) -> jnp.dtype:
+    """The type in which sums over many steps are kept: of single precision at least."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
 def averaged(old: PyTree, new: PyTree, decay: Array) -> PyTree:
-    """`decay * old + (1 - decay) * new` for the inexact arrays; the rest is that of `new`."""
+    """`decay * old + (1 - decay) * new` for the inexact arrays; the rest is that of `new`.
+
+    In the precision of `old`, see `averages`.
+    """
 
     def mix(a, b):
-        return b + decay.astype(b.real.dtype) * (a - b) if eqx.is_inexact_array(b) else b
+        if not eqx.is_inexact_array(b):
+            return b
+        b = b.astype(a.dtype)
+        return b + decay.astype(b.real.dtype) * (a - b)
 
     return jax.tree.map(mix, old, new)

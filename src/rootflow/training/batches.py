@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..errors import InputError
+from .checkpoint import program
 
 
 class Source(eqx.Module):
@@ -29,7 +30,7 @@ class Source(eqx.Module):
     def batch(self, row: PyTree, key: PRNGKeyArray) -> PyTree:
         """One minibatch."""
 
-    def fingerprint(self) -> list:
+    def fingerprint(self) -> Any:
         """What must be the same when a run is resumed, as JSON."""
         return []
 
@@ -72,6 +73,9 @@ class Drawn(Source):
     def batch(self, row, key):
         return self.draw(key)
 
+    def fingerprint(self):
+        return program(self.draw, jax.random.key(0))
+
 
 class Streamed(Source):
     """Minibatches from an iterator on the host, one step at a time."""
@@ -88,6 +92,12 @@ def source_of(data, key: PRNGKeyArray, batch_size: int | None, draws: int = 1) -
     if callable(data):
         _no_batch_size(batch_size, "a function of a key")
         return Drawn(data)
+    if _list_of_batches(data):
+        raise InputError(
+            f"data is a list of {len(data)} batches: give arrays that hold all examples, with "
+            "batch_size, or an iterator, as itertools.cycle(batches). (Where the list itself is "
+            "one tree of arrays, make it a tuple.)"
+        )
     size = _common_axis(data, "data")
     if batch_size is None:
         batch_size = size
@@ -101,6 +111,15 @@ def source_of(data, key: PRNGKeyArray, batch_size: int | None, draws: int = 1) -
         )
     seed = tuple(int(word) for word in np.asarray(jax.random.key_data(key)).ravel())
     return Arrays(jax.tree.map(jnp.asarray, data), seed, size, int(batch_size) * draws)
+
+
+def _list_of_batches(data) -> bool:
+    """Whether this is a list of several tuples or dictionaries of the same shapes."""
+    if not isinstance(data, list) or len(data) < 2:
+        return False
+    if not all(isinstance(batch, list | tuple | dict) for batch in data):
+        return False
+    return all(jax.tree.map(np.shape, batch) == jax.tree.map(np.shape, data[0]) for batch in data)
 
 
 def _no_batch_size(batch_size, what):

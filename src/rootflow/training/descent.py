@@ -13,8 +13,10 @@ import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..errors import InputError
-from .average import Decay, averaged, decay_of
+from .average import Decay, averaged, averages, decay_of, wide
 from .batches import _common_axis
+from .checkpoint import Changed, digest, program
+from .keys import check_key
 from .loop import Run, run
 from .progress import Report
 
@@ -27,7 +29,8 @@ class Trained:
 
     Attributes:
         model: after the last step.
-        ema: the average over the steps, where asked for; otherwise None.
+        ema: the average over the steps, where asked for, in single precision at least; otherwise
+            None.
         best: the one with the smallest validation (the average, where there is one); without
             validation the average or the last.
         history: a row for each report: "step", "loss" and the other metrics (means since the report
@@ -63,6 +66,7 @@ def train(
     trainable: PyTree = eqx.is_inexact_array,
     nonfinite: Literal["raise", "stop", "skip"] = "raise",
     checkpoint: str | os.PathLike | None = None,
+    changed: Changed = "refuse",
     progress: "bool | Report | None" = None,
     devices: Sequence[Any] | None = None,
 ) -> Trained:
@@ -92,6 +96,11 @@ def train(
         nonfinite: what to do where the loss or its gradient is not finite: "raise" an error, "stop"
             and return what there is, or "skip" the step.
         checkpoint: an `.npz` file that is written while the run goes on and read when it exists.
+        changed: what to do where the file is of a run with another loss, optimiser, data, batch
+            size, initial model, key or other option that decides the result, or has made more than
+            `steps` steps: "refuse" with an error that names what differs, "restart" and replace the
+            file, or "continue" from it with what is given now. More `steps` and more `patience` are
+            no change: they continue.
         progress: True for a bar, False for silence, None for a bar where there is a terminal; or
             `report(step, metrics)`.
         devices: several devices share each batch along its first axis.
@@ -103,7 +112,8 @@ def train(
         InputError: an option, the data or the loss cannot be used.
         SolveError: the loss or its gradient is not finite, with `nonfinite="raise"`.
     """
-    optimizer = optax.adam(1e-3) if optimizer is None else optimizer
+    check_key(key)
+    optimizer = optax.adam(1e-3) if optimizer is None else checked_optimizer(optimizer)
     decay = decay_of(ema)
     descent = _Descent(loss, optimizer, trainable, project, decay)
     start = descent.start(model)
@@ -118,10 +128,11 @@ def train(
         steps=steps,
         batch_size=batch_size,
         every=every,
-        validate=validate and (lambda state: validate(state.shown)),
+        validate=validate,
         patience=patience,
         nonfinite=nonfinite,
         checkpoint=checkpoint,
+        changed=changed,
         progress=progress,
         devices=devices,
     )
@@ -156,7 +167,7 @@ class _Descent(eqx.Module):
                 "the model has nothing to train: it holds no floating-point arrays, or `trainable` "
                 "leaves out all of them. Numbers must be JAX arrays (jnp.asarray)."
             )
-        average = None if self.decay is None else model
+        average = None if self.decay is None else averages(model)
         return _State(model, self.optimizer.init(parameters), average, jnp.zeros((), int))
 
     def __call__(self, state: _State, batch, key) -> tuple[_State, dict[str, Array]]:
@@ -175,6 +186,23 @@ class _Descent(eqx.Module):
             average = averaged(average, model, jnp.asarray(self.decay(state.step)))
         metrics = {"loss": value, **metrics, "gradient_norm": _norm(gradient)}
         return _State(model, optimizer, average, state.step + 1), metrics
+
+    def fingerprint(self, state: _State, batch, key) -> dict[str, Any]:
+        """What decides the result, by name, as JSON."""
+        parameters, rest = eqx.partition(state.model, self.trainable)
+        slope = eqx.filter_value_and_grad(self._value, has_aux=True)
+        moving = eqx.filter(parameters, eqx.is_inexact_array)
+        leaves = jax.tree.leaves(parameters, is_leaf=lambda leaf: leaf is None)
+        project, decay = self.project, self.decay
+        return {
+            "loss": program(slope, parameters, rest, batch, key),
+            "optimizer": program(self.optimizer.update, moving, state.optimizer, moving)
+            | {"start": digest(state.optimizer)},
+            "model": digest(state.model),
+            "trainable": [leaf is not None for leaf in leaves],
+            "project": None if project is None else program(project, state.model),
+            "ema": None if decay is None else program(decay, state.step),
+        }
 
     def _value(self, parameters, rest, batch, key):
         return value_of(self.loss(eqx.combine(parameters, rest), batch, key))
@@ -198,13 +226,27 @@ def value_of(out) -> tuple[Array, dict[str, Array]]:
 
 
 def _norm(gradient) -> Array:
-    leaves = [x for x in jax.tree.leaves(gradient) if eqx.is_inexact_array(x)]
+    # Squares of half precision would overflow at 256.
+    leaves = [x.astype(wide(x.dtype)) for x in jax.tree.leaves(gradient) if eqx.is_inexact_array(x)]
     return jnp.sqrt(sum((jnp.sum((x * x.conj()).real) for x in leaves), jnp.zeros(())))
 
 
-def _validation(loss, validation, key):
+class _Validation(NamedTuple):
+    """What a state is judged by: a function of the model, and how to tell it from another."""
+
+    value: Callable[[Any], Any]
+    digest: Any
+
+    def __call__(self, state: _State) -> Any:
+        return self.value(state.shown)
+
+    def fingerprint(self) -> Any:
+        return self.digest
+
+
+def _validation(loss, validation, key) -> _Validation:
     if callable(validation):
-        return validation
+        return _Validation(validation, "function")
     _common_axis(validation, "validation")
     validation = jax.tree.map(jnp.asarray, validation)
 
@@ -212,7 +254,19 @@ def _validation(loss, validation, key):
     def value(model, data):
         return value_of(loss(model, data, key))[0]
 
-    return lambda model: value(model, validation)
+    return _Validation(lambda model: value(model, validation), digest(validation))
+
+
+def checked_optimizer(optimizer: Any) -> optax.GradientTransformation:
+    """The optimiser; raises `InputError` for anything else."""
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        name = getattr(optimizer, "__name__", None)
+        made = f": call it, optax.{name}(1e-3)" if callable(optimizer) and name else ""
+        raise InputError(
+            f"optimizer must be an Optax transformation such as optax.adam(1e-3); got "
+            f"{optimizer!r:.60}{made}."
+        )
+    return optimizer
 
 
 def _trained(ended: Run) -> Trained:

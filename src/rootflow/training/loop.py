@@ -4,8 +4,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
@@ -16,14 +15,13 @@ from jax import lax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..errors import InputError, SolveError
-from . import store
+from .average import wide
 from .batches import Source, Streamed, source_of
+from .checkpoint import Changed, Keeper, digest, program
+from .keys import check_key
 from .progress import Meter, Report
 
 Update = Callable[[Any, Any, PRNGKeyArray], tuple[Any, Mapping[str, Array]]]
-
-#: Seconds between two writings of a checkpoint.
-_BETWEEN_SAVES = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +60,7 @@ def run(
     patience: int | None = None,
     nonfinite: Literal["raise", "stop", "skip"] = "raise",
     checkpoint: str | os.PathLike | None = None,
+    changed: Changed = "refuse",
     progress: "bool | Report | None" = None,
     devices: Sequence[Any] | None = None,
 ) -> Run:
@@ -87,7 +86,12 @@ def run(
         patience: stop after this many validations in a row without a new best one.
         nonfinite: what to do where a metric is not finite: "raise" an error, "stop" and return the
             state before, or "skip" the step.
-        checkpoint: a file that is written while the run goes on and read when it exists.
+        checkpoint: a file that is written while the run goes on and read when it exists. One run
+            at a time may have it open.
+        changed: what to do where the file is of a run with another key, data, batch size, update,
+            initial state, validation or `every`, or has made more than `steps` steps: "refuse" with
+            an error that names what differs, "restart" and replace the file, or "continue" from it
+            with what is given now. More `steps` and more patience are no change: they continue.
         progress: True for a bar, False for silence, None for a bar where there is a terminal; or
             `report(step, metrics)`.
         devices: several devices share each batch along its first axis, which they must divide.
@@ -100,44 +104,46 @@ def run(
             is of another run.
         SolveError: a metric is not finite, with `nonfinite="raise"`.
     """
-    _check_options(steps, every, patience, validate, nonfinite)
+    _check_options(steps, every, patience, validate, nonfinite, changed)
+    check_key(key)
     batch_key, update_key = jax.random.split(key)
     source = source_of(data, batch_key, batch_size, draws)
     state = _strong(state)
     if devices is not None:
         state, source = _placed(devices, state, source)
     loop = _Loop(update, source, batch_key, update_key, nonfinite == "skip", _mesh(devices))
-    keeper = _Keeper(
-        checkpoint,
-        {
-            "key": np.asarray(jax.random.key_data(key)).ravel().tolist(),
-            "every": every,
-            "data": source.fingerprint(),
-        },
-    )
-    record = keeper.resumed(_Record(state, state if validate else None))
-    feed = _Feed(source, data, record.step)
+    fingerprint = {}
+    if checkpoint is not None:
+        if isinstance(source, Streamed):
+            data = _Peeked(data)
+        fingerprint = {"key": np.asarray(jax.random.key_data(key)).ravel().tolist(), "every": every}
+        fingerprint |= _fingerprint(update, state, source, data, validate, update_key)
+        fingerprint |= {"batch_size": getattr(source, "batch_size", None)}
+    keeper = Keeper(checkpoint, fingerprint, changed)
     with Meter(progress, steps) as meter, keeper:
+        record = _Record(state, state if validate else None).resumed(keeper, steps, patience)
+        feed = _Feed(source, data, record.step)
         start = time.perf_counter() - (record.rows[-1]["seconds"] if record.rows else 0.0)
+        wrong: list[str] = []
         while record.stopped is None and record.step < steps:
             count = min(every - record.step % every, steps - record.step)
-            state, metrics, made, skipped, bad = loop.advance(
+            state, metrics, made, skipped, wrong = loop.advance(
                 record.state, feed, record.step, count, every
             )
             row = {"step": record.step + made, **metrics}
             record = record.after(state, made, skipped)
-            if bad:
+            if wrong:
                 record.stopped = "nonfinite"
             elif validate is not None:
                 record.judge(row, validate, patience)
             row["seconds"] = time.perf_counter() - start
             if made:
                 record.rows.append(row)
-            keeper.offer(record)
+            keeper.offer((record.state, record.best), record.numbers())
             if made:
                 meter(record.step, row)
     if record.stopped == "nonfinite" and nonfinite == "raise":
-        raise SolveError(_nonfinite(record, keeper))
+        raise SolveError(_nonfinite(record.step, wrong, keeper))
     return Run(
         state=record.state,
         best=record.state if record.best is None else record.best,
@@ -166,6 +172,17 @@ class _Record:
             self, state=state, step=self.step + made, skipped=self.skipped + skipped
         )
 
+    def resumed(self, keeper: Keeper, steps: int, patience: int | None) -> "_Record":
+        """What the keeper has found in its file, or this one."""
+        found = keeper.found((self.state, self.best), steps)
+        if found is None:
+            return self
+        (state, best), numbers = found
+        record = _Record(state, best, **numbers)
+        if record.stopped == "patience" and (patience is None or record.since_best < patience):
+            record.stopped = None  # there is more patience now
+        return record
+
     def judge(self, row, validate, patience) -> None:
         value = float(validate(self.state))
         row["validation"] = value
@@ -183,58 +200,38 @@ class _Record:
         return numbers | {"stopped": self.stopped if self.stopped == "patience" else None}
 
 
-class _Keeper:
-    """Writes the record to a file now and then, and in any case at the end."""
+class _Peeked:
+    """An iterator whose first item can be looked at before it is taken."""
 
-    def __init__(self, path, fingerprint: dict[str, Any]):
-        self.path = None if path is None else Path(path)
-        self._fingerprint = fingerprint
-        self._unsaved: _Record | None = None
-        self._last = time.perf_counter()
+    def __init__(self, items: Iterator):
+        self._items = items
+        self.first = next(items, None)
+        self._taken = self.first is None
 
-    def resumed(self, record: _Record) -> _Record:
-        if self.path is None:
-            return record
-        if not self.path.parent.is_dir():
-            raise InputError(
-                f"checkpoint={str(self.path)!r}: there is no folder {self.path.parent}."
-            )
-        if not self.path.exists():
-            return record
-        kept = store.metadata(self.path)
-        numbers, fingerprint = kept.get("record"), kept.get("run")
-        if numbers is None or fingerprint is None:
-            raise InputError(f"{self.path} is not the checkpoint of a run: name another file.")
-        different = [k for k, v in self._fingerprint.items() if fingerprint.get(k) != v]
-        if different:
-            raise InputError(
-                f"{self.path} is the checkpoint of a run with another {' and '.join(different)}: "
-                "give what that run was given, name another file, or delete this one."
-            )
-        state, best = store.load(self.path, (record.state, record.best))
-        return _Record(state, best, **numbers)
-
-    def offer(self, record: _Record) -> None:
-        self._unsaved = record
-        if time.perf_counter() - self._last > _BETWEEN_SAVES:
-            self._save()
-
-    def __enter__(self) -> "_Keeper":
+    def __iter__(self) -> "_Peeked":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._save()
+    def __next__(self) -> Any:
+        if self._taken:
+            return next(self._items)
+        self._taken = True
+        return self.first
 
-    def _save(self) -> None:
-        record, self._unsaved = self._unsaved, None
-        if self.path is not None and record is not None:
-            store.save(
-                self.path,
-                (record.state, record.best),
-                run=self._fingerprint,
-                record=record.numbers(),
-            )
-        self._last = time.perf_counter()
+
+def _fingerprint(update, state, source, data, validate, key) -> dict[str, Any]:
+    """What decides the result of a run, by name, as JSON."""
+    if isinstance(data, _Peeked):
+        batch = jax.tree.map(jnp.asarray, data.first)
+    else:
+        rows = source.rows(0, 1)
+        row = None if rows is None else jax.tree.map(lambda x: x[0], rows)
+        batch = eqx.filter_eval_shape(source.batch, row, key)
+    if hasattr(update, "fingerprint"):
+        parts = update.fingerprint(state, batch, key)
+    else:
+        parts = {"update": program(update, state, batch, key), "state": digest(state)}
+    judged = None if validate is None else getattr(validate, "fingerprint", lambda: "function")()
+    return {"data": source.fingerprint(), **parts, "validation": judged}
 
 
 class _Feed:
@@ -277,6 +274,7 @@ class _Carry(NamedTuple):
     made: Array
     skipped: Array
     bad: Array
+    wrong: dict[str, Array]
 
 
 class _Loop:
@@ -287,7 +285,10 @@ class _Loop:
         self._fixed = (skip, mesh)
 
     def advance(self, state, feed: _Feed, first: int, count: int, every: int):
-        """The state after up to `count` steps, mean metrics, steps made, skipped, and a failure."""
+        """The state after up to `count` steps, mean metrics, steps made, skipped, and a failure.
+
+        The failure is the names of the metrics that were not finite; none where all were.
+        """
         arrays, rest = eqx.partition(state, eqx.is_array)
         carry, one = None, jnp.asarray(1)
         if feed.stepwise:
@@ -301,7 +302,8 @@ class _Loop:
         made, skipped = int(carry.made), int(carry.skipped)
         kept = max(made - skipped, 1)
         metrics = {name: float(total) / kept for name, total in carry.sums.items()}
-        return eqx.combine(carry.arrays, rest), metrics, made, skipped, bool(carry.bad)
+        wrong = [name for name, is_wrong in carry.wrong.items() if is_wrong and carry.bad]
+        return eqx.combine(carry.arrays, rest), metrics, made, skipped, wrong
 
 
 @eqx.filter_jit
@@ -322,20 +324,22 @@ def _stretch(
     # Traced once: the conversion says what the metrics are, the loop below evaluates it again.
     one = eqx.filter_closure_convert(one, arrays, row_at(0), first)
     if carry is None:
-        sums = {name: jnp.zeros_like(x) for name, x in one.out_struct[1].items()}
-        zero = jnp.zeros_like(first)
-        carry = _Carry(arrays, sums, zero, zero, jnp.asarray(False))
+        sums = {name: jnp.zeros((), wide(x.dtype)) for name, x in one.out_struct[1].items()}
+        zero, no = jnp.zeros_like(first), jnp.asarray(False)
+        carry = _Carry(arrays, sums, zero, zero, no, dict.fromkeys(sums, no))
 
     def body(loop):
         i, carry = loop
         new, metrics = one(carry.arrays, row_at(i), first + i)
-        fine = jnp.all(jnp.stack([jnp.isfinite(x) for x in metrics.values()]))
+        wrong = {name: ~jnp.isfinite(x) for name, x in metrics.items()}
+        fine = ~jnp.any(jnp.stack(list(wrong.values())))
         return i + 1, _Carry(
             jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, carry.arrays),
             {k: carry.sums[k] + jnp.where(fine, x, 0) for k, x in metrics.items()},
             carry.made + (fine | skip),
             carry.skipped + (~fine & skip),
             ~fine & (not skip),
+            wrong,
         )
 
     return lax.while_loop(lambda loop: (loop[0] < count) & ~loop[1].bad, body, (0 * count, carry))[
@@ -420,16 +424,19 @@ def _columns(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     return {name: np.array([row.get(name, math.nan) for row in rows]) for name in names}
 
 
-def _nonfinite(record: _Record, keeper: _Keeper) -> str:
+def _nonfinite(steps: int, wrong: list[str], keeper: Keeper) -> str:
     kept = f" The state before it is in {keeper.path}." if keeper.path else ""
+    going = ', together with changed="continue" to go on from the file' if keeper.path else ""
     return (
-        f"a metric of step {record.step + 1} was not finite.{kept} Lower the learning rate, clip "
-        'gradients (optax.clip_by_global_norm), or give nonfinite="stop" to get the state before '
-        'that step or nonfinite="skip" to leave such steps out.'
+        f"at step {steps + 1} was not finite: {', '.join(wrong)}.{kept} If the loss had grown "
+        "until then, lower the learning rate or clip gradients (optax.clip_by_global_norm); if it "
+        "had not, look for a division by zero or a logarithm of zero in it on a rare batch. Or "
+        'give nonfinite="stop" to get the state before that step or nonfinite="skip" to leave such '
+        f"steps out{going}."
     )
 
 
-def _check_options(steps, every, patience, validate, nonfinite) -> None:
+def _check_options(steps, every, patience, validate, nonfinite, changed) -> None:
     for name, value in (("steps", steps), ("every", every), ("patience", patience)):
         if name == "patience" and value is None:
             continue
@@ -441,3 +448,5 @@ def _check_options(steps, every, patience, validate, nonfinite) -> None:
         )
     if nonfinite not in ("raise", "stop", "skip"):
         raise InputError(f'nonfinite must be "raise", "stop" or "skip", got {nonfinite!r}.')
+    if changed not in ("refuse", "restart", "continue"):
+        raise InputError(f'changed must be "refuse", "restart" or "continue", got {changed!r}.')

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key, PyTree
 
 from ...errors import InputError
+from ...training.keys import check_key
 from .. import gradients, grids
 from ..grids import Grid, Knots
 from ..loop import turns
@@ -138,7 +139,8 @@ def sample(
     table = jumps.plan(schedule, knots)
     if (start is None or (jumps.noisy and knots.steps > 1)) and key is None:
         raise InputError("key=jax.random.key(...) is needed for the noise.")
-    key_start, key_draws = jax.random.split(jax.random.key(0) if key is None else key)
+    given = jax.random.key(0) if key is None else check_key(key)
+    key_start, key_draws = jax.random.split(given)
     if start is None:
         if shape is None:
             raise InputError("Give start=..., or shape=... and key=...")

@@ -16,6 +16,7 @@ from ...flows.methods.sde import EulerMaruyama, StochasticMethod
 from ...flows.noise import BrownianMotion
 from ...flows.ode import solve_ode
 from ...flows.sde import solve_sde
+from ...training.keys import check_key
 from ..numerics import expand, is_traced
 from ..sample import as_samples, solving
 from .epsilon import Epsilon, as_epsilon
@@ -114,7 +115,7 @@ def transport(
             raise InputError("epsilon > 0 draws noise: give key=jax.random.key(...).")
         method = EulerMaruyama() if method is None else method
         # Another path backwards: on the same one the way back would not be independent.
-        key = jax.random.fold_in(key, int(backward))
+        key = jax.random.fold_in(check_key(key), int(backward))
         noise = BrownianMotion(key, x.shape, low, high, steps=steps, dtype=x.dtype)
         with solving("transport by the diffusion", *ends):
             sol = solve_sde(

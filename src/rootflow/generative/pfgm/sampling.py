@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key, PyTree
 
 from ...errors import InputError
+from ...training.keys import check_key
 from .. import grids
 from ..denoiser import Denoiser
 from ..grids import Grid, Knots
@@ -95,7 +96,7 @@ def sample(
     else:
         first = schedule.begin if begin is None else begin
         options = {"steps": steps, "grid": grid, "begin": begin, "end": end, **options}
-    key_start, key_rest = jax.random.split(key)
+    key_start, key_rest = jax.random.split(check_key(key))
     drawn = noise.draw(key_start, tuple(shape))
     start = drawn * jnp.asarray(schedule.sigma(first), drawn.dtype)
     return _sample(denoiser, condition, start=start, key=key_rest, sampler=sampler, **options)

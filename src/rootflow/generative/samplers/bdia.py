@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..grids import Knots
+from ..grids import Knots, refuse_clean
 from ..numerics import namespace
 from ..schedules import Level, Schedule
 from .base import Evaluate, Plan, Reversible, require
@@ -80,8 +80,8 @@ class BDIA(Reversible):
         return 1 if self.base == "ddim" else 3
 
     def plan(self, schedule: Schedule, knots: Knots, orders: tuple[int, ...] | None) -> Plan:
-        require(
-            not knots.clean,
+        knots = refuse_clean(
+            knots,
             "BDIA cannot end on clean data, from which there is no way back: leave denoise=False "
             "and end at a small time.",
         )

@@ -9,6 +9,7 @@ from ..grids import Knots
 from ..numerics import namespace
 from ..schedules import Schedule
 from .base import require
+from .exponential import Exponential
 from .multistep import Multistep, steps_between
 
 
@@ -38,12 +39,14 @@ class DDIM(Multistep):
     def coefficients(self, schedule: Schedule, knots: Knots) -> tuple[Any, list[Any], Any]:
         source, target, h, *_ = steps_between(knots)
         xp = namespace(h)
+        step = Exponential("data", source, target, h)
         if not self.eta:
-            return target.sigma / source.sigma, [-target.alpha * xp.expm1(-h)], None
-        fresh = -xp.expm1(-2 * h)  # the share of the variance at t that can be drawn anew
-        kept = xp.sqrt(1 - self.eta**2 * fresh)
+            return step.scale(), [step.weight(1)], None
+        fresh = step.shrink(2.0)  # the share of the variance at t that can be drawn anew
+        # With eta = 1 the root is e^-h itself, whose derivative is finite where all is drawn anew.
+        kept = step.decay() if self.eta == 1 else xp.sqrt(1 - self.eta**2 * fresh)
         scale = kept * target.sigma / source.sigma
-        weight = target.alpha * (1 - kept * xp.exp(-h))
+        weight = target.alpha * (1 - kept * step.decay())
         return scale, [weight], self.eta * target.sigma * xp.sqrt(fresh)
 
 
@@ -77,12 +80,13 @@ class DDPM(Multistep):
     def coefficients(self, schedule: Schedule, knots: Knots) -> tuple[Any, list[Any], Any]:
         source, target, h, *_ = steps_between(knots)
         xp = namespace(h)
-        fresh = -xp.expm1(-2 * h)
-        scale = xp.exp(-h) * target.sigma / source.sigma
+        step = Exponential("data", source, target, h)
+        fresh = step.shrink(2.0)
+        scale = step.decay() * step.scale()
         weight = target.alpha * fresh
         if self.variance == "posterior":
             spread = target.sigma * xp.sqrt(fresh)
         else:
             last = np.arange(knots.steps) == knots.steps - 1
-            spread = xp.where(last & knots.clean, 0.0, source.sigma * xp.sqrt(fresh))
+            spread = xp.where(last & knots.lands, 0.0, source.sigma * xp.sqrt(fresh))
         return scale, [weight], spread

@@ -9,6 +9,7 @@ from ..grids import Knots
 from ..numerics import namespace
 from ..schedules import Schedule
 from .base import require
+from .exponential import Exponential
 from .multistep import Multistep, orders_of_steps, steps_between
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
@@ -50,17 +51,16 @@ class DEIS(Multistep):
         return namespace(log_snr).exp(-log_snr) if self.basis == "noise_level" else log_snr
 
     def coefficients(self, schedule: Schedule, knots: Knots) -> tuple[Any, list[Any], Any]:
-        source, target, h, *_ = steps_between(knots)
+        source, target, h, size, *_ = steps_between(knots)
         xp = namespace(h)
-        scale = target.alpha / source.alpha
+        step = Exponential("noise", source, target, h)
         reach = target.alpha * source.sigma / source.alpha  # alpha_t rho_s
-        first = reach * xp.expm1(-h)
+        first = step.weight(1)
         orders = orders_of_steps(self.order, knots, self.lower_order_final)
         weights = [first] + [xp.zeros_like(first) for _ in range(self.order - 1)]
         # Gauss points in log_snr, in which d rho = -rho d log_snr; exact for what is smooth there.
-        safe = xp.where(xp.isfinite(h), h, 1.0)
-        points = knots.log_snr[:-1, None] + 0.5 * safe[:, None] * (1 + _NODES)
-        measure = -0.5 * safe[:, None] * _WEIGHTS * xp.exp(knots.log_snr[:-1, None] - points)
+        points = knots.log_snr[:-1, None] + 0.5 * size[:, None] * (1 + _NODES)
+        measure = -0.5 * size[:, None] * _WEIGHTS * xp.exp(knots.log_snr[:-1, None] - points)
         at = self._variable(schedule, points)
         nodes = self._variable(schedule, knots.log_snr[:-1])
         for order in range(2, self.order + 1):
@@ -78,4 +78,4 @@ class DEIS(Multistep):
                         lagrange = lagrange * ((at - past[i][:, None]) / apart[:, None])
                 value = reach * xp.sum(measure * lagrange, axis=1)
                 weights[j] = xp.where(orders == order, value, weights[j])
-        return scale, weights, None
+        return step.scale(), weights, None

@@ -6,11 +6,12 @@ import equinox as eqx
 import numpy as np
 
 from ...errors import InputError
-from ..grids import Knots
-from ..schedules import Level, Schedule
+from ..grids import Knots, noisy_throughout
+from ..numerics import is_traced
+from ..schedules import Schedule
 from .base import Plan, require
 from .exponential import Exponential
-from .singlestep import Singlestep, Stages, interleave, subset
+from .singlestep import Singlestep, Stages, interleave, landing, subset
 
 
 def fast_orders(order: int, evaluations: int) -> tuple[int, ...]:
@@ -81,21 +82,28 @@ class DPMSolver(Singlestep):
         ends = np.append(starts[1:], knots.steps)
         groups = {}
         with np.errstate(all="ignore"):
+            whole = noisy_throughout(schedule, knots)
             for order in sorted(set(orders)):
                 mine = np.flatnonzero(np.asarray(orders) == order)
-                _, target, h = subset(knots, starts[mine], ends[mine])
+                begin, end = starts[mine], ends[mine]
                 fractions = [i / order for i in range(1, order)]
                 if between:
-                    inner = [knots.log_snr[starts[mine] + i] for i in range(1, order)]
-                    fractions = [(at - knots.log_snr[starts[mine]]) / h for at in inner]
-                groups[order] = self._stages(schedule, knots, starts[mine], target, h, fractions)
+                    inner = [whole.log_snr[begin + i] for i in range(1, order)]
+                    h = whole.log_snr[end] - whole.log_snr[begin]
+                    fractions = [(at - whole.log_snr[begin]) / h for at in inner]
+                single = order == 1
+                stages = self._stages(schedule, knots if single else whole, begin, end, fractions)
+                if not single and is_traced(knots.lands):
+                    last = self._stages(schedule, knots, begin, end, [])
+                    stages = landing(stages, last, (end == knots.steps) & knots.lands)
+                groups[order] = stages
         return interleave(groups, orders)
 
     def _stages(
-        self, schedule: Schedule, knots: Knots, starts: Any, target: Level, h: Any, r: list[Any]
+        self, schedule: Schedule, knots: Knots, starts: Any, ends: Any, r: list[Any]
     ) -> Stages:
-        """The evaluations of steps that begin at `starts`, with stages at fractions `r` of h."""
-        source = Level(*(part[starts] for part in knots.level))
+        """The evaluations of steps from `starts` to `ends`, with stages at fractions `r` of h."""
+        source, target, h = subset(knots, starts, ends)
         begin = knots.log_snr[starts]
         middle = [schedule.level(schedule.log_snr_inverse(begin + r_i * h)) for r_i in r]
         to = [Exponential(self.form, source, level, r_i * h) for level, r_i in zip(middle, r)]

@@ -63,12 +63,12 @@ class DPMSolverPlusPlus(Multistep):
         return self.order
 
     def coefficients(self, schedule: Schedule, knots: Knots) -> tuple[Any, list[Any], Any]:
-        source, target, h, before, before_that = steps_between(knots)
+        source, target, h, size, before, before_that = steps_between(knots)
         xp = namespace(h)
         step = Exponential(self.form, source, target, h, self.eta)
         orders = orders_of_steps(self.order, knots, self.lower_order_final)
         # a = (m_0 - m_1) / r_0 and b = (m_1 - m_2) / r_1; each order says what it makes of them.
-        inverse_0, inverse_1 = h / before, h / before_that
+        inverse_0, inverse_1 = size / before, size / before_that
         on_a, on_b = xp.zeros_like(h), xp.zeros_like(h)
         if self.order > 1:
             second = 0.5 * step.weight(1) if self.rule == "midpoint" else step.weight(2)
@@ -76,7 +76,7 @@ class DPMSolverPlusPlus(Multistep):
         if self.order > 2:
             c = 2.0 if self.strict else 1.0
             share = before / (before + before_that)  # r_0 / (r_0 + r_1)
-            curve = c * step.weight(3) * h / (before + before_that)
+            curve = c * step.weight(3) * size / (before + before_that)
             on_a = xp.where(orders == 3, step.weight(2) * (1 + share) + curve, on_a)
             on_b = xp.where(orders == 3, -step.weight(2) * share - curve, on_b)
         by_0 = xp.where(orders > 1, on_a * inverse_0, 0.0)

@@ -43,11 +43,6 @@ class EDICT(Reversible):
         require(0 < self.mix <= 1, f"mix={self.mix} must be above 0 and at most 1.")
 
     def plan(self, schedule: Schedule, knots: Knots, orders: tuple[int, ...] | None) -> Plan:
-        require(
-            not knots.clean,
-            "EDICT cannot end on clean data, from which there is no way back: leave denoise=False "
-            "and end at a small time.",
-        )
         with np.errstate(all="ignore"):
             source, target, h, *_ = steps_between(knots)
             step = Exponential("noise", source, target, h)

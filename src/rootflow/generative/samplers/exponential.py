@@ -13,6 +13,11 @@ A stochastic step with strength eta >= 0 has w = (1 + eta) h in the place of h i
 scale = sigma_t / sigma_s e^(-eta h), and adds sigma_t sqrt(1 - e^(-2 eta h)) z; in the noise form
 (eta is 0 or 1) the weights are doubled and sigma_t sqrt(e^(2h) - 1) z is added (Lu et al. 2022b,
 sec. 4.3 and app. A).
+
+A step is infinite if it begins where there is no signal or ends where there is no noise. There only
+weight(1) has a meaning. It is then worked out from the levels, e^-h = alpha_s sigma_t / (sigma_s
+alpha_t), and so is its derivative, which is finite. In the noise form a step to clean data ends on
+the data that the model says, without any noise, whatever eta is.
 """
 
 from typing import Any, NamedTuple
@@ -30,31 +35,45 @@ class Exponential(NamedTuple):
     h: Any
     eta: float = 0.0
 
+    def _infinite(self) -> Any:
+        return ~namespace(self.h).isfinite(self.h)
+
     def _finite_step(self) -> Any:
-        # A step to clean data is infinite in log_snr: only weight(1) has a meaning there.
-        xp = namespace(self.h)
-        return xp.where(xp.isfinite(self.h), self.h, 1.0)
+        return namespace(self.h).where(self._infinite(), 1.0, self.h)
+
+    def decay(self, power: float = 1.0) -> Any:
+        """e^(-power h) for power > 0."""
+        xp, infinite = namespace(self.h), self._infinite()
+        below = xp.where(infinite, self.source.sigma * self.target.alpha, 1.0)
+        ratio = xp.where(infinite, self.source.alpha * self.target.sigma, 1.0) / below
+        ratio = ratio if power == 1 else ratio**power
+        return xp.where(infinite, ratio, xp.exp(-power * self._finite_step()))
+
+    def shrink(self, power: float = 1.0) -> Any:
+        """1 - e^(-power h) for power > 0, to round-off."""
+        xp, infinite = namespace(self.h), self._infinite()
+        return xp.where(infinite, 1 - self.decay(power), -xp.expm1(-power * self._finite_step()))
 
     def scale(self) -> Any:
         """The coefficient of x_s."""
         if self.form == "noise":
             return self.target.alpha / self.source.alpha
         ratio = self.target.sigma / self.source.sigma
-        return ratio * namespace(self.h).exp(-self.eta * self.h) if self.eta else ratio
+        return ratio * self.decay(self.eta) if self.eta else ratio
 
     def weight(self, k: int) -> Any:
         """The coefficient of the k-th coefficient of m, counted from 1."""
-        xp = namespace(self.h)
-        if k == 1:  # in a form that bears an infinite step
-            if self.form == "data":
-                towards_data = -self.target.alpha * xp.expm1(-(1 + self.eta) * self.h)
-                if self.eta:
-                    return towards_data
-                reach = self.source.alpha * self.target.sigma / self.source.sigma
-                return xp.where(self.h > 0, towards_data, reach * xp.expm1(self.h))
+        xp, h = namespace(self.h), self._finite_step()
+        if k == 1 and self.form == "data":
+            if self.eta:
+                return self.target.alpha * self.shrink(1 + self.eta)
+            reach = self.source.alpha * self.target.sigma / self.source.sigma
+            finite = xp.where(h > 0, -self.target.alpha * xp.expm1(-h), reach * xp.expm1(h))
+            return xp.where(self._infinite(), self.target.alpha - reach, finite)
+        if k == 1:
             reach = self.target.alpha * self.source.sigma / self.source.alpha
-            return (1 + self.eta) * reach * xp.expm1(-self.h)
-        h = self._finite_step()
+            finite = (1 + self.eta) * reach * xp.expm1(-h)
+            return xp.where(self._infinite(), self.target.sigma - reach, finite)
         if self.form == "data":
             w = (1 + self.eta) * h
             return self.target.alpha * w * phi(k, -w)
@@ -64,7 +83,8 @@ class Exponential(NamedTuple):
         """The standard deviation of the noise that is added."""
         xp = namespace(self.h)
         if self.form == "data":
-            return self.target.sigma * xp.sqrt(-xp.expm1(-2 * self.eta * self.h))
-        # sigma_t sqrt(e^(2h) - 1), without the overflow of a step to clean data.
+            return self.target.sigma * xp.sqrt(self.shrink(2 * self.eta))
+        # sigma_t sqrt(e^(2h) - 1) without an overflow.
         reach = self.target.alpha * self.source.sigma / self.source.alpha
-        return self.eta * reach * xp.sqrt(-xp.expm1(-2 * self.h))
+        spread = self.eta * reach * xp.sqrt(-xp.expm1(-2 * self._finite_step()))
+        return xp.where(self._infinite(), 0.0, spread)

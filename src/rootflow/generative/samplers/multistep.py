@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from ..grids import Knots
-from ..numerics import is_traced, namespace
+from ..numerics import namespace
 from ..schedules import Level, Schedule
 from .base import Evaluate, Plan, Sampler, require
 
@@ -72,34 +72,37 @@ class Multistep(Sampler):
 
 def orders_of_steps(
     order: int, knots: Knots, lower_order_final: bool | None
-) -> Int[np.ndarray, " steps"]:
+) -> Int[np.ndarray, " steps"] | Int[Array, " steps"]:
     """The order of each step: rising from 1 as values gather, and falling again if asked to.
 
-    A step to clean data is always of order 1: beyond the last evaluation nothing is known.
+    A step to clean data is always of order 1: beyond the last evaluation nothing is known. So is
+    one from where there is no signal, whose value is infinitely far away in log_snr and serves no
+    later step. Traced where the times are, and then the same as for times that are known.
     """
     steps = knots.steps
     orders = np.minimum(np.arange(1, steps + 1), order)
     lower = steps < LOWER_BELOW if lower_order_final is None else lower_order_final
     if lower:
         orders = np.minimum(orders, np.arange(steps, 0, -1))
-    if knots.clean:
-        orders[-1] = 1
-    if not is_traced(knots.log_snr) and np.isneginf(knots.log_snr[0]):
-        # A value where there is no signal at all is infinitely far away in log_snr.
-        orders[1:] = np.minimum(orders[1:], np.arange(1, steps))
-    return orders
+    xp = namespace(knots.log_snr)
+    begins, ends = xp.isinf(knots.log_snr[0]), xp.isinf(knots.log_snr[-1])
+    forgetful = np.minimum(orders, np.maximum(np.arange(steps), 1))
+    orders = xp.where(begins, forgetful, orders)
+    return xp.where(ends & (np.arange(steps) == steps - 1), 1, orders)
 
 
 class Steps(NamedTuple):
     """The steps between knots: ends of each, its size in log_snr, and sizes of those before it.
 
-    Earlier sizes that do not exist are stood in for by the step's own size; infinite ones (a start
-    without any signal) are kept, where they rightly make old values count for nothing.
+    `h` is infinite at ends without signal or noise. `size` and the earlier sizes are finite, with
+    any number in the place of an infinite one, which `orders_of_steps` keeps out of use; those
+    that do not exist are stood in for by the step's own size.
     """
 
     source: Level
     target: Level
     h: Any
+    size: Any
     before: Any
     before_that: Any
 
@@ -110,6 +113,7 @@ def steps_between(knots: Knots) -> Steps:
     target = Level(*(part[1:] for part in knots.level))
     xp = namespace(knots.log_snr)
     h = knots.log_snr[1:] - knots.log_snr[:-1]
-    before = xp.concatenate([h[:1], h[:-1]])
+    size = xp.where(xp.isfinite(h), h, 1.0)
+    before = xp.concatenate([size[:1], size[:-1]])
     before_that = xp.concatenate([before[:1], before[:-1]])
-    return Steps(source, target, h, before, before_that)
+    return Steps(source, target, h, size, before, before_that)

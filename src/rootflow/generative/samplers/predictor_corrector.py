@@ -1,6 +1,5 @@
 """Predictor-corrector sampling: ancestral steps, each followed by steps of Langevin dynamics."""
 
-import math
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -9,7 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..grids import Knots
-from ..numerics import namespace
+from ..numerics import expand, is_traced, namespace
 from ..schedules import Level, Schedule
 from .base import Evaluate, Plan, Sampler, require
 from .exponential import Exponential
@@ -34,7 +33,9 @@ class PredictorCorrector(Sampler):
 
         x <- x + e score + sqrt(2 e) z,   e = 2 (snr |z| / |score|)^2,
 
-    with the mean norms over the batch, as in the released code.
+    with the norms of the sample itself (the released code takes their means over the batch, so
+    that samples depend on one another), and e at most sigma^2: a sample of few numbers may lie
+    where its score vanishes.
 
     Attributes:
         corrections: corrector steps after each predictor step, one evaluation each.
@@ -81,13 +82,12 @@ class PredictorCorrector(Sampler):
             corrects,
         )
         ends = turns * np.arange(1, knots.steps + 1) - 1
-        if knots.clean:  # clean data need no correction, and no noise
+        if knots.clean:  # clean data need no correction
             count = len(corrects) - self.corrections
-            spread = np.asarray(rows.spread) if xp is np else rows.spread
-            keep = np.arange(len(corrects)) != count - 1
-            rows = rows._replace(spread=xp.where(keep, spread, 0.0))
             rows = _Row(Level(*(p[:count] for p in level)), *(p[:count] for p in rows[1:]))
             ends[-1] = count - 1
+        elif is_traced(knots.lands):
+            rows = _uncorrected(rows, len(corrects) - turns, knots.lands)
         return Plan(rows, ends, len(rows.corrects))
 
     def init(self, x: Array) -> Array:
@@ -98,8 +98,8 @@ class PredictorCorrector(Sampler):
         noise = evaluate(state, row.level)
         predicted = row.scale * state + row.weight * noise + row.spread * draw
         # |z| / |score| is sigma |z| / |noise|, and e score is -e / sigma noise.
-        ratio = row.level.sigma * _mean_norm(draw) / _mean_norm(noise)
-        size = 2 * (self.snr * ratio) ** 2
+        ratio = expand(_norm(draw) / _norm(noise), state)
+        size = jnp.minimum(2 * (self.snr * ratio) ** 2, 1.0) * row.level.sigma**2
         corrected = state - size / row.level.sigma * noise + jnp.sqrt(2 * size) * draw
         return jnp.where(row.corrects, corrected, predicted)
 
@@ -107,7 +107,25 @@ class PredictorCorrector(Sampler):
         return state
 
 
-def _mean_norm(x: Array) -> Array:
-    axes = tuple(range(1, x.ndim))
-    norm = jnp.mean(jnp.sqrt(jnp.sum(x**2, axis=axes)))
-    return jnp.maximum(norm, math.sqrt(float(jnp.finfo(x.dtype).tiny)))
+def _norm(x: Array) -> Array:
+    squares = jnp.sum(x**2, axis=tuple(range(1, x.ndim)))
+    return jnp.sqrt(jnp.maximum(squares, jnp.finfo(x.dtype).tiny))
+
+
+def _uncorrected(rows: _Row, last: int, lands: Any) -> _Row:
+    """The turns, where `lands` without the corrections after turn `last`, which ends on clean data.
+
+    The sample then stays as it is, and the model is asked once more at the last noisy level.
+    """
+    idle = lands & (np.arange(len(rows.corrects)) > last)
+
+    def select(yes: Any, no: Any) -> Any:
+        return jnp.where(idle, yes, no)
+
+    return _Row(
+        Level(*(select(part[last], part) for part in rows.level)),
+        select(1.0, rows.scale),
+        select(0.0, rows.weight),
+        select(0.0, rows.spread),
+        rows.corrects & ~idle,
+    )

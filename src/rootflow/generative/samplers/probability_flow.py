@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, PyTree
 
 from ...flows.adjoints import Adjoint, DiscreteAdjoint
-from ...flows.methods import Method
+from ...flows.methods import Method, Tsit5
 from ...flows.ode import solve_ode
 from ..flow import frame
 from .base import Integrator, require
@@ -20,7 +20,9 @@ class ProbabilityFlow(Integrator):
     one system: its samples share their steps.
 
     Attributes:
-        method: `"auto"` or a method of `solve_ode`.
+        method: a method of `solve_ode`, or `"auto"`. The default is explicit, in the memory of a
+            few batches; an implicit one, and `"auto"` before it turns out not to be needed,
+            factorises a matrix in the size of the whole batch.
         rtol: relative tolerance; by default that of `solve_ode`.
         atol: absolute tolerance, in units in which noise at the noisy end has variance one.
         adjoint: how to differentiate the solve.
@@ -28,7 +30,7 @@ class ProbabilityFlow(Integrator):
         max_steps: the most steps to try.
     """
 
-    method: Method | Literal["auto"] = "auto"
+    method: Method | Literal["auto"] = Tsit5()
     rtol: ArrayLike | None = None
     atol: ArrayLike | None = None
     adjoint: Adjoint = DiscreteAdjoint()

@@ -45,6 +45,34 @@ class Stages(NamedTuple):
     spread: Any = None
 
 
+def landing(stages: Stages, last: Stages, lands: Any) -> Stages:
+    """The steps, and where `lands` in their place those of one evaluation that end on clean data.
+
+    For steps of which only the compiled program knows whether they do. Their other evaluations
+    leave the sample where it is.
+
+    Args:
+        stages: the steps in general, with finite numbers everywhere.
+        last: the same steps with one evaluation each.
+        lands: shape (steps,).
+    """
+
+    def select(yes: Any, no: Any) -> Any:
+        return jnp.where(lands, yes, no)
+
+    depth = len(stages.levels)
+    levels = [Level(*map(select, stages.levels[0], level)) for level in stages.levels]
+    scales, weights = [], []
+    for i in range(depth):
+        end = i == depth - 1
+        scales.append(select(last.scales[0] if end else 1.0, stages.scales[i]))
+        ahead = stages.weights[i]
+        first = last.weights[0][0] if end else 0.0  # of m_0, the value at the start of the step
+        keep = [0.0] * (len(ahead) - 1) + [first]
+        weights.append([select(yes, no) for yes, no in zip(keep, ahead, strict=True)])
+    return Stages(levels, scales, weights, stages.stretch, stages.spread)
+
+
 def interleave(groups: dict[int, Stages], orders: tuple[int, ...]) -> Plan:
     """Puts steps of several orders into the order in which they are taken.
 

@@ -38,7 +38,7 @@ class UniPC(Sampler):
 
     Attributes:
         order: of the predictor.
-        variant: `"bh2"`, B(h) = e^h - 1, or `"bh1"`, B(h) = h.
+        variant: `"bh2"`, B(h) = e^h - 1, or `"bh1"`, B(h) = h where that is finite.
         corrector: without it this is UniP.
         lower_order_final: lower the order of the last steps; by default below 10 steps.
     """
@@ -71,7 +71,7 @@ class UniPC(Sampler):
         return Plan(rows, np.arange(steps), steps)
 
     def _rows(self, knots: Knots) -> Row:
-        source, target, h, before, before_that = steps_between(knots)
+        source, target, h, size, before, before_that = steps_between(knots)
         xp = namespace(h)
         steps = knots.steps
         orders = orders_of_steps(self.order, knots, self.lower_order_final)
@@ -80,16 +80,18 @@ class UniPC(Sampler):
         # where an earlier evaluation stands, in units of the step, and r = 1 at its end. A single
         # difference is given half of B(h) instead (sec. 3.1 there).
         sides = [math.factorial(k) * step.weight(k + 1) for k in range(1, self.order + 1)]
-        single = 0.5 * (step.weight(1) if self.variant == "bh2" else target.alpha * h)
-        r = [-before / h, -(before + before_that) / h][: self.order - 1]
-        slopes = [xp.zeros_like(h)] * (self.order - 1)
+        single = 0.5 * step.weight(1)
+        if self.variant == "bh1":  # of an infinite step only the other B(h) is finite
+            single = xp.where(xp.isfinite(h), 0.5 * target.alpha * size, single)
+        r = [-before / size, -(before + before_that) / size][: self.order - 1]
+        slopes = [xp.zeros_like(size)] * (self.order - 1)
         corrections, arrival = list(slopes), single
         for order in range(2, self.order + 1):
             now = orders == order
             # Any other numbers keep the equations solvable where this order is not used.
             nodes = [xp.where(now, r_j, -1.0 - j) for j, r_j in enumerate(r[: order - 1])]
             predict = [single] if order == 2 else _weights(nodes, sides[: order - 1])
-            correct = _weights([*nodes, xp.ones_like(h)], sides[:order])
+            correct = _weights([*nodes, xp.ones_like(size)], sides[:order])
             arrival = xp.where(now, correct[-1], arrival)
             for j, node in enumerate(nodes):
                 slopes[j] = xp.where(now, predict[j] / node, slopes[j])
@@ -108,7 +110,7 @@ class UniPC(Sampler):
         def later(part: Any) -> Any:
             return xp.concatenate([xp.zeros_like(part[:1]), part[:-1]])
 
-        back = later(scale) if self.corrector else 0.0 * h
+        back = later(scale) if self.corrector else 0.0 * size
         level = Level(*(part[:-1] for part in knots.level))
         corrector = xp.stack([later(part) for part in corrector], axis=-1)
         return Row(level, keep, back, corrector, scale, xp.stack(predictor, axis=-1))
