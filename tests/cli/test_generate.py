@@ -95,6 +95,9 @@ def test_an_interrupted_training_goes_on_where_it_was(tmp_path, done, monkeypatc
         (["--model", "none.npz", "--network", "unet"], "leave out --network"),
         (["--model", "none.npz"], "there is no file none.npz"),
         (["--count", "0"], "--count"),
+        (["--sampler", "deis", "--steps", "2"], "2 steps are fewer than the order 3"),
+        (["--schedule", "rectified-flow", "--sampler", "heun"], "no finite coefficients"),
+        (["--steps", "1", "--network", "unet"], "1 steps are fewer than the order 2"),
     ],
 )
 def test_refused_and_nothing_written(arguments, said, tmp_path, monkeypatch):
@@ -114,11 +117,16 @@ def test_files_of_something_else(tmp_path):
     assert "cannot be written" in run(*SHORT, "--out", str(blocked)).stderr
 
 
-def test_without_scikit_learn(tmp_path, monkeypatch):
+def test_the_digits_are_those_of_scikit_learn_and_need_it_not(monkeypatch):
+    from sklearn.datasets import load_digits
+
+    images, classes = load_digits(return_X_y=True)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    result = run("--out", str(tmp_path / "out"))
-    assert result.exit_code == 2 and "pip install 'rootflow[ml]'" in result.stderr
-    assert not (tmp_path / "out").exists()
+    ours = digits.digits()
+    np.testing.assert_array_equal(8 * (np.asarray(ours.images) + 1), images.reshape(-1, 8, 8))
+    np.testing.assert_array_equal(ours.classes, classes)
+    assert ours.images.dtype == np.float32 and ours.classes.dtype.kind == "i"
 
 
 @pytest.mark.parametrize("schedule", ["vp-cosine", "rectified-flow", "edm"])

@@ -174,6 +174,17 @@ def changed(old, new):
         (changed('time = "day"', 'time = "od"'), ["'od' is both observed and the time column"]),
         (changed('"rate*n*food"', "rate*n*food"), ["line 17", "not valid TOML", "need quotes"]),
         (changed('"rate*n*food"', '"rate*n*food'), ["line 17", "closing quote"]),
+        (changed("[states]", ".".join("a" * 20_000) + " = 1\n[states]"), ["line 8", "16 parts"]),
+        (changed("[states]", "[" + ".".join("a" * 20_000) + "]\n[states]"), ["line 8", "16 parts"]),
+        (changed("[states]", "z = {" + " . ".join(['"a"'] * 20_000) + " = 1}"), ["line 8", "16 p"]),
+        (changed("[states]", "[" + " " * 500_000), ["not valid TOML"]),
+        (changed("[states]", "a" * 500_000 + " = 1\n[states]"), ["unknown key", "..."]),
+        (
+            changed("log_n = { kind", "od = 0.1\nlog_n = { kind"),
+            ["noise.od", "is 0.1", "scale = 0.1"],
+        ),
+        (changed("log_n = { kind", "od = true\nlog_n = { kind"), ["noise.od", "is True"]),
+        (changed("log_n = { kind", "od = [1]\nlog_n = { kind"), ["noise.od", "is [1]"]),
         (changed("[states]", "x = " + "[" * 10_000 + "\n[states]"), ["nested too deep"]),
         (changed("amount = 2", "amount = 1" + "0" * 5000), ["my model.toml"]),
         ("", ["[states] is missing"]),
@@ -185,6 +196,38 @@ def test_each_mistake_names_the_file_the_key_and_the_way_out(read, text, said):
     for words in ("my model.toml", *said):
         assert words in str(caught.value)
     assert str(caught.value).count("my model.toml") == 1
+    assert len(str(caught.value)) < 3000
+
+
+ANYTHING = (
+    "1", "-0.1", "true", '"x"', '""', "[]", "{}", "[1]", "{ a = 1 }", "2024-01-01", "12:30:00",
+    "nan", "inf", "1e400", "[[1]]", '"1+"', "{ kind = 1 }", '{ scale = "x" }', "{ value = 1 }",
+    "{ guess = 1 }", "{ guess = true }", "[{ a = 1 }]",
+)  # fmt: skip
+
+
+def test_any_value_at_any_place_is_read_or_refused(read):
+    """Every key, and some that are not there, with every kind of value: no other exception."""
+    lines = GOOD.splitlines()
+    texts = []
+    for i, line in enumerate(lines):
+        if " = " in line:
+            texts += [[*lines[:i], f"{line.partition(' = ')[0]} = {v}", *lines[i + 1 :]]
+                      for v in ANYTHING]  # fmt: skip
+    places = [("[noise]", "od"), ("[noise]", "scale"), ("[noise]", "weights"), ("[model]", "t0")]
+    for table, key in (*places, ("[observed]", "day"), ("[states]", "t"), ("[parameters]", "")):
+        at = lines.index(table) + 1
+        texts += [[*lines[:at], f"{key} = {value}", *lines[at:]] for value in ANYTHING]
+    for table in ("model", "states", "parameters", "equations", "observed", "noise", "dose"):
+        text = GOOD.replace(f"[{table}]", f"[other_{table}]")
+        texts += [[f"{table} = {value}", *text.splitlines()] for value in ANYTHING]
+    refused = 0
+    for text in texts:
+        try:
+            read("\n".join(text))
+        except InputError:
+            refused += 1
+    assert 0.5 * len(texts) < refused < len(texts)
 
 
 def test_formula_errors_keep_their_kind(read):

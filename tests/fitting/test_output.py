@@ -1,5 +1,6 @@
 """The results folder: what is in it, that it is whole, and that the page fits a phone."""
 
+import copy
 import csv
 import io
 import json
@@ -177,6 +178,52 @@ def test_the_terminal_table():
     assert re.search(r"x\(0\).*mg on its upper bound", text)
     assert re.search(r"noise of half +0\.1 +– +– +given", text)
     assert "Warning: The data do not determine x <at all>." in text
+
+
+def printed(result, width):
+    from rich.console import Console
+
+    stream = io.StringIO()
+    print_result(result, Console(file=stream, width=width))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 79, 80, 120])
+def test_nothing_is_lost_in_a_narrow_terminal(width):
+    """Every name, number and unit, and no line wider than the terminal."""
+    result = decay(("low", "high"))
+    whole = replace(result.estimates[0], profile=(0.46, 0.54))
+    text = printed(replace(result, estimates=[whole, *result.estimates[1:]]), width)
+    assert max(map(len, text.splitlines())) <= width
+    words = " ".join(text.split())
+    for piece in ("low", "high", "x(0)", "noise of x_mg", "1/h", "mg", "0.500", "0.012", "1.500",
+                  "0.460 to 0.540", "0.475 to 0.525"):  # fmt: skip
+        found = piece in words or piece.replace(" ", "") in words.replace(" ", "")
+        assert found, (piece, text)
+
+
+def test_control_characters_do_not_reach_the_terminal():
+    """Escape sequences in names, units, groups and warnings: some terminals would obey them."""
+    result = decay(("low", "high"))
+    evil = "\x1b[2J\x1b]0;title\x07\x9b1m\u202e[red]"
+    estimates = [
+        replace(result.estimates[0], name=f"k{evil}", unit=f"1/h{evil}", group=f"low{evil}"),
+        *result.estimates[1:],
+    ]
+    for width in (40, 200):
+        text = printed(replace(result, estimates=estimates, warnings=[f"Look{evil}."]), width)
+        assert all(c.isprintable() or c == "\n" for c in text)
+        assert "[red]" in text.replace("\n", "").replace(" ", "") and "Look" in text
+
+
+def test_texts_with_dollars_are_no_formulas_in_figures(tmp_path):
+    """Matplotlib would set what is between dollars as mathematics, or fail."""
+    result = decay(("low", "high"))
+    model = copy.copy(result.model)
+    for name, value in (("units", {"x_mg": "$\\frac$", "time_h": "$^$"}), ("group", "$_{$")):
+        object.__setattr__(model, name, value)
+    write_results(replace(result, model=model), tmp_path / "out")
+    assert (tmp_path / "out" / "fit.png").stat().st_size > 10_000
 
 
 def test_a_record_has_no_nan():

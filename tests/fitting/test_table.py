@@ -43,6 +43,9 @@ def read(tmp_path):
         "\ufefftime,x,note\r\n0,1.5,a\r\n1,NA,b\r\n",
         '# a comment with a "quote\n\n"time", "x", note\n 0 , "1.5",a\n#more\n1,nan,"b, or c"\n',
         "time,x,note\r0,+15e-1,a\r1, ,b\r",
+        "sep=;\r\ntime;x;note\r\n0;1.5;a\r\n1;#N/A;b\r\n",
+        '\ufeff"sep=|";;\ntime,x,note\n'.replace("|", ",") + "0,1.5,a\n1,NULL,b\n",
+        "# of a study\nSEP=\t\ntime\tx\tnote\n0\t1.5\ta\n1\tn/a\tb\n",
     ],
 )
 def test_dialects_of_csv(read, content):
@@ -82,6 +85,17 @@ def test_lines_are_those_an_editor_shows(read):
         ("time,x\n0,\n1,\n", ["column 'x' has no measurements"]),
         ("time,x\n0,1\n-1,2\n", ["line 3, column 'time'", "-1 lies before the start t0 = -0.5"]),
         (b"time,x\n0,\xff\n", ["line 2: byte 0xff is not UTF-8"]),
+        ("time,x\n0,-\n", ["'-' is not a number", "--missing '-'"]),
+        ("time,x\n0,.\n", ["'.' is not a number", "--missing '.'"]),
+        ("time;x\n0;1,5\n", ["'1,5'", "--decimal ,"]),
+        ("time,x\n2024-03-01,1\n", ["'2024-03-01'", "a date", "days", "=A2-$A$2"]),
+        ("time,x\n1.3.2024 12:30,1\n", ["a date"]),
+        ("time,x\n12:30,1\n", ["'12:30'", "time of a clock", "=24*(A2-$A$2)"]),
+        ("time,x\n1:05:09 PM,1\n", ["time of a clock"]),
+        ("time,x\n0,1\n#N/A,2\n", ["line 3, column 'time'", "the time is missing"]),
+        ("time,x\n0,1\n#DIV/0!,2\n", ["line 3, column 'time'", "'#DIV/0!'"]),
+        ("sep=|\ntime|x\n0|1\n", ["'|' separates the cells"]),
+        ("sep=;\n", ["the file is empty"]),
     ],
 )
 def test_each_mistake_names_the_place_and_the_way_out(read, content, said):
@@ -156,6 +170,44 @@ def test_covariates_are_constant_within_a_group():
         assemble(grouped, table | {"dose": [5, 4, 6]})
     with pytest.raises(InputError, match="'dose' of group 'b' has no value"):
         assemble(grouped, table | {"dose": [5, 5, None]})
+
+
+def test_decimal_commas_and_codes_for_missing_cells_are_read_as_told(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("time;x\n0;1,5\n1,5;-\n2;-999,0\n3;BDL\n4;1e-3\n", encoding="utf-8")
+    table = load_table(path, decimal=",", missing=("-", "-999", "bdl"))
+    np.testing.assert_array_equal(table.numbers("time"), [0, 1.5, 2, 3, 4])
+    np.testing.assert_array_equal(table.numbers("x"), [1.5, math.nan, math.nan, math.nan, 1e-3])
+    path.write_text("time;x\n0;1.500\n", encoding="utf-8")
+    with pytest.raises(
+        InputError, match=r"'1\.500'.*decimal mark of this file is said to be a comma"
+    ):
+        load_table(path, decimal=",").numbers("x")
+    with pytest.raises(InputError, match="decimal mark is ';'"):
+        load_table(path, decimal=";")
+
+
+def test_cells_that_data_frames_and_masked_arrays_call_missing():
+    class NAType:  # what pandas calls its own
+        pass
+
+    mask = [False, True, False]
+    table = table_from_columns(
+        {
+            "x": np.ma.array([1.0, 9.0, 3.0], mask=mask),
+            "n": np.ma.array([1, 9, 3], mask=mask),
+            "y": np.array([1.0, NAType(), None], dtype=object),
+            "g": np.ma.array(["a", "b", "c"], mask=mask),
+        }
+    )
+    for column, expected in (("x", [1, math.nan, 3]), ("n", [1, math.nan, 3])):
+        np.testing.assert_array_equal(table.numbers(column), expected)
+    np.testing.assert_array_equal(table.numbers("y"), [1, math.nan, math.nan])
+    with pytest.raises(InputError, match="row 1, column 'g': the cell is blank"):
+        table.labels("g")
+    for kind in ("datetime64[ns]", "timedelta64[h]"):
+        with pytest.raises(InputError, match=r"holds dates or durations.*give numbers"):
+            table_from_columns({"time": np.array([0, 1], "int64").astype(kind)})
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0])

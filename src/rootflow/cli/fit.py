@@ -4,9 +4,11 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from .streams import plain, refuse
 
 if TYPE_CHECKING:
     from ..fitting.fit import Progress
@@ -40,6 +42,27 @@ def fit(
     profile: Annotated[
         bool, typer.Option("--profile", help="Also compute profile-likelihood intervals.")
     ] = False,
+    rtol: Annotated[
+        float | None,
+        typer.Option(help="Relative tolerance of the solves. Default: 1e-8.", show_default=False),
+    ] = None,
+    atol: Annotated[
+        float | None,
+        typer.Option(help="Absolute tolerance of the solves. Default: 1e-10.", show_default=False),
+    ] = None,
+    max_iterations: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trial steps of a search. Default: 200.", show_default=False),
+    ] = None,
+    missing: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What stands for a missing number in the data, besides a blank cell, NA, NaN, "
+            "N/A, #N/A and NULL; repeat it for several.",
+            show_default=False,
+        ),
+    ] = None,
+    decimal: Annotated[str, typer.Option(help="The decimal mark of the data: . or ,")] = ".",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the results as JSON and nothing else.")
     ] = False,
@@ -53,44 +76,54 @@ def fit(
     """
     from ..errors import RootflowError
 
+    asked = {"rtol": rtol, "atol": atol, "max_iterations": max_iterations}
+    options = {name: value for name, value in asked.items() if value is not None}
     try:
-        description, dataset = _load(model, data, example)
+        description, dataset = _load(model, data, example, tuple(missing or ()), decimal)
         out = Path(f"fit-{description.name}") if out is None else out
-        result = _run(
-            description, dataset, out,
-            starts=starts, seed=seed, profile=profile, as_json=as_json, quiet=quiet,
+        result, record = _run(
+            description, dataset, out, shown=not (quiet or as_json),
+            starts=starts, seed=seed, profile=profile, **options,
         )  # fmt: skip
     except RootflowError as error:
-        _refuse(str(error))
+        refuse(str(error))
     except OSError as error:
-        _refuse(f"{out}: the results cannot be written ({error.strerror or error}). Name another "
-                "folder with --out.")  # fmt: skip
+        refuse(f"{out}: the results cannot be written ({error.strerror or error}). Name another "
+               "folder with --out.")  # fmt: skip
     except KeyboardInterrupt:
         typer.echo("Interrupted; nothing is written.", err=True)
         raise typer.Exit(130) from None
+    # What is printed comes after what is written, so that its failures are told apart.
+    if as_json:
+        typer.echo(json.dumps(record, allow_nan=False))
+    elif not quiet:
+        _show(result, out)
     if not result.converged:
         typer.echo(f"The fit did not converge. {result.message}", err=True)
         raise typer.Exit(1)
 
 
-def _refuse(message: str) -> NoReturn:
-    typer.echo(f"Error: {message}", err=True)
-    raise typer.Exit(2)
-
-
-def _load(model: Path | None, data: Path | None, example: str | None) -> "tuple[Model, Dataset]":
+def _load(
+    model: Path | None,
+    data: Path | None,
+    example: str | None,
+    missing: tuple[str, ...],
+    decimal: str,
+) -> "tuple[Model, Dataset]":
     from ..fitting.examples import NAMES, example_files
 
     if example is not None:
         if model is not None or data is not None:
-            _refuse("--example brings its own model and data; give it alone.")
+            refuse("--example brings its own model and data; give it alone.")
+        if missing or decimal != ".":
+            refuse("--example brings its own data: leave out --missing and --decimal.")
         model, data = example_files(example)
     elif model is None:
-        _refuse(f"Give MODEL.toml and DATA.csv, or --example {' or --example '.join(NAMES)}.")
+        refuse(f"Give MODEL.toml and DATA.csv, or --example {' or --example '.join(NAMES)}.")
     elif data is None:
-        _refuse(f"{model}: the data are missing; give MODEL.toml and DATA.csv.")
+        refuse(f"{model}: the data are missing; give MODEL.toml and DATA.csv.")
     elif data.suffix.lower() == ".toml" and model.suffix.lower() != ".toml":
-        _refuse(f"The model file comes first: rootflow fit {data} {model}")
+        refuse(f"The model file comes first: rootflow fit {data} {model}")
 
     import jax
 
@@ -99,39 +132,32 @@ def _load(model: Path | None, data: Path | None, example: str | None) -> "tuple[
     from ..fitting.table import assemble, load_table
 
     description = load_model(model)
-    return description, assemble(description, load_table(data))
+    table = load_table(data, missing=missing, decimal=decimal)
+    return description, assemble(description, table)
 
 
 def _run(
-    model: "Model",
-    dataset: "Dataset",
-    out: Path,
-    *,
-    starts: int | None,
-    seed: int,
-    profile: bool,
-    as_json: bool,
-    quiet: bool,
-) -> "FitResult":
-    from rich.console import Console
-
+    model: "Model", dataset: "Dataset", out: Path, *, shown: bool, **options: Any
+) -> "tuple[FitResult, dict[str, Any]]":
+    """The fit and the content of its `fit.json`, once everything is in its folder."""
     from ..fitting.fit import fit as fit_model
     from ..fitting.output import check_folder, write_results
-    from ..fitting.terminal import print_result
 
     check_folder(out)
-    with _progress(shown=not (quiet or as_json)) as report:
-        result = fit_model(
-            model, dataset, starts=starts, seed=seed, profile=profile, progress=report
-        )
-    record = write_results(result, out)
-    if as_json:
-        typer.echo(json.dumps(record, allow_nan=False, ensure_ascii=False))
-    elif not quiet:
-        console = Console()
-        print_result(result, console)
-        console.print(f"Results: {out / 'report.html'}", soft_wrap=True, highlight=False)
-    return result
+    with _progress(shown=shown) as report:
+        result = fit_model(model, dataset, progress=report, **options)
+    return result, write_results(result, out)
+
+
+def _show(result: "FitResult", out: Path) -> None:
+    from rich.console import Console
+
+    from ..fitting.terminal import print_result
+
+    console = Console()
+    print_result(result, console)
+    text = plain(f"Results: {out / 'report.html'}")
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 @contextlib.contextmanager

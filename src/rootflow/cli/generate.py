@@ -5,9 +5,11 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from .streams import folder, plain, refuse
 
 if TYPE_CHECKING:
     from ..generative.digits import Recipe
@@ -70,10 +72,10 @@ def generate(
     """Train a diffusion model of handwritten digits and draw a sheet of samples.
 
     Writes samples.png, samples.npz, model.npz and record.json to --out. An interrupted training
-    goes on where it was when the same command is run again. Exit code 2: an option cannot be used,
-    and nothing is written.
+    goes on where it was when the same command is run again. Exit code 1: the samples could not be
+    drawn or written. 2: an option cannot be used, and nothing is written.
     """
-    from ..errors import InputError, RootflowError
+    from ..errors import InputError, RootflowError, SolveError
 
     try:
         wanted = _digits(classes)
@@ -94,12 +96,15 @@ def generate(
             network, schedule, predicts, train_steps, model, sampler, steps, guidance, wanted,
             count, seed, out, quick, shown=not (quiet or as_json),
         )  # fmt: skip
+    except SolveError as error:
+        refuse(f"{error} A trained model is kept in --out: the same command goes on from it.", 1)
     except RootflowError as error:
-        _refuse(str(error))
+        refuse(str(error))
     except OSError as error:
-        _refuse(
-            f"{out}: the results cannot be written ({error.strerror or error}). Name another "
-            "folder with --out."
+        refuse(
+            f"{out}: the results cannot be written ({error.strerror or error}). The same command "
+            "goes on from what is there.",
+            code=1,
         )
     except KeyboardInterrupt:
         typer.echo("Interrupted. Run the same command to go on with the training.", err=True)
@@ -108,11 +113,6 @@ def generate(
         typer.echo(json.dumps(record, allow_nan=False))
     elif not quiet:
         _print(record, out)
-
-
-def _refuse(message: str) -> NoReturn:
-    typer.echo(f"Error: {message}", err=True)
-    raise typer.Exit(2)
 
 
 def _digits(classes: str | None) -> list[int]:
@@ -143,6 +143,7 @@ def _run(
     *,
     shown: bool,
 ) -> dict[str, Any]:
+    import equinox as eqx
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -160,25 +161,26 @@ def _run(
     else:
         width = {"mlp": 96, "unet": 8}.get(network) if quick else None
         recipe = digits.Recipe(network, schedule, predicts, width)  # pyright: ignore[reportArgumentType]
-        digits.digits()  # a missing package is told before anything is written
     chosen, options = _sampler(gen, sampler, steps)
-    out.mkdir(parents=True, exist_ok=True)
+    labels = jnp.repeat(jnp.asarray(wanted), count)
+
+    def drawn(model: Any, key: Any) -> Any:
+        return gen.sample(
+            recipe.denoiser(model, guidance), labels, shape=(len(labels), *digits.SHAPE), key=key,
+            sampler=chosen, full=True, **options,
+        )  # fmt: skip
+
     key_train, key_sample = jax.random.split(jax.random.key(seed))
+    # A sampler that does not go with the schedule or the steps is told before the training.
+    described = eqx.filter_eval_shape(recipe.model, key_train)
+    eqx.filter_eval_shape(lambda model, key: drawn(model, key).value, described, key_sample)
+    folder(out)
     if model is None:
         usual = {"mlp": 8000, "unet": 2000}[network] // (5 if quick else 1)
         train_steps = usual if train_steps is None else train_steps
         trained, training = _train(recipe, train_steps, key_train, out, shown)
     start = time.perf_counter()
-    labels = jnp.repeat(jnp.asarray(wanted), count)
-    found = gen.sample(
-        recipe.denoiser(trained, guidance),
-        labels,
-        shape=(len(labels), *digits.SHAPE),
-        key=key_sample,
-        sampler=chosen,
-        full=True,
-        **options,
-    )
+    found = drawn(trained, key_sample)
     images = np.asarray(found.value)
     digits.save_grid(out / "samples.png", images, count)
     record = {
@@ -299,4 +301,5 @@ def _print(record: dict[str, Any], out: Path) -> None:
         f"{record['evaluations']} evaluations, guidance {record['guidance']:g}.",
         highlight=False,
     )
-    console.print(f"Samples: {out / 'samples.png'}", soft_wrap=True, highlight=False)
+    text = plain(f"Samples: {out / 'samples.png'}")
+    console.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -4,11 +4,13 @@ What a subcommand computes with is imported when it runs, so that `--help` and m
 arguments answer at once.
 """
 
+import sys
 from typing import Annotated
 
 import typer
 
 from .._version import __version__
+from . import streams
 from .fit import fit
 from .generate import generate
 from .reproduce import reproduce
@@ -43,4 +45,10 @@ def _root(
 
 def main() -> None:
     """Runs the command line; the entry point of the `rootflow` script."""
-    app()
+    streams.prepare()
+    code: str | int | None = 0
+    try:
+        app()
+    except SystemExit as leaving:
+        code = leaving.code
+    sys.exit(streams.finish(code))

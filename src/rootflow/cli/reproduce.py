@@ -1,9 +1,11 @@
 """`rootflow reproduce`: measures published claims again."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from .streams import folder, plain, refuse
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,13 +30,14 @@ def reproduce(
     """Measure the claims of a paper again, and write a record, a picture and a page.
 
     A claim that does not come out is reported as it came out, and the exit code is still 0.
-    An entry that crashes gives exit code 1; with --all, the others go on.
+    An entry that crashes gives exit code 1; with --all, the others go on. Exit code 2: the
+    arguments cannot be used, and nothing is written.
     An interrupted --all picks up where it stopped when it is run again.
     """
     if (name is not None) + list_entries + all_entries != 1:
-        _refuse("Give one of NAME, --list or --all.")
+        refuse("Give one of NAME, --list or --all.")
     if fresh and not all_entries:
-        _refuse("--fresh goes with --all; a single entry is always run again.")
+        refuse("--fresh goes with --all; a single entry is always run again.")
 
     from ..errors import InputError
     from ..reproduce.harness import catalogue
@@ -44,21 +47,22 @@ def reproduce(
         return
     try:
         names = catalogue.names() if name is None else [catalogue.find(name)]
-        records = _run(names, out, quick=quick, fresh=fresh or not all_entries)
+        folder(out)
     except InputError as error:
-        _refuse(str(error))
+        refuse(str(error))
+    try:
+        records = _run(names, out, quick=quick, fresh=fresh or not all_entries)
     except OSError as error:
-        _refuse(f"Cannot write to --out {out}: {error.strerror or error}. Name another folder.")
+        refuse(
+            f"Cannot write to --out {out}: {error.strerror or error}. Finished entries are kept; "
+            "--all picks up from here.",
+            code=1,
+        )
     except KeyboardInterrupt:
         typer.echo("Interrupted. Finished entries are kept; --all picks up from here.", err=True)
         raise typer.Exit(130) from None
     if any(record["error"] for record in records):
         raise typer.Exit(1)
-
-
-def _refuse(message: str) -> NoReturn:
-    typer.echo(f"Error: {message}", err=True)
-    raise typer.Exit(2)
 
 
 def _list(names: list[str]) -> None:
@@ -119,7 +123,8 @@ def _run(names: list[str], out: Path, *, quick: bool, fresh: bool) -> list[dict[
         records = runner.run_all(
             names, out, quick=quick, fresh=fresh, report_for=report_for, done=done
         )
-    console.print(f"Pages: {out / 'index.html'}", soft_wrap=True, highlight=False)
+    text = plain(f"Pages: {out / 'index.html'}")
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
     return records
 
 

@@ -143,6 +143,14 @@ class Expression:
         """
         return _as_number(evaluate(self.tree, values))
 
+    def __reduce__(self):
+        # Read again rather than walked: the tree may be deeper than a recursion goes.
+        return _again, (self.text, self.names)
+
+
+def _again(text: str, names: frozenset[str]) -> Expression:
+    return parse(text, names=names)
+
 
 def parse(text: str, *, names: Collection[str] | None = None) -> Expression:
     """Reads a formula.

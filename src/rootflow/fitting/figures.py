@@ -87,7 +87,7 @@ def residuals_figure(result: FitResult) -> bytes:
             times = [r.time for r in points]
             values = np.sort([r.residual for r in points])
             style = _point_style(count)
-            over_time.plot(times, [r.residual for r in points], label=column, **style)
+            over_time.plot(times, [r.residual for r in points], label=_text(column), **style)
             normal = NormalDist()
             expected = [normal.inv_cdf((i + 0.5) / len(values)) for i in range(len(values))]
             quantiles.plot(expected, values, **style)
@@ -119,7 +119,7 @@ def _one_experiment(result: FitResult, ts: np.ndarray, curve: Curves, spread: Cu
     panels = figure.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0]
     for count, (column, axes) in enumerate(zip(columns, panels, strict=True)):
         _draw(axes, result, 0, column, ts, curve, spread, COLOURS[count % len(COLOURS)])
-        axes.set_ylabel(with_unit(column, result.model.units.get(column, "")))
+        axes.set_ylabel(_text(with_unit(column, result.model.units.get(column, ""))))
         _vertical_scale(axes, result, column)
     _time_axis(panels[-1])
     panels[-1].set_xlabel(_time_label(result))
@@ -145,12 +145,13 @@ def _many_groups(result: FitResult, ts: np.ndarray, curve: Curves, spread: Curve
                 continue
             _draw(axes, result, group, column, ts, curve, spread, colour)
             name = groups[group] if len(groups[group]) <= 24 else f"{groups[group][:21]}..."
-            axes.set_title(f"{result.model.group} {name}", loc="left", pad=3)
+            axes.set_title(_text(f"{result.model.group} {name}"), loc="left", pad=3)
             # Below the last panel of a column that ends early there is none to carry the numbers.
             axes.tick_params(labelbottom=group + across >= count)
         _vertical_scale(panels[0, 0], result, column)
         _time_axis(panels[0, 0])
-        block.supylabel(with_unit(column, result.model.units.get(column, "")), fontsize=9.5)
+        label = with_unit(column, result.model.units.get(column, ""))
+        block.supylabel(_text(label), fontsize=9.5)
         block.supxlabel(_time_label(result), fontsize=9.5)
     if count < len(groups):
         figure.suptitle(
@@ -241,8 +242,13 @@ def _reach(axes: "Axes", size: float):
     axes.set_ylim(min(low, -size), max(high, size))
 
 
+def _text(text: str) -> str:
+    """Text as it is: without this, matplotlib sets what is between dollars as mathematics."""
+    return text.replace("$", r"\$")
+
+
 def _time_label(result: FitResult) -> str:
-    return with_unit(result.model.time, result.model.units.get(result.model.time, ""))
+    return _text(with_unit(result.model.time, result.model.units.get(result.model.time, "")))
 
 
 def _png(figure: "Figure") -> bytes:

@@ -2,23 +2,27 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from ..errors import InputError, SolveError
+from ..errors import InputError
 from ..flows.solution import Result
 from ..roots.solvers import damped_newton
-from ..roots.solvers.damped_newton import CONVERGED, RUNNING
-from . import problem, uncertainty
+from ..roots.solvers.damped_newton import RUNNING
+from . import functions, problem, uncertainty
+from .convergence import judged
+from .from_functions import model_from_functions
 from .model import Dose, Model, Noise, Parameter
 from .modelfile import load_model
+from .predict import Predictor
 from .problem import Layout, Solver
 from .result import Estimate, FitResult, Start
 from .table import Dataset, Table, assemble, load_table
+from .uncertainty import Uncertainty
 
 Progress = Callable[[float, float, str], None]
 
@@ -28,10 +32,8 @@ _FEW_STEPS, _MANY_STEPS = 512, 16384
 _CHUNK = 5
 #: Promised reduction of the negative log-likelihood at which a search has converged.
 _TOLERANCE = 1e-9
-#: Ends within this much of the best negative log-likelihood count as the best.
-_SAME = 1e-3
-#: 95 % quantile of the chi-square distribution with one degree of freedom.
-_CHI_SQUARE = 3.841458820694124
+#: What a relative tolerance of the solves may be.
+_RTOL = (1e-14, 0.1)
 
 
 def fit(
@@ -41,8 +43,8 @@ def fit(
     states: Mapping[str, Any] | None = None,
     parameters: Mapping[str, Parameter] | None = None,
     observed: Mapping[str, Callable] | None = None,
-    noise: str | Noise | Mapping[str, Noise] = "normal",
-    doses: tuple[Dose, ...] = (),
+    noise: str | Noise | Mapping[str, Noise | str] = "normal",
+    doses: Sequence[Dose] = (),
     time: str = "time",
     group: str | None = None,
     starts: int | None = None,
@@ -68,20 +70,23 @@ def fit(
         parameters: the unknowns, each a `Parameter(guess, lower, upper, scale=...)`.
         observed: data column to model value, a function `(t, y, p)`. Default: the columns that
             have the name of a state.
-        noise: `"normal"`, `"lognormal"`, `"proportional"`, a `Noise`, or one for each column.
+        noise: `"normal"`, `"lognormal"`, `"proportional"`, a `Noise`, or a dictionary of one for
+            each column.
         doses: jumps of a state.
         time: name of the time column.
         group: name of the column that tells experiments apart.
         starts: number of searches; the first begins at the guess. Default 16.
         seed: of the random starts.
         profile: also compute profile-likelihood intervals.
-        rtol: relative tolerance of the solves.
-        atol: absolute tolerance of the solves.
+        rtol: relative tolerance of the solves, from 1e-14 to 0.1.
+        atol: absolute tolerance of the solves, at least 0.
         max_iterations: trial steps of a search.
         progress: called with the finished fraction, the best cost so far and a message.
 
     Returns:
-        A `FitResult`. Without convergence its `converged` is False and a warning says so.
+        A `FitResult`: of the searches whose value is the best to round-off (within a millionth, or
+        1e-9 of the value) the best that converged. If none of them did, its `converged` is False
+        and a warning says so.
 
     Raises:
         InputError: a model or data that cannot be used, or a solve that fails at the guess.
@@ -98,74 +103,33 @@ def fit(
                 "group: leave those arguments out, or pass the vector field f(t, y, p) instead."
             )
     else:
-        model = _model(model, data, states, parameters, observed, noise, doses, time, group)
+        model = model_from_functions(
+            model, data, states, parameters, observed, noise, doses, time, group
+        )
     starts = 16 if starts is None else starts
-    if isinstance(starts, bool) or not isinstance(starts, int | np.integer) or starts < 1:
-        raise InputError(f"starts must be a positive integer; got {starts!r}.")
+    _check_options(starts, seed, rtol, atol, max_iterations)
     dataset = data if isinstance(data, Dataset) else assemble(model, data)
     with jax.enable_x64(True):
         return _fit(
-            model, dataset, int(starts), seed, profile, rtol, atol, max_iterations, progress
-        )
+            model, dataset, int(starts), seed, profile, float(rtol), float(atol),
+            int(max_iterations), progress,
+        )  # fmt: skip
 
 
-def _model(f, data, states, parameters, observed, noise, doses, time, group) -> Model:
-    if not callable(f):
-        raise InputError(f"model must be an rf.Model or a function f(t, y, p); got {f!r}.")
-    if states is None or parameters is None:
-        raise InputError(
-            "A function f(t, y, p) needs states={name: initial value} and "
-            "parameters={name: rf.Parameter(guess)}."
-        )
-    if observed is None:
-        columns = data.columns if isinstance(data, Table) else data
-        names = [name for name in states if not isinstance(data, Dataset) and name in columns]
-        if not names:
+def _check_options(starts, seed, rtol, atol, max_iterations):
+    least = {"starts": (starts, 1), "seed": (seed, 0), "max_iterations": (max_iterations, 1)}
+    for name, (value, low) in least.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
+            wanted = "a positive integer" if low else "an integer, at least 0"
+            raise InputError(f"{name} must be {wanted}; got {value!r}.")
+    for name, value, low, high in (("rtol", rtol, *_RTOL), ("atol", atol, 0.0, np.inf)):
+        fine = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        if not fine or not low <= value <= high or value == np.inf:
+            wanted = f"from {low:g} to {high:g}" if np.isfinite(high) else "and at least 0"
             raise InputError(
-                f"No data column has the name of a state ({', '.join(states)}): say what is "
-                "measured by observed={column: function (t, y, p)}."
+                f"{name} must be a number {wanted}; got {value!r}. It is the tolerance of the "
+                "solves, and the derivative is as exact as they are."
             )
-    else:
-        names = None
-    if isinstance(noise, str):
-        noise = Noise(noise)  # pyright: ignore[reportArgumentType]
-    return _cached_model(
-        f,
-        tuple(states.items()),
-        tuple(parameters.items()),
-        tuple(observed.items()) if observed is not None else tuple(names or ()),
-        noise if isinstance(noise, Noise) else tuple(noise.items()),
-        tuple(doses),
-        time,
-        group,
-    )
-
-
-@lru_cache(maxsize=64)
-def _cached_model(f, states, parameters, observed, noise, doses, time, group) -> Model:
-    """One `Model`, and so one compiled program, for equal arguments."""
-
-    def state(name):
-        return lambda t, y, p, c: y[name]
-
-    def given(g):
-        return lambda t, y, p, c: g(t, y, p)
-
-    columns = {x: state(x) if isinstance(x, str) else None for x in observed}
-    columns = {
-        (x if isinstance(x, str) else x[0]): (state(x) if isinstance(x, str) else given(x[1]))
-        for x in observed
-    }
-    return Model(
-        vector_field=lambda t, y, p, c: f(t, y, p),
-        states=dict(states),
-        parameters=dict(parameters),
-        observed=columns,
-        noise=dict.fromkeys(columns, noise) if isinstance(noise, Noise) else dict(noise),
-        doses=doses,
-        time=time,
-        group=group,
-    )
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), static_argnames=("max_iterations",))
@@ -177,12 +141,6 @@ def _advance(model, lay, solver, data, states, lower, upper, free, steps, *, max
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _linearised(model, lay, solver, data, u):
-    """Linked model values, their derivative by local parameters, and result codes."""
-    return problem.group_values(model, lay, solver, u, data, derivative=True)
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
 def _values(model, lay, solver, data, u):
     eta, _, codes = problem.group_values(model, lay, solver, u, data, derivative=False)
     return eta, codes
@@ -190,6 +148,7 @@ def _values(model, lay, solver, data, u):
 
 def _fit(model, dataset, starts, seed, profile, rtol, atol, max_iterations, progress):
     clock = _Clock()
+    functions.check(model)
     lay = problem.layout(model, len(dataset.groups))
     data = problem.group_data(model, dataset)
     t0 = float(dataset.t0[0]) if np.all(dataset.t0 == dataset.t0[0]) else None
@@ -206,23 +165,23 @@ def _fit(model, dataset, starts, seed, profile, rtol, atol, max_iterations, prog
             raise InputError(trouble or f"{_NOT_FINITE} {_HINT}")
     clock.lap("search")
     values = np.asarray(states.local.value)
-    best = int(np.argmin(values))
+    best, done, reached = judged(states, lay)
     u = np.asarray(states.x[best])
-    scales, squares = (np.asarray(x[best]) for x in states.local.aux)
-    information = np.asarray(states.local.curvature[best])
+    scales, squares, parts = (np.asarray(x[best]) for x in states.local.aux)
+    parts = parts if len(parts) else np.asarray(states.local.curvature[best])[None]
     status = np.asarray(states.status)
-    converged = bool(status[best] == CONVERGED)
+    converged = bool(done[best])
 
     observations = dataset.observations
-    dof = observations - lay.size
-    fitted_scale = any(noise.scale is None for noise in model.noise.values())
-    inflation = observations / dof if fitted_scale and dof > 0 else 1.0
+    counts = np.array([np.isfinite(dataset.values[c]).sum() for c in model.noise], float)
+    fitted_scale = np.array([noise.scale is None for noise in model.noise.values()])
     at_bound = np.where(u <= lay.lower, "lower", np.where(u >= lay.upper, "upper", ""))
-    found = uncertainty.from_information(information, inflation, at_bound != "")
+    found = uncertainty.from_information(parts, counts, fitted_scale, at_bound != "")
+    dof = observations - found.rank
     value = lay.values(u)
     se = np.sqrt(np.maximum(np.diagonal(found.covariance), 0.0))
     se = np.where(found.lost, np.inf, np.where(at_bound != "", np.nan, se))
-    quantile = _student(dof)
+    quantile = found.quantiles(np.diagonal(found.parts, axis1=1, axis2=2))
     lower, upper = lay.values(u - quantile * se), lay.values(u + quantile * se)
     slope = np.where(lay.log, value, 1.0)  # of the natural parameter by its coordinate
     natural = found.covariance * np.outer(slope, slope)
@@ -230,7 +189,7 @@ def _fit(model, dataset, starts, seed, profile, rtol, atol, max_iterations, prog
     clock.lap("uncertainty")
     intervals: list[tuple[float, float] | None] = [None] * lay.size
     if profile:
-        intervals = _profile(search, lay, u, float(values[best]), se)
+        intervals = _profile(search, lay, u, float(values[best]), se, found)
         clock.lap("profile")
 
     warnings = [] if converged else [_not_converged(status[best], max_iterations)]
@@ -240,11 +199,7 @@ def _fit(model, dataset, starts, seed, profile, rtol, atol, max_iterations, prog
         "further. Widen the bound, or fix it there; its error cannot be computed."
         for i in np.flatnonzero(at_bound != "")
     ]
-    if fitted_scale and dof <= 0:
-        warnings.append(
-            f"There are {observations} measurements for {lay.size} free parameters: the errors "
-            "mean nothing. Fix parameters, give the scale of the noise, or add data."
-        )
+    warnings += _without_freedom(model, fitted_scale, counts, found, lay.size)
     units = {name: p.unit for name, p in model.fitted.items()}
     estimates = [
         Estimate(
@@ -259,11 +214,10 @@ def _fit(model, dataset, starts, seed, profile, rtol, atol, max_iterations, prog
         for i in range(lay.size)
     ]  # fmt: skip
     estimates += _fixed_estimates(model)
-    estimates += _scale_estimates(model, dataset, scales)
-    finished = np.isin(status, (CONVERGED,))
+    estimates += _scale_estimates(model, scales, counts, found.freedom)
     listed = [
-        Start(float(v), bool(ok), int(n), bool(v - values[best] <= _SAME))
-        for v, ok, n in zip(values, finished, np.asarray(states.iterations), strict=True)
+        Start(float(v), bool(ok), int(n), bool(same))
+        for v, ok, n, same in zip(values, done, np.asarray(states.iterations), reached, strict=True)
     ]
     return FitResult(
         model=model, dataset=dataset, estimates=estimates, free_names=names,
@@ -279,9 +233,7 @@ def _fit(model, dataset, starts, seed, profile, rtol, atol, max_iterations, prog
         ),
         seconds=clock.laps, converged=converged,
         message="converged" if converged else _not_converged(status[best], max_iterations),
-        _predict=_Predictor(
-            model, lay, search.solver, data, u, found.covariance, quantile, scales
-        ),
+        _predict=Predictor(model, lay, search.solver, _MANY_STEPS, data, u, found, scales),
     )  # fmt: skip
 
 
@@ -308,8 +260,8 @@ class _Search:
 
     def run(self, points: np.ndarray, free: np.ndarray, need_first: bool = True):
         """The final states, or `None` if the objective cannot be evaluated at the first point."""
-        columns = np.zeros((len(points), len(self.model.observed)))
-        states = damped_newton.init(points, (columns, columns))
+        aux = problem.empty_aux(self.model, self.lay, len(points))
+        states = damped_newton.init(points, aux)
         chunk = np.int32(_CHUNK if self.progress else self.max_iterations + 1)
         while True:
             states = _advance(
@@ -351,6 +303,8 @@ def _trouble(model: Model, lay: Layout, solver: Solver, data, u) -> str:
         if not np.all(np.isfinite(eta[:, i][measured[:, i]])):
             kind = model.noise[column].kind
             why = " (lognormal noise needs it positive)" if kind == "lognormal" else ""
+            if any(callable(dose.time) for dose in model.doses):
+                why += " (the time of a dose, where it is computed, may not lie before the start)"
             return (
                 f"At the guess the model's value of {column!r} is not usable{why} at some "
                 f"measured time. {_HINT}"
@@ -362,11 +316,13 @@ def _not_converged(status: int, max_iterations: int) -> str:
     if status == damped_newton.MAX_ITERATIONS:
         return (
             f"The search did not converge in {max_iterations} iterations: the estimates are the "
-            "best found, not the best there is. Give better guesses or narrower bounds."
+            "best found, not the best there is. Give better guesses or narrower bounds, or more "
+            "iterations (max_iterations; --max-iterations on the command line)."
         )
     return (
         "The search stalled: no step improves the fit, yet it does not look like a minimum. The "
-        "model may not be smooth in its parameters there; tighten rtol or change the guesses."
+        "model may not be smooth in its parameters there; tighten rtol (--rtol on the command "
+        "line) or change the guesses."
     )
 
 
@@ -390,11 +346,19 @@ def _latin_hypercube(lay: Layout, starts: int, seed: int) -> np.ndarray:
     return np.array(points)
 
 
-def _student(dof: int) -> float:
-    """97.5 % quantile of Student's t."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(dof, 0.975)) if dof > 0 else float("nan")
+def _without_freedom(model: Model, fitted, counts, found, size: int) -> list[str]:
+    """Warnings about columns whose scale the fit leaves nothing to tell by."""
+    bare = [c for c, left in zip(model.noise, found.freedom, strict=True) if left <= 0]
+    if not bare:
+        return []
+    if len(bare) == len(counts):
+        told = f"There are {int(counts.sum())} measurements for {size} free parameters"
+    else:
+        told = f"The fit passes through every measurement of {', '.join(bare)}"
+    return [
+        f"{told}: the errors mean nothing. Fix parameters, give the scale of the noise, or add "
+        "data."
+    ]
 
 
 def _free_names(lay: Layout, dataset: Dataset) -> list[str]:
@@ -415,94 +379,47 @@ def _fixed_estimates(model: Model) -> list[Estimate]:
     ]  # fmt: skip
 
 
-def _scale_estimates(model: Model, dataset: Dataset, scales: np.ndarray) -> list[Estimate]:
-    """Scales of the noise; a fitted one has the error s / sqrt(2 n) of a maximum likelihood."""
+def _scale_estimates(model: Model, scales, counts, freedom) -> list[Estimate]:
+    """Scales of the noise, each the maximum-likelihood value with its chi-square interval."""
     out = []
-    for (column, noise), s in zip(model.noise.items(), scales, strict=True):
-        n = int(np.isfinite(dataset.values[column]).sum())
-        fixed = noise.scale is not None
-        relative = 0.0 if fixed else 1 / np.sqrt(2 * n)
-        spread = np.exp(1.959963984540054 * relative)
+    for i, (column, noise) in enumerate(model.noise.items()):
+        s, fixed = float(scales[i]), noise.scale is not None
+        interval = (0.0, s, s)
+        if not fixed:
+            interval = uncertainty.scale_interval(s, int(counts[i]), float(freedom[i]))
         unit = model.units.get(column, "") if noise.kind == "normal" else ""
-        out.append(
-            Estimate(
-                column, None, float(s), float(s * relative), float(s / spread), float(s * spread),
-                unit, fixed, "", "scale",
-            )
-        )  # fmt: skip
+        out.append(Estimate(column, None, s, *interval, unit, fixed, "", "scale"))
     return out
 
 
-def _profile(search: _Search, lay: Layout, u, best: float, se) -> list[tuple[float, float] | None]:
+def _profile(
+    search: _Search, lay: Layout, u, best: float, se, found: Uncertainty
+) -> list[tuple[float, float] | None]:
     """Profile-likelihood intervals: each parameter held at a row of values, the others refitted."""
-    sides = np.array([0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0])
-    offsets = np.concatenate([-sides, sides])
+    sides = np.array([0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0])
+    n = len(sides)
     out: list[tuple[float, float] | None] = []
     for j in range(lay.size):
+        quantile, level = found.profile_level(j)
+        if not np.isfinite(level):
+            out.append((np.nan, np.nan))
+            continue
         step = (
             se[j] if np.isfinite(se[j]) and se[j] > 0 else (1.0 if lay.log[j] else abs(u[j]) or 1)
         )
+        offsets = np.concatenate([-sides, sides]) * quantile * step
         points = np.tile(u, (len(offsets), 1))
-        points[:, j] = np.clip(u[j] + offsets * step, lay.lower[j], lay.upper[j])
+        points[:, j] = np.clip(u[j] + offsets, lay.lower[j], lay.upper[j])
         free = np.ones_like(points, bool)
         free[:, j] = False
         states = search.run(points, free, need_first=False)
         assert states is not None
         rise = 2 * (np.asarray(states.local.value) - best)
         moved = points[:, j] - u[j]
-        n = len(sides)
-        low = uncertainty.crossing(moved[:n], rise[:n], _CHI_SQUARE)
-        high = uncertainty.crossing(moved[n:], rise[n:], _CHI_SQUARE)
+        low = uncertainty.crossing(moved[:n], rise[:n], level)
+        high = uncertainty.crossing(moved[n:], rise[n:], level)
         ends = np.clip([u[j] + low, u[j] + high], lay.lower[j], lay.upper[j])
         with np.errstate(over="ignore"):
             ends = np.exp(ends) if lay.log[j] else ends
         out.append((float(ends[0]), float(ends[1])))
     return out
-
-
-class _Predictor:
-    """Predictions with their bands. The times of the data are always asked for along with others.
-
-    So one compiled program, and one run of it, serves both the curve and the residuals.
-    """
-
-    def __init__(self, model, lay, solver, data, u, covariance, quantile, scales):
-        self.model, self.lay, self.solver, self.data = model, lay, solver, data
-        self.u, self.covariance = u, covariance
-        self.quantile, self.scales = quantile, scales
-        self.at_data: tuple | None = None
-
-    def __call__(self, ts: np.ndarray, noise: bool) -> dict[str, tuple]:
-        slots = self.data.ts.shape[1]
-        if self.at_data is not None and np.array_equal(ts, self.data.ts):
-            mean, variance = self.at_data
-        else:
-            mean, variance = self._values(np.concatenate([self.data.ts, ts], axis=1))
-            self.at_data = mean[..., :slots], variance[..., :slots]
-            mean, variance = mean[..., slots:], variance[..., slots:]
-        out = {}
-        for i, (column, law) in enumerate(self.model.noise.items()):
-            middle, spread = mean[:, i], variance[:, i]
-            if noise:
-                size = np.abs(middle) if law.kind == "proportional" else 1.0
-                spread = spread + (self.scales[i] * size) ** 2
-            reach = self.quantile * np.sqrt(np.maximum(spread, 0.0))
-            band = (middle, middle - reach, middle + reach)
-            out[column] = tuple(map(np.exp, band)) if law.kind == "lognormal" else band
-        return out
-
-    def _values(self, ts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Linked model values and their variance from that of the parameters."""
-        with jax.enable_x64(True):
-            at = self.data._replace(ts=ts)
-            mean, jacobian, codes = map(
-                np.asarray, _linearised(self.model, self.lay, self.solver, at, self.u)
-            )
-        if codes.any():
-            raise SolveError(
-                "The fitted model could not be solved over the times asked for: it blows up or "
-                "becomes stiff beyond the data. Ask for a shorter span."
-            )
-        index = self.lay.index
-        local = self.covariance[index[:, :, None], index[:, None, :]]
-        return mean, np.einsum("gcsm,gmk,gcsk->gcs", jacobian, local, jacobian)

@@ -8,11 +8,14 @@ from a plain `f(t, y, p)`.
 import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from ..errors import InputError
+
+#: Names that are compared for what may have been meant: how long, and how many.
+_LONGEST, _MOST = 100, 1000
 
 Scale = Literal["linear", "log"]
 NoiseKind = Literal["normal", "lognormal", "proportional"]
@@ -24,8 +27,12 @@ FromParameters = Callable[[Values, Values], Any]
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The sentence " Did you mean ...?" naming what is close to `name`, or an empty string."""
-    close = difflib.get_close_matches(str(name), sorted(known), n=3, cutoff=0.6)
-    return f" Did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
+    if len(str(name)) > _LONGEST:  # comparing takes the square of the length
+        return ""
+    near = sorted({str(word) for word in known if len(str(word)) <= _LONGEST})[:_MOST]
+    folded = {word.casefold(): word for word in near}
+    close = difflib.get_close_matches(str(name).casefold(), list(folded), n=3, cutoff=0.6)
+    return f" Did you mean {' or '.join(repr(folded[match]) for match in close)}?" if close else ""
 
 
 @dataclass(frozen=True)
@@ -157,6 +164,9 @@ class Dose:
                 object.__setattr__(self, name, number)
 
 
+_NAMED = ("states", "parameters", "observed", "units")
+
+
 # Compared and hashed by identity: a model holds functions, and jitted code is cached on it.
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -168,7 +178,8 @@ class Model:
         states: initial value by state name: a number, a `Parameter` to be fitted, or `f(p, c)`.
         parameters: the unknowns by name.
         observed: data column to model value, `f(t, y, p, c)`.
-        noise: data column to `Noise`; columns left out scatter normally with a fitted scale.
+        noise: data column to `Noise`, or its kind; columns left out scatter normally with a fitted
+            scale.
         doses: jumps of a state.
         time: name of the data column with the times.
         group: name of the data column that tells experiments apart; `None`: one experiment.
@@ -189,7 +200,7 @@ class Model:
     states: Mapping[str, float | Parameter | FromParameters]
     parameters: Mapping[str, Parameter]
     observed: Mapping[str, Callable[[Any, Values, Values, Values], Any]]
-    noise: Mapping[str, Noise] = field(default_factory=dict)
+    noise: Mapping[str, Any] = field(default_factory=dict)
     doses: tuple[Dose, ...] = ()
     time: str = "time"
     group: str | None = None
@@ -201,7 +212,22 @@ class Model:
     units: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
 
+    # A model is never changed, and programs are compiled for this very object.
+    def __deepcopy__(self, memo: Any) -> "Model":
+        return self
+
+    def __reduce__(self):
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in (*_NAMED, "noise"):
+            values[name] = dict(values[name])
+        return Model, tuple(values.values())
+
     def __post_init__(self):
+        for name in (*_NAMED, "noise"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise InputError(
+                    f"{name} is {getattr(self, name)!r:.80}; give a dictionary by name."
+                )
         if not self.states:
             raise InputError("the model has no states; give at least one with its initial value.")
         if not self.observed:
@@ -220,6 +246,11 @@ class Model:
             if not isinstance(parameter, Parameter):
                 raise InputError(
                     f"parameter {name!r} is {parameter!r}; give rf.Parameter(guess, ...)."
+                )
+        for column, function in self.observed.items():
+            if not callable(function):
+                raise InputError(
+                    f"observed column {column!r} is {function!r:.80}; give a function."
                 )
         self._check_clashes()
         self._check_columns()
@@ -243,9 +274,9 @@ class Model:
                     )
         if self.t0 is not None and not math.isfinite(_number("t0", self.t0)):
             raise InputError(f"t0 is {self.t0!r}; give a finite number.")
-        noise = {column: self.noise.get(column, Noise()) for column in self.observed}
+        noise = {column: _law(column, self.noise.get(column, Noise())) for column in self.observed}
         object.__setattr__(self, "noise", MappingProxyType(noise))
-        for name in ("states", "parameters", "observed", "units"):
+        for name in _NAMED:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         object.__setattr__(self, "doses", tuple(self.doses))
         object.__setattr__(self, "covariates", tuple(self.covariates))
@@ -293,6 +324,16 @@ class Model:
         """
         starts = {name: s for name, s in self.states.items() if isinstance(s, Parameter)}
         return {**self.parameters, **starts}
+
+
+def _law(column: str, law: Any) -> Noise:
+    if isinstance(law, str):
+        return Noise(law)  # pyright: ignore[reportArgumentType]
+    if not isinstance(law, Noise):
+        raise InputError(
+            f"the noise of {column!r} is {law!r:.80}; give rf.Noise(kind), or the kind as a text."
+        )
+    return law
 
 
 def _check_name(name: str):

@@ -9,6 +9,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,14 @@ from .textfile import read_text
 
 MAX_BYTES = 1_000_000
 
+_LONGEST_KEY = 80
+_LONGEST_LINE = 2000
+_MOST_PARTS = 16
+_PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_DOT_PART = rf"(?:[ \t]*+\.[ \t]*+{_PART})"
+_DEEP_KEY = re.compile(
+    rf"(?m)(?:^|[\[{{,])[ \t]*+{_PART}{_DOT_PART}{{{_MOST_PARTS},}}+[ \t]*+(?:=|\]|$)"
+)
 _TABLES = ("model", "states", "parameters", "equations", "observed", "noise", "dose")
 _MODEL_KEYS = ("name", "description", "time", "time_unit", "group", "covariates", "t0")
 _PARAMETER_KEYS = ("guess", "lower", "upper", "scale", "fixed", "unit", "per_group")
@@ -73,6 +82,9 @@ class _Reader:
 
     def error(self, key: str, reason: object, kind: type[InputError] = InputError) -> InputError:
         line = self.lines.get(key)
+        key = key if len(key) <= _LONGEST_KEY else f"{key[: _LONGEST_KEY - 3]}..."
+        reason = str(reason)
+        reason = reason if len(reason) <= _LONGEST_LINE else f"{reason[: _LONGEST_LINE - 3]}..."
         place = f"{self.path}, line {line}" if line else f"{self.path}"
         return kind(f"{place}, {key}: {reason}" if key else f"{place}: {reason}")
 
@@ -84,6 +96,13 @@ class _Reader:
             raise self.error(key, error, type(error)) from None
 
     def _toml(self) -> dict[str, Any]:
+        # The reader takes the square of the length of a dotted key, or hours for a long one.
+        if deep := _DEEP_KEY.search(self.text):
+            line = self.text.count("\n", 0, deep.end()) + 1
+            raise InputError(
+                f"{self.path}, line {line}: a key of more than {_MOST_PARTS} parts with dots "
+                "between; a model file needs three."
+            )
         try:
             return tomllib.loads(self.text)
         except ValueError as error:  # TOMLDecodeError, or an integer of too many digits
@@ -102,7 +121,8 @@ class _Reader:
                 full = f"{where}.{key}" if where else key
                 raise self.error(
                     full,
-                    f"unknown key {key!r}.{did_you_mean(key, keys)} Known here: {', '.join(keys)}.",
+                    f"unknown key {_shown(key)}.{did_you_mean(key, keys)} "
+                    f"Known here: {', '.join(keys)}.",
                 )
 
     def table(self, name: str) -> dict[str, Any]:
@@ -171,10 +191,10 @@ class _Reader:
         return self.made(
             "",
             lambda: Model(
-                vector_field=_vector_field(rates),
+                vector_field=_VectorField(rates),
                 states=initial,
                 parameters=unknowns,
-                observed={column: _output(formula) for column, formula in outputs.items()},
+                observed={column: _Output(formula) for column, formula in outputs.items()},
                 noise=noise,
                 doses=doses,
                 time=time,
@@ -242,7 +262,7 @@ class _Reader:
             return self._parameter(key, value)
         if isinstance(value, str):
             note = "\n  (an initial value is a formula of parameters and covariates)"
-            return _from_parameters(self.formula(key, value, names, note))
+            return _FromParameters(self.formula(key, value, names, note))
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.error(
                 key,
@@ -295,6 +315,12 @@ class _Reader:
     def _noise(self, outputs: Mapping[str, Any]) -> dict[str, Noise]:
         table = self.table("noise")
         common = {key: value for key, value in table.items() if not self._per_column(key, value)}
+        for column in common.keys() & (outputs.keys() - set(_NOISE_KEYS)):
+            raise self.error(
+                f"noise.{column}",
+                f'is {_shown(common[column])}; write the kind, as in {column} = "lognormal", or in '
+                f'full, {column} = {{ kind = "normal", scale = 0.1 }}.',
+            )
         self.known("noise", common, (*_NOISE_KEYS, *outputs))
         noise = {}
         for column in outputs:
@@ -352,7 +378,7 @@ class _Reader:
         if not isinstance(value, str):
             return self.number(key, value)
         note = "\n  (a dose is a formula of parameters and covariates)"
-        return _from_parameters(self.formula(key, value, names, note))
+        return _FromParameters(self.formula(key, value, names, note))
 
     def _check_unused(self, parameters: Mapping[str, Any]):
         for name in parameters:
@@ -364,23 +390,30 @@ class _Reader:
                 )
 
 
-def _vector_field(rates: Mapping[str, Expression]):
-    def vector_field(t, y, p, c):
+# Classes rather than closures, so that a fit can be pickled with its model.
+@dataclass(frozen=True)
+class _VectorField:
+    rates: Mapping[str, Expression]
+
+    def __call__(self, t, y, p, c):
         values = {**p, **c, **y, "t": t}
-        return {state: _like(rate(values), y[state]) for state, rate in rates.items()}
-
-    return vector_field
+        return {state: _like(rate(values), y[state]) for state, rate in self.rates.items()}
 
 
-def _output(formula: Expression):
-    def output(t, y, p, c):
-        return _like(formula({**p, **c, **y, "t": t}), t)
+@dataclass(frozen=True)
+class _Output:
+    formula: Expression
 
-    return output
+    def __call__(self, t, y, p, c):
+        return _like(self.formula({**p, **c, **y, "t": t}), t)
 
 
-def _from_parameters(formula: Expression) -> FromParameters:
-    return lambda p, c: jnp.asarray(formula({**p, **c}))
+@dataclass(frozen=True)
+class _FromParameters:
+    formula: Expression
+
+    def __call__(self, p, c):
+        return jnp.asarray(self.formula({**p, **c}))
 
 
 def _like(value, reference):
@@ -425,7 +458,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-_HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]#]+?)\s*\]")
+_HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]#\s][^\[\]#]*?)\s*\]")
 _KEY = re.compile(r"""\s*("[^"]*"|'[^']*'|[\w-]+)(?:\s*\.\s*[\w-]+)*\s*=""")
 
 
@@ -434,6 +467,7 @@ def _key_lines(text: str) -> dict[str, int]:
     lines: dict[str, int] = {}
     table, doses = "", 0
     for number, line in enumerate(text.splitlines(), start=1):
+        line = line[:_LONGEST_LINE]  # the patterns take the square of the length of blanks
         if header := _HEADER.match(line):
             table = header.group(2).replace('"', "").replace("'", "")
             if header.group(1) == "[[" and table == "dose":

@@ -60,6 +60,10 @@ class Layout:
     upper: Float[np.ndarray, " n"]
     log: np.ndarray
 
+    # Never changed, and programs are compiled for this very object.
+    def __deepcopy__(self, memo: Any) -> "Layout":
+        return self
+
     @property
     def size(self) -> int:
         return len(self.names)
@@ -118,13 +122,14 @@ class Solver:
     """How the model is solved; part of what a compiled program is cached on.
 
     `t0` is the time of the initial values where all groups have the same: a dose given then is no
-    jump but part of the initial value.
+    jump but part of the initial value. `before`: values before t0 are asked for too.
     """
 
     rtol: float
     atol: float
     max_steps: int
     t0: float | None
+    before: bool = False
 
 
 def parameters(model: Model, local: tuple[str, ...], v: Array) -> tuple[dict, dict]:
@@ -146,7 +151,10 @@ def trajectory(
     """The observed columns at the times `ts` of one group, and how the solve ended (`Result`).
 
     Doses cut the time into pieces; each piece is solved on its own, so that the jumps are exact. A
-    time at which a dose is given sees the state after it.
+    time at which a dose is given sees the state after it; a dose after the last time is seen by
+    none, and a computed dose time before t0, which no solve from t0 can honour, makes every value
+    NaN. Times before t0 (with `solver.before`) follow the equation backwards from the initial
+    value, without the dose that is given at t0.
     """
     p, starts = parameters(model, local, v)
     y = {
@@ -159,7 +167,8 @@ def trajectory(
         return {name: jnp.asarray(slope[name], v.dtype) for name in y}
 
     def solve(y, begin, end):
-        times = jnp.concatenate([jnp.clip(ts, begin, end), end[None]])
+        times = jnp.clip(ts, jnp.minimum(begin, end), jnp.maximum(begin, end))
+        times = jnp.concatenate([times, end[None]])
         return solve_ode(
             field, y, (begin, end), (p, c), saveat=times, rtol=solver.rtol, atol=solver.atol,
             max_steps=solver.max_steps, throw=False, adjoint=adjoint,
@@ -167,20 +176,31 @@ def trajectory(
 
     begin, end = t0, jnp.maximum(jnp.max(ts), t0)
     adjoint = ForwardAdjoint() if ts.size <= _FEW else DiscreteAdjoint()
+    computed = any(callable(dose.time) for dose in model.doses)
+    first, since = y, t0
     saved = None
     code = jnp.asarray(int(Result.success))
+    lost = False
     for dose_time, state, amount in _doses(model, solver, p, c, v.dtype):
         if dose_time is not None:
-            dose_time = jnp.clip(dose_time, begin, end)
-            sol = solve(y, begin, dose_time)
-            saved = _merge(saved, sol.ys, ts, begin)
+            until = jnp.clip(dose_time, begin, end)
+            sol = solve(y, begin, until)
+            saved = _merge(saved, sol.ys, ts, since)
             code = jnp.maximum(code, sol.result)
             y = {name: x[-1] for name, x in sol.ys.items()}
-            begin = dose_time
+            begin, since = until, dose_time
+            if computed:
+                lost |= dose_time < t0
         y = _jump(y, state, amount)
     sol = solve(y, begin, end)
-    saved = _merge(saved, sol.ys, ts, begin)
+    saved = _merge(saved, sol.ys, ts, since)
     code = jnp.maximum(code, sol.result)
+    if solver.before:
+        sol = solve(first, t0, jnp.minimum(jnp.min(ts), t0))
+        saved = {name: jnp.where(ts < t0, sol.ys[name][:-1], x) for name, x in saved.items()}
+        code = jnp.maximum(code, sol.result)
+    if computed:
+        saved = {name: jnp.where(lost, jnp.nan, x) for name, x in saved.items()}
 
     def observe(t, y):
         return jnp.stack([jnp.asarray(g(t, y, p, c), v.dtype) for g in model.observed.values()])
@@ -215,12 +235,12 @@ def _jump(y: dict, state: str | Array, amount: Array) -> dict:
     return {name: x + jnp.where(state == i, amount, 0.0) for i, (name, x) in enumerate(y.items())}
 
 
-def _merge(saved: dict | None, ys: dict, ts: Array, begin: Array) -> dict:
-    """Takes over what a later piece says of the times from its begin on."""
+def _merge(saved: dict | None, ys: dict, ts: Array, since: Array) -> dict:
+    """Takes over what a later piece says of the times from `since` on."""
     ys = {name: x[:-1] for name, x in ys.items()}
     if saved is None:
         return ys
-    return {name: jnp.where(ts >= begin, ys[name], x) for name, x in saved.items()}
+    return {name: jnp.where(ts >= since, ys[name], x) for name, x in saved.items()}
 
 
 def linked(model: Model, values: Array) -> Array:
@@ -317,10 +337,19 @@ def group_values(
     return jax.vmap(one)(local, data.ts, data.t0, data.covariates)
 
 
+def empty_aux(model: Model, lay: Layout, starts: int) -> tuple[np.ndarray, ...]:
+    """What the `aux` of the objective is before the first step of so many searches."""
+    columns = len(model.observed)
+    scales = np.zeros((starts, columns))
+    parts = np.zeros((starts, columns if columns > 1 else 0, lay.size, lay.size))
+    return scales, scales, parts
+
+
 def objective(model: Model, lay: Layout, solver: Solver, data: GroupData) -> Callable:
     """u -> `Local`: value, gradient, Fisher information; infinite where the solve fails.
 
-    Its `aux` are the scales of the noise and the sums of squares, by column.
+    Its `aux` are the scales of the noise and the sums of squares by column, and the information
+    that each column gives (empty where there is one column: then it is the whole).
     """
 
     def of(u: Float[Array, " n"]) -> Local:
@@ -330,14 +359,15 @@ def objective(model: Model, lay: Layout, solver: Solver, data: GroupData) -> Cal
         measured = (data.weights > 0)[..., None]
         jacobian = jnp.where(measured, jacobian, 0.0)
         gradient = jnp.einsum("gcs,gcsm->gm", found.slope, jacobian)
-        curvature = jnp.einsum("gcsm,gcs,gcsk->gmk", jacobian, found.information, jacobian)
+        by_column = jnp.einsum("gcsm,gcs,gcsk->cgmk", jacobian, found.information, jacobian)
         index = lay.index
         gradient = jnp.zeros(u.size, u.dtype).at[index].add(gradient)
-        curvature = (
-            jnp.zeros((u.size, u.size), u.dtype)
-            .at[index[:, :, None], index[:, None, :]]
-            .add(curvature)
+        by_column = (
+            jnp.zeros((by_column.shape[0], u.size, u.size), u.dtype)
+            .at[:, index[:, :, None], index[:, None, :]]
+            .add(by_column)
         )
+        curvature = by_column.sum(0)
         fine = (
             jnp.all(codes == Result.success)
             & jnp.isfinite(found.value)
@@ -347,7 +377,7 @@ def objective(model: Model, lay: Layout, solver: Solver, data: GroupData) -> Cal
             jnp.where(fine, found.value, jnp.inf),
             jnp.where(fine, gradient, 0.0),
             jnp.where(fine, curvature, jnp.eye(u.size)),
-            (found.scales, found.squares),
+            (found.scales, found.squares, by_column if len(by_column) > 1 else by_column[:0]),
         )
 
     return of

@@ -1,14 +1,17 @@
 """What a fit returns."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from .model import Model
+from .predict import times
 from .table import Dataset
 
 
@@ -22,6 +25,7 @@ class Estimate:
         value: the estimate.
         se: standard error; 0 for a fixed parameter, inf where the data do not determine it.
         lower, upper: 95 % interval, from Student's t; on a log scale symmetric in the logarithm.
+            Of a fitted scale from chi-square.
         unit: as the model states it.
         fixed: not fitted.
         at_bound: `"lower"` or `"upper"` if the estimate lies on that bound, else empty.
@@ -83,14 +87,15 @@ class FitResult:
         nll: negative log-likelihood at the estimate.
         rss: weighted sum of squared standardised residuals times the scale squared, all columns.
         observations: number of measurements.
-        dof: measurements less free parameters.
-        scales: noise scale by observed column.
+        dof: measurements less the directions of the free parameters that they determine.
+        scales: noise scale by observed column; where fitted, the maximum-likelihood value
+            root(RSS / n). Errors, intervals and bands use root(RSS / (n - p)).
         warnings: in plain words.
         starts: one entry for each search.
         seed: of the random starts.
         method: what was done.
         seconds: by stage.
-        converged: whether the best search converged.
+        converged: whether a search converged at the best value found.
         message: how it ended.
     """
 
@@ -127,18 +132,39 @@ class FitResult:
     def predict(self, ts: Any, *, noise: bool = True) -> dict[str, tuple]:
         """The model at other times, with a 95 % band.
 
+        Before t0 the equation is followed backwards from the initial value, without the doses given
+        at t0.
+
         Args:
-            ts: times, shape (times,) for all groups or (groups, times), increasing.
-            noise: whether the band is for a new measurement (parameters and noise) or for the
-                curve itself (parameters only).
+            ts: times, shape (times,) for all groups or (groups, times), or one number.
+            noise: whether the band is for a new measurement of weight 1 (parameters and noise) or
+                for the curve itself (parameters only).
 
         Returns:
             By observed column: mean, lower and upper, each of shape (groups, times).
+
+        Raises:
+            InputError: times that are not finite numbers, or of another shape.
+            SolveError: the model cannot be solved over the times.
         """
-        ts = np.asarray(ts, float)
-        groups = len(self.dataset.groups)
-        ts = np.broadcast_to(ts, (groups, ts.shape[-1]))
-        return self._predict(ts, noise)
+        return self._predict(times(ts, len(self.dataset.groups)), bool(noise))
+
+    def write(self, folder: str | os.PathLike) -> None:
+        """Writes what `rootflow fit` writes: report, figures, predictions and `fit.json`.
+
+        To keep the result itself, with its predictions, use Python's `pickle`: it takes results of
+        model files, and of functions that it can import again.
+
+        Args:
+            folder: appears when it is complete; the results of an earlier fit in it are replaced.
+
+        Raises:
+            InputError: the folder holds something else than an earlier fit.
+            OSError: it cannot be written.
+        """
+        from .output import write_results
+
+        write_results(self, Path(folder))
 
     @cached_property
     def residuals(self) -> list[Residual]:

@@ -18,15 +18,17 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ..errors import InputError
+from .cells import MISSING, NUMBER, hint_for, is_blank, label_of
 from .model import Model, did_you_mean
 from .textfile import read_text
 
 MAX_BYTES = 200_000_000
 
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+(?:[eE][+-]?[0-9]+)?")
-_MISSING = frozenset({"", "na", "nan"})
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
+# The first line that a spreadsheet writes to tell another one the separator.
+_SEPARATOR = re.compile(r"""\ufeff?"?sep=(.)"?,*;*\s*""", re.IGNORECASE)
+# A cell #N/A or #DIV/0! of a spreadsheet begins no comment.
+_COMMENT = re.compile(r"\s*#(?!(N/A|NULL!|DIV/0!|VALUE!|REF!|NUM!|NAME\?))")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +40,17 @@ class Table:
         lines: line in the file of each row, or the row's number from 0.
         source: file name, or `"data"`.
         from_file: whether `lines` are lines of a file.
+        missing: what stands for no number besides `MISSING`; a number stands for every way in which
+            it can be written.
+        decimal: the decimal mark, `"."` or `","`.
     """
 
     columns: Mapping[str, Sequence[Any]]
     lines: tuple[int, ...]
     source: str = "data"
     from_file: bool = False
+    missing: tuple[str, ...] = ()
+    decimal: str = "."
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -69,13 +76,20 @@ class Table:
         )
 
     def numbers(self, column: str, *, needed_as: str = "") -> Float[np.ndarray, " rows"]:
-        """A column as numbers; blank cells, `NA` and `NaN` are NaN.
+        """A column as numbers; blank cells, `MISSING` and `missing` are NaN.
 
         Raises:
             InputError: no such column, or a cell that is not a finite number.
         """
         cells = self.cells(column, needed_as=needed_as)
-        return np.array([self._number(row, column, cell) for row, cell in enumerate(cells)], float)
+        codes = frozenset(code.strip().casefold() for code in ("", *MISSING, *self.missing))
+        numbers = np.array(
+            [self._number(row, column, cell, codes) for row, cell in enumerate(cells)], float
+        )
+        for code in self.missing:
+            if (value := self._read(code.strip())) is not None:
+                numbers[numbers == value] = math.nan
+        return numbers
 
     def labels(self, column: str, *, needed_as: str = "") -> list[str]:
         """A column as labels; whole numbers are written without a decimal point.
@@ -85,7 +99,7 @@ class Table:
         """
         labels = []
         for row, cell in enumerate(self.cells(column, needed_as=needed_as)):
-            label = _label(cell)
+            label = label_of(cell)
             if not label:
                 raise InputError(
                     f"{self.place(row, column)}: the cell is blank; "
@@ -94,13 +108,19 @@ class Table:
             labels.append(label)
         return labels
 
-    def _number(self, row: int, column: str, cell: Any) -> float:
+    def _read(self, text: str) -> float | None:
+        """The number that a text says, if it says one."""
+        if self.decimal == ",":  # a point would then set thousands apart: 1.500 is not 1.5
+            text = "" if "." in text else text.replace(",", ".", 1)
+        return float(text) if NUMBER.fullmatch(text) else None
+
+    def _number(self, row: int, column: str, cell: Any, codes: frozenset[str]) -> float:
         if isinstance(cell, str):
             text = cell.strip()
-            if text.lower() in _MISSING:
+            if text.casefold() in codes:
                 return math.nan
-            value = float(text) if _NUMBER.fullmatch(text) else None
-        elif cell is None:
+            value = self._read(text)
+        elif is_blank(cell):
             return math.nan
         else:
             text = str(cell)
@@ -112,39 +132,53 @@ class Table:
                 return math.nan
         if value is not None and math.isfinite(value):
             return value
-        hint = "leave the cell blank if the value is missing"
-        if _DECIMAL_COMMA.fullmatch(text):
-            hint = f"write {text.replace(',', '.')}, with a decimal point"
         shown = text if len(text) <= 40 else f"{text[:37]}..."
+        hint = hint_for(text)
+        if self.decimal == "," and NUMBER.fullmatch(text):
+            hint = "it has a point, but the decimal mark of this file is said to be a comma"
         raise InputError(f"{self.place(row, column)}: {shown!r} is not a number; {hint}.")
 
 
-def load_table(path: str | os.PathLike) -> Table:
+def load_table(
+    path: str | os.PathLike, *, missing: Sequence[str] = (), decimal: str = "."
+) -> Table:
     """Reads a CSV file.
 
     The first line that is neither blank nor a `#` comment holds the column names. Cells are
-    separated by commas, semicolons or tabs, whichever the header uses most; they may be quoted.
+    separated by commas, semicolons or tabs, whichever the header uses most, or by what a first line
+    `sep=;`, as spreadsheets write it, says; they may be quoted.
 
     Args:
         path: a UTF-8 text file of at most `MAX_BYTES`.
+        missing: what stands for a missing number, besides a blank cell and `MISSING`.
+        decimal: the decimal mark, `"."` or `","`.
 
     Raises:
         InputError: no such file, not readable, no header, no data rows, a name twice, a row with
             too few or too many cells; the message names the line.
     """
+    if decimal not in (".", ","):
+        raise InputError(f"the decimal mark is {decimal!r}; it must be '.' or ','.")
     path = Path(path)
     text = read_text(path, what="data file", limit=MAX_BYTES)
     kept = [
         (number, line)
         for number, line in enumerate(_physical_lines(text), start=1)
-        if line.strip() and not line.lstrip().startswith("#")
+        if line.strip() and not _COMMENT.match(line)
     ]
+    told = _SEPARATOR.fullmatch(kept[0][1]) if kept else None
+    kept = kept[1:] if told else kept
     if not kept:
         raise InputError(
             f"{path}: the file is empty; "
             "it needs a line of column names and at least one row of data."
         )
-    delimiter = _delimiter(kept[0][1])
+    delimiter = told.group(1) if told else _delimiter(kept[0][1])
+    if delimiter not in _DELIMITERS:
+        raise InputError(
+            f"{path}: its first line says that {delimiter!r} separates the cells; save it with "
+            "commas, semicolons or tabs."
+        )
     rows = list(_records(path, kept, delimiter))
     header_line, header = rows[0]
     names = [name.strip() for name in header]
@@ -161,15 +195,16 @@ def load_table(path: str | os.PathLike) -> Table:
                 f"{_counted(len(names), 'column')}; {_ragged_hint(cells, len(names), delimiter)}."
             )
     columns = {name: [cells[i] for _, cells in rows[1:]] for i, name in enumerate(names)}
-    return Table(columns, tuple(line for line, _ in rows[1:]), str(path), from_file=True)
+    lines = tuple(line for line, _ in rows[1:])
+    return Table(columns, lines, str(path), from_file=True, missing=tuple(missing), decimal=decimal)
 
 
 def table_from_columns(columns: Any, *, source: str = "data") -> Table:
     """A table from arrays, lists or anything with `keys()` or `columns`, such as a data frame.
 
     Args:
-        columns: column name to one-dimensional sequence, all of one length; NaN and `None` are
-            missing.
+        columns: column name to one-dimensional sequence, all of one length; NaN, `None` and masked
+            cells are missing.
         source: how messages call it.
 
     Raises:
@@ -182,13 +217,18 @@ def table_from_columns(columns: Any, *, source: str = "data") -> Table:
         )
     cells: dict[str, list[Any]] = {}
     for name in columns.keys():  # noqa: SIM118, a data frame iterates otherwise
-        array = np.asarray(columns[name])
+        array = np.ma.asanyarray(columns[name])
+        if array.dtype.kind in "mM":  # as numbers they would be nanoseconds, or days
+            raise InputError(
+                f"{source}: column {str(name)!r} holds dates or durations ({array.dtype}); give "
+                "numbers, such as (t - t[0]) / np.timedelta64(1, 'h')."
+            )
         if array.ndim != 1:
             raise InputError(
                 f"{source}: column {str(name)!r} has the shape {array.shape}; "
                 "give one value per row."
             )
-        cells[str(name)] = array.tolist()
+        cells[str(name)] = array.tolist()  # None where it is masked
     lengths = {name: len(column) for name, column in cells.items()}
     if len(set(lengths.values())) > 1:
         raise InputError(
@@ -435,7 +475,7 @@ def _delimiter(header: str) -> str:
 
 def _check_header(path: Path, line: int, names: list[str]):
     place = f"{path}, line {line}"
-    if all(_NUMBER.fullmatch(name) for name in names):
+    if all(NUMBER.fullmatch(name) for name in names):
         raise InputError(
             f"{place}: the first line holds numbers ({', '.join(names[:5])}), but it must hold the "
             "names of the columns; add them. (Lines that begin with # are comments.)"
@@ -455,8 +495,8 @@ def _ragged_hint(cells: list[str], columns: int, delimiter: str) -> str:
         return "the header and the rows use different separators"
     if len(cells) > columns and delimiter == ",":
         return (
-            "if commas are decimal commas here, write decimal points, "
-            "or separate the cells by semicolons and then write decimal points"
+            "if commas are decimal commas here, separate the cells by semicolons and say "
+            "--decimal , or write decimal points"
         )
     if len(cells) < columns:
         return "leave a cell blank for a missing value, but keep its separator"
@@ -465,11 +505,3 @@ def _ragged_hint(cells: list[str], columns: int, delimiter: str) -> str:
 
 def _counted(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
-def _label(cell: Any) -> str:
-    if cell is None or isinstance(cell, float) and math.isnan(cell):
-        return ""
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    return str(cell).strip()

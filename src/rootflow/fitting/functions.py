@@ -1,0 +1,155 @@
+"""What the functions of a model return, looked at before anything is computed with them.
+
+A model from Python can return anything. What a solve could not use, or would drop in silence (a
+derivative of something that is no state), is answered here, in terms of the user's own function.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import InputError
+from .model import Model, did_you_mean
+
+#: Code in these places is not the user's.
+_NOT_THEIRS = (
+    *(str(Path(str(module.__file__)).parent) + os.sep for module in (jax, np, eqx)),
+    str(Path(__file__).parents[1]) + os.sep,
+)
+_ABSTRACT = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
+
+
+@lru_cache(maxsize=64)
+def check(model: Model) -> None:
+    """Calls every function of the model once, on abstract numbers.
+
+    Raises:
+        InputError: one raises, or returns what cannot be used; the message says which, where in the
+            user's file, and what it should return.
+    """
+    number = jax.ShapeDtypeStruct((), jnp.result_type(float))
+    y, p, c = (dict.fromkeys(x, number) for x in (model.states, model.parameters, model.covariates))
+
+    def look(t, y, p, c):
+        slope = _called(model, "The vector field", model.vector_field, t, y, p, c)
+        _check_slopes(model, slope)
+        for column, function in model.observed.items():
+            what = f"The function of the observed column {column!r}"
+            _check_number(what, _called(model, what, function, t, y, p, c))
+        for name, start in model.states.items():
+            if callable(start):
+                what = f"The function of the initial value of {name!r}"
+                _check_number(what, _called(model, what, start, p, c))
+        for dose in model.doses:
+            for part in ("time", "amount"):
+                function = getattr(dose, part)
+                if callable(function):
+                    what = f"The function of the {part} of a dose into {dose.state!r}"
+                    _check_number(what, _called(model, what, function, p, c))
+
+    try:
+        jax.eval_shape(look, number, y, p, c)
+    except InputError as error:  # anew, without the notes on JAX's frames
+        raise InputError(str(error)) from None
+
+
+def _called(model: Model, what: str, function: Callable, *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{what} cannot be evaluated{_place(error)}: {_reason(model, error)}"
+        ) from None
+
+
+def _place(error: BaseException) -> str:
+    """The last line of the user's own code that an error came through."""
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not file.startswith(_NOT_THEIRS):
+            place = f" ({Path(file).name}, line {trace.tb_lineno})"
+        trace = trace.tb_next
+    return place
+
+
+def _reason(model: Model, error: Exception) -> str:
+    used = f"y holds {_listed(model.states)}; p holds {_listed(model.parameters)}"
+    if model.covariates:
+        used += f"; c holds {_listed(model.covariates)}"
+    if isinstance(error, KeyError):
+        key = error.args[0] if error.args else ""
+        known = [*model.states, *model.parameters, *model.covariates]
+        return (
+            f"there is no [{key!r}].{did_you_mean(key, known)} States and parameters are "
+            f"dictionaries, read by name: {used}."
+        )
+    if isinstance(error, _ABSTRACT):
+        return (
+            "it asks for the value of a number that is not known while the program is compiled. "
+            "Write jnp.where(condition, a, b) for if, and jnp.exp(x) for np.exp(x), math.exp(x) "
+            "or float(x)."
+        )
+    text = str(error).strip().partition("\n")[0]
+    return (
+        f"{type(error).__name__}: {text:.200}{'' if text.endswith('.') else '.'} It is given "
+        f"dictionaries of numbers ({used}), and is written with jax.numpy."
+    )
+
+
+def _check_slopes(model: Model, slope: Any):
+    example = ", ".join(f"{name!r}: ..." for name in list(model.states)[:3])
+    if not isinstance(slope, Mapping):
+        raise InputError(
+            f"The vector field returns {_described(slope)}; it must return a dictionary with the "
+            f"derivative of each state, {{{example}}}."
+        )
+    missing = [name for name in model.states if name not in slope]
+    extra = [name for name in slope if name not in model.states]
+    if missing:
+        raise InputError(
+            f"The vector field returns no derivative of {_listed(missing)}; it returns "
+            f"{_listed(slope) or 'an empty dictionary'}. Give one for each state, 0.0 * y[name] "
+            "where it does not move."
+        )
+    if extra:
+        raise InputError(
+            f"The vector field returns a derivative of {extra[0]!r}, which is not a state"
+            f" ({_listed(model.states)}).{did_you_mean(extra[0], model.states)} Give it an initial "
+            "value in states, or leave it out."
+        )
+    for name in model.states:
+        _check_number(f"The derivative of {name!r}", slope[name])
+
+
+def _check_number(what: str, value: Any):
+    try:
+        fine = not isinstance(value, Mapping | str) and jnp.shape(value) == ()
+        fine = fine and jnp.issubdtype(jnp.result_type(value), jnp.number)
+        fine = fine and not jnp.issubdtype(jnp.result_type(value), jnp.complexfloating)
+    except (TypeError, ValueError):
+        fine = False
+    if not fine:
+        raise InputError(f"{what} is {_described(value)}; it must be one real number.")
+
+
+def _described(value: Any) -> str:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        kind = jnp.dtype(value.dtype).name
+        return f"an array of shape {value.shape}, {kind}" if value.shape else f"a {kind}"
+    if value is None:
+        return "None (is the return missing?)"
+    return f"a {type(value).__name__}"
+
+
+def _listed(names: Iterable[Any]) -> str:
+    return ", ".join(map(repr, names))
