@@ -152,6 +152,42 @@ def train_and_guide_diffusion(found):
     np.testing.assert_allclose(np.abs(second).mean(), 1.7, atol=0.25)
 
 
+def hessian_spectrum(found):
+    import jax
+    from jax.flatten_util import ravel_pytree
+
+    flat, unravel = ravel_pytree(found["trained"])
+    data = (found["inputs"], found["labels"])
+    dense = jax.hessian(lambda w: found["loss"](unravel(w), data, None))(flat)
+    values = np.linalg.eigvalsh(dense)
+    np.testing.assert_allclose(found["ends"].largest, values[:-6:-1], rtol=1e-5)
+    np.testing.assert_allclose(found["ends"].smallest, values[:5], atol=1e-5)
+    assert abs(found["trace"].value - values.sum()) < 4 * found["trace"].standard_error
+    assert found["report"].by_gap == 3
+
+
+def dense_memory(found):
+    # One example agrees with its archetype by the quality; the plan asked for 0.97.
+    np.testing.assert_allclose(np.mean(found["before"]), 0.5, atol=0.05)
+    assert np.mean(found["after"]) > 0.93
+
+
+def which_momentum(found):
+    cycle = np.asarray(found["found"].cycle)
+    last = np.asarray(found["cycling"].x[-3:])
+    assert found["found"].period == 3
+    assert np.abs(last[:, None] - cycle[None]).max(-1).min(1).max() < 1e-9
+    assert np.linalg.norm(found["converging"].final) < 1e-6
+    np.testing.assert_allclose(list(found["worst"].values()), [11.69, 2.684], rtol=1e-2)
+
+
+def private_training(found):
+    # Calling every tumour benign would be right for 63 per cent.
+    assert min(found["accuracies"].values()) > 0.88
+    assert found["run"].privacy.epsilon <= 4.0 * (1 + 1e-6)
+    assert found["audit"].holds
+
+
 CHECKS = {
     "01_solve_and_differentiate": solve_and_differentiate,
     "02_root_and_implicit": root_and_implicit,
@@ -165,6 +201,10 @@ CHECKS = {
     "13_hybrid_model": hybrid_model,
     "14_irregular_series": irregular_series,
     "15_train_and_guide_diffusion": train_and_guide_diffusion,
+    "16_hessian_spectrum": hessian_spectrum,
+    "17_dense_memory": dense_memory,
+    "18_which_momentum": which_momentum,
+    "19_private_training": private_training,
 }
 
 

@@ -89,5 +89,5 @@ def test_the_patients_are_drawn_evenly_and_their_outcome_can_be_predicted():
 
 def test_scikit_learn_is_asked_for_by_name(entry, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(InputError, match=r"pip install 'rootflow\[ml\]'"):
+    with pytest.raises(InputError, match="python -m pip install scikit-learn"):
         entry.run(lambda done, message="": None, True)

@@ -22,7 +22,7 @@ def scikit_learn(module: str) -> Any:
     except ModuleNotFoundError as error:
         raise InputError(
             "this entry measures on data that come with scikit-learn, which is not installed; "
-            "install it with: pip install 'rootflow[ml]'"
+            "install it with: python -m pip install scikit-learn"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""PFGM++ on scikit-learn's digits, with their own exact field and with trained networks."""
+"""PFGM++ on handwritten digits, with their own exact field and with trained networks."""
 
 import math
 from typing import Any
@@ -11,16 +11,16 @@ import optax
 
 from ... import generative as gen
 from ...generative import pfgm
+from ...generative.digits import digits
 from ...generative.networks import MLP
 from ...training import train
-from ..implicit_experiments.measure import scikit_learn
 
 INF = math.inf
 
 
 def images() -> np.ndarray:
     """Shape (1797, 64), of mean 0 and standard deviation 0.5."""
-    values = scikit_learn("datasets").load_digits(return_X_y=True)[0]
+    values = np.asarray(digits(float).images, float).reshape(-1, 64)
     return 0.5 * (values - values.mean()) / values.std()
 
 

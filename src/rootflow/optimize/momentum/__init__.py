@@ -1,0 +1,1 @@
+"""Momentum: the three-parameter family, its equations, rates and certificates."""
