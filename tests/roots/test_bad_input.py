@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix as optx
 import pytest
 
 import rootflow as rf
@@ -123,7 +124,7 @@ CASES = {
         lambda: sets.Affine(jnp.ones((1, 3)), ONE).contains(TWO), "3 dimensions",
     ),
     "Polyhedron, infinite": (
-        lambda: sets.Polyhedron(jnp.ones((1, 2)), jnp.inf * ONE), "leave out a row",
+        lambda: sets.Polyhedron(jnp.ones((1, 2)), -jnp.inf * ONE), "inf for no restriction",
     ),
     "Polyhedron, membership": (
         lambda: sets.Polyhedron(jnp.ones((1, 3)), ONE).contains(TWO), "3 dimensions",
@@ -269,6 +270,22 @@ CASES = {
     ),
     "argmin, text": (
         lambda: rf.argmin(squares, TWO, equality=lambda z: jnp.ones(1, int)), "real numbers.*int",
+    ),
+    "root, tol": (lambda: rf.root(linear, TWO, TWO, tol=1e-3), "'tol': the tolerances are rtol"),
+    "argmin, maxiter": (lambda: rf.argmin(squares, TWO, maxiter=9), "'maxiter'.*is max_steps"),
+    "argmin, bounds": (
+        lambda: rf.argmin(squares, TWO, bounds=(0, 1)), "'bounds'.*rf.sets.Box.lower, upper",
+    ),
+    "argmin, class": (
+        lambda: rf.argmin(squares, TWO, constraint=sets.Box), r"a class.*rf\.sets\.Box\(\.\.\.\)",
+    ),
+    "argmin, arguments of prox": (
+        lambda: rf.argmin(squares, TWO, prox=lambda w, weight, scaling: w),
+        r"with 2 arguments.*\(w, weight, scaling\).*wrap it",
+    ),
+    "root, option of a method": (
+        lambda: rf.root(jnp.cos, 1.0, method=optx.Bisection(rtol=1e-6, atol=1e-6)),
+        "Bisection needs the option 'lower'",
     ),
     "BlockProximalGradient, blocks": (
         lambda: rf.conditions.BlockProximalGradient(

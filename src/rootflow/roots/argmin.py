@@ -1,6 +1,7 @@
 """The verb `argmin`: minimise, with or without constraints, and differentiate the minimiser."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -13,22 +14,24 @@ import optimistix as optx
 from jaxtyping import Array, PyTree
 
 from ..errors import InputError
+from ..ground.modes import own_modes
 from . import conditions
 from .checks import as_unknown, concrete, same_structure
-from .hoist import hoist
+from .hoist import hoist, vary_alike
 from .implicit import implicit
 from .iterate import Method, Tolerance, check_steps, iterate, tolerance
 from .prox import none
 from .root import checked_options, confirm, finish, from_optimistix
 from .sets import Set, Simplex
 from .solvers.block_descent import BlockDescent, Blocks
-from .solvers.interior_point import Constrained, InteriorPoint, polish
+from .solvers.interior_point import NO_LIMIT, Constrained, InteriorPoint, polish
 from .solvers.lbfgs import LBFGS
 from .solvers.mirror_descent import MirrorDescent, Mirrored, safe_log
 from .solvers.newton import Newton
 from .solvers.optax_descent import OptaxDescent
+from .solvers.proven import iterate_proven
 from .solvers.proximal_gradient import Composite, ProximalGradient
-from .trees import from_vector, real_dtype, size, to_vector
+from .trees import coarsest_dtype, from_vector, in_types_of, real_dtype, size, to_vector
 
 # Up to this many unknowns an exact Hessian costs less than the iterations it saves.
 _NEWTON_LIMIT = 128
@@ -49,6 +52,7 @@ _DEFAULT_STEPS = {
 }
 
 
+@own_modes
 def argmin(
     f: Callable[..., Array],
     x0: PyTree,
@@ -81,7 +85,8 @@ def argmin(
         constraint: a set of `rootflow.sets`, or a function `(x, *theta) -> projection of x`.
         prox: `prox(w, *theta, step)`, the proximal operator of step * g; f + g is minimised.
         equality: H with H(x, *theta) = 0; any pytree of arrays.
-        inequality: G with G(x, *theta) <= 0; any pytree of arrays.
+        inequality: G with G(x, *theta) <= 0; any pytree of arrays. What is below -1e20, or -inf,
+            is no restriction.
         method: `"auto"`, or
             without restriction: `"newton"` (damped, exact Hessian; the choice up to 128 unknowns),
             `"lbfgs"`, a minimiser of optimistix, a least-squares solver of optimistix (then f
@@ -94,12 +99,14 @@ def argmin(
             apply to one row as well as to all);
             with `equality` or `inequality`: `"interior_point"` (dense).
         step: a fixed step size for the methods with `constraint` or `prox`, a positive number; by
-            default found by backtracking.
+            default found by backtracking, and free to grow again.
         rtol: relative tolerance; by default 1e-8 in double, 1e-4 in single precision. What is
-            compared with atol + rtol max|x| is the size of a Newton step or of a projected step.
+            compared with atol + rtol max|x| is the size of a Newton step, which first-order methods
+            take at their end, because the length of their own says little of the distance left.
         atol: absolute tolerance; by default 1e-10 in double, 1e-6 in single precision.
         max_steps: steps allowed; the default depends on the method.
-        throw: raise if the method did not converge.
+        throw: raise if the method did not converge. If false, a derivative that does not exist is
+            NaN and no error, unless `singular` says otherwise.
         full: return a `Solution` and not just its value; its `dual` has the multipliers (nu, lam)
             of `equality` and `inequality`, with derivatives too.
         **implicit_options: `linear_solver`, `singular`, `ridge`, `rcond`, `preconditioner`,
@@ -124,6 +131,11 @@ def argmin(
             "give only one of constraint, prox, and equality/inequality; write a set as "
             "inequalities, or add its indicator to prox, to combine them"
         )
+    if isinstance(constraint, type) and issubclass(constraint, Set):
+        raise InputError(
+            f"constraint={constraint.__name__} is a class: pass a set, "
+            f"constraint=rf.sets.{constraint.__name__}(...)"
+        )
     if not (constraint is None or isinstance(constraint, Set) or callable(constraint)):
         raise InputError(
             f"constraint={constraint!r} is neither a set of rootflow.sets nor a function"
@@ -131,16 +143,19 @@ def argmin(
     for name, function in (("prox", prox), ("equality", equality), ("inequality", inequality)):
         if not (function is None or callable(function)):
             raise InputError(f"{name}={function!r} is not a function")
-    implicit_options = checked_options(implicit_options)
+    implicit_options = checked_options(implicit_options, throw)
     x0 = as_unknown(x0, "the initial guess x0")
     method_name = _choose_method(method, kinds, size(x0))
     if max_steps is None:
         max_steps = _DEFAULT_STEPS.get(method_name, 10_000)
     check_steps(max_steps)
     _check_step(step, method_name)
-    tol = tolerance(real_dtype(x0), rtol, atol)
+    tol = tolerance(coarsest_dtype(x0), rtol, atol)
     residuals = isinstance(method, optx.AbstractLeastSquaresSolver)
     objective = _objective(f, x0, theta, residuals)
+    x0, theta, constraint = vary_alike(
+        (x0, theta, constraint), (x0, theta, constraint, objective, step)
+    )
     task = _Task(x0, theta, objective, tol, max_steps, method, method_name, step)
     if kinds[2]:
         return _constrained(task, equality, inequality, full, throw, implicit_options)
@@ -162,6 +177,13 @@ class _Task:
 
     def run(self, solver: Method, problem: Any, x0: PyTree):
         return iterate(solver, problem, to_vector(x0), max_steps=self.max_steps)
+
+    def prove(self, solver: Method, problem: Any, composite: Composite, x0: PyTree, **options: Any):
+        """As `run`, for a first-order method, whose own account of its error is not enough."""
+        return iterate_proven(
+            solver, problem, composite, to_vector(x0), self.tolerance,
+            max_steps=self.max_steps, **options,
+        )  # fmt: skip
 
 
 def _choose_method(method, kinds, n):
@@ -210,7 +232,8 @@ def _objective(f, x0, theta, residuals) -> Any:
 
         pure = hoist(half_squares, x0, *theta)
     else:
-        pure = hoist(f, x0, *theta)
+        number = jnp.zeros((), real_dtype(x0))
+        pure = hoist(in_types_of(number, f), x0, *theta)
     out = jax.eval_shape(lambda: pure(x0, *theta))
     if not (eqx.is_array_like(out) or hasattr(out, "shape")) or out.shape != ():
         shape = jax.tree.map(lambda v: getattr(v, "shape", v), out)
@@ -249,7 +272,7 @@ def _smooth(task, f, full, throw, options):
         x, _, solution = task.run(Newton(task.tolerance), of_vector, x0)
         x = unravel(x)
     elif task.name == "lbfgs":
-        x, _, solution = task.run(LBFGS(task.tolerance), of_vector, x0)
+        x, _, solution = _descend(task, LBFGS(task.tolerance), of_vector, x0)
         x = unravel(x)
     elif isinstance(task.method, optx.AbstractMinimiser):
         found = optx.minimise(
@@ -267,7 +290,8 @@ def _smooth(task, f, full, throw, options):
         )
         x, solution = found.value, from_optimistix(found)
     elif isinstance(task.method, optax.GradientTransformation):
-        x, _, solution = task.run(OptaxDescent(task.tolerance, task.method), of_vector, x0)
+        method = OptaxDescent(task.tolerance, task.method)
+        x, _, solution = _descend(task, method, of_vector, x0)
         x = unravel(x)
     else:
         raise InputError(
@@ -275,12 +299,19 @@ def _smooth(task, f, full, throw, options):
         )
 
     def condition(x, objective, *theta):
-        return jax.grad(objective)(x, *theta)
+        return conditions.steepest(objective, x, *theta)
 
     options = {"symmetric": True, **options}
     x = confirm(x, solution, throw, "argmin")
     x = _given(condition, x, (task.objective, *task.theta), options)
     return finish(x, solution, full)
+
+
+def _descend(task, solver, of_vector, x0):
+    """A first-order method without restrictions, proven by Newton steps."""
+    smooth = Composite(of_vector, none)
+    size_of = lambda x, _: conditions.inverse_curvature(of_vector, x)
+    return task.prove(solver, of_vector, smooth, x0, size_of=size_of, feasible=True)
 
 
 def _composite(task, constraint, prox, full, throw, options):
@@ -296,26 +327,28 @@ def _composite(task, constraint, prox, full, throw, options):
 
     problem = Composite(of_vector, prox_of_vector)
     step = None if task.step is None else jnp.asarray(task.step, real_dtype(x0))
+    feasible = constraint is not None
     if task.name == "mirror_descent":
-        return _mirror(task, constraint, of_vector, unravel, step, full, throw, options)
+        return _mirror(task, constraint, problem, unravel, step, full, throw, options)
     if task.name == "block":
-        x, solution = _blocks(task, objective, theta, x0, frozen_prox, step)
+        x, solution = _blocks(task, problem, objective, theta, x0, frozen_prox, step, feasible)
         size_used = step
-    else:
-        newton = task.name == "proximal_newton"
+    elif task.name == "proximal_newton":
         # A Newton step costs about as much as this many accelerated steps.
-        block = max(10, size(x0) // 5) if newton else 1
+        block = max(10, size(x0) // 5)
         solver = ProximalGradient(
-            task.tolerance,
-            accelerated=task.name != "proximal_gradient",
-            block=block,
-            newton=newton,
-            step_size=step,
-            feasible=constraint is not None,
+            task.tolerance, block=block, newton=True, step_size=step, feasible=feasible
         )
         task = dataclasses.replace(task, max_steps=max(task.max_steps // block, 1))
         x, state, solution = task.run(solver, problem, x0)
         solution = eqx.tree_at(lambda s: s.steps, solution, solution.steps * block)
+        x, size_used = unravel(x), state.step
+    else:
+        accelerated = task.name == "accelerated"
+        solver = ProximalGradient(task.tolerance, accelerated=accelerated, step_size=step)
+        x, state, solution = task.prove(
+            solver, problem, problem, x0, size_of=lambda _, state: state.step, feasible=feasible
+        )
         x, size_used = unravel(x), state.step
 
     def condition(x, size_used, objective, operator, *theta):
@@ -344,7 +377,7 @@ def _as_prox(constraint, prox, task):
     if isinstance(constraint, Set):
         return _Projection(constraint)
     if constraint is not None:
-        pure = hoist(constraint, task.x0, *task.theta)
+        pure = hoist(in_types_of(task.x0, constraint), task.x0, *task.theta)
         image = jax.eval_shape(lambda: pure(task.x0, *task.theta))
         same_structure(image, task.x0, "the value of the constraint", "x0")
         return _Projection(pure)
@@ -354,13 +387,31 @@ def _as_prox(constraint, prox, task):
         # Called on rows as well as on the whole, so its shapes cannot be fixed by tracing it here.
         return prox
     step = jnp.ones((), real_dtype(task.x0))
-    pure = hoist(prox, task.x0, *task.theta, step)
+    _check_arguments(prox, len(task.theta))
+    pure = hoist(in_types_of(task.x0, prox), task.x0, *task.theta, step)
     image = jax.eval_shape(lambda: pure(task.x0, *task.theta, step))
     same_structure(image, task.x0, "the value of prox", "x0")
     return pure
 
 
-def _blocks(task, objective, theta, x0, prox, step):
+def _check_arguments(prox, count):
+    """Raises where `prox` cannot be called as `prox(w, *theta, step)`."""
+    try:
+        signature = inspect.signature(prox)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*[None] * (count + 2))
+    except TypeError as error:
+        raise InputError(
+            f"prox is called as prox(w, *theta, step), here with {count + 2} arguments, but its "
+            f"signature is {signature} ({error}): one of the form (w, parameters, scaling), as in "
+            "JAXopt, fits if its parameters are the one argument after x0; otherwise wrap it, as "
+            "in prox=lambda w, step: other(w, weight, step)"
+        ) from error
+
+
+def _blocks(task, composite, objective, theta, x0, prox, step, feasible):
     if not (isinstance(x0, jax.Array) and x0.ndim == 2):
         raise InputError("method='block' needs x to be one matrix, whose rows are the blocks")
     problem = Blocks(
@@ -368,11 +419,14 @@ def _blocks(task, objective, theta, x0, prox, step):
         lambda row, step: prox(row, *theta, step),
         (x0.shape[0], x0.shape[1]),
     )
-    x, _, solution = task.run(BlockDescent(task.tolerance, step), problem, x0)
+    x, _, solution = task.prove(
+        BlockDescent(task.tolerance, step), problem, composite, x0,
+        size_of=lambda _, sizes: jnp.min(sizes), feasible=feasible,
+    )  # fmt: skip
     return x.reshape(x0.shape), solution
 
 
-def _mirror(task, constraint, of_vector, unravel, step, full, throw, options):
+def _mirror(task, constraint, composite, unravel, step, full, throw, options):
     if not isinstance(constraint, Simplex):
         raise InputError(
             "method='mirror_descent' needs constraint=sets.Simplex(); for other geometries, write "
@@ -383,11 +437,14 @@ def _mirror(task, constraint, of_vector, unravel, step, full, throw, options):
     def project(v):
         return to_vector(jax.tree.map(frozen.project_kl, unravel(v)))
 
-    problem = Mirrored(of_vector, safe_log, project)
+    problem = Mirrored(composite.f, safe_log, project)
     solver = MirrorDescent(task.tolerance, step)
     # On the edge of the simplex the method cannot move, and log has no value.
     inside = jax.tree.map(lambda v: frozen.project_kl(safe_log(v)), _frozen(task.x0))
-    x, state, solution = task.run(solver, problem, inside)
+    x, state, solution = task.prove(
+        solver, problem, composite, inside, feasible=True,
+        size_of=lambda x, _: conditions.inverse_curvature(composite.f, x),
+    )  # fmt: skip
 
     def condition(x, used, objective, constraint, *theta):
         def mirror(tree):
@@ -403,8 +460,39 @@ def _mirror(task, constraint, of_vector, unravel, step, full, throw, options):
     return finish(x, solution, full)
 
 
+def _of_type(dtype, function):
+    """The function, its real values rounded to the type of the unknown."""
+
+    def rounded(*args):
+        value = function(*args)
+        return in_types_of(jax.tree.map(lambda _: jnp.zeros((), dtype), value), lambda: value)()
+
+    return rounded
+
+
+def _limited(inequality):
+    """G, with -1 in the place of entries that are far below zero: their limit is no limit."""
+
+    def limited(x, *theta):
+        def keep(value):
+            value = jnp.asarray(value)
+            if not jnp.issubdtype(value.dtype, jnp.floating):
+                return value
+            return jnp.where(value <= -0.99 * NO_LIMIT, jnp.asarray(-1, value.dtype), value)
+
+        return jax.tree.map(keep, inequality(x, *theta))
+
+    return limited
+
+
 def _constrained(task, equality, inequality, full, throw, options):
-    pure = [None if g is None else hoist(g, task.x0, *task.theta) for g in (equality, inequality)]
+    if inequality is not None:
+        inequality = _limited(inequality)
+    kind = real_dtype(task.x0)
+    pure = [
+        None if g is None else hoist(_of_type(kind, g), task.x0, *task.theta)
+        for g in (equality, inequality)
+    ]
     objective, theta, x0, frozen = _frozen((task.objective, task.theta, task.x0, pure))
     unravel, dtype = from_vector(x0), real_dtype(x0)
     shapes = [None if g is None else jax.eval_shape(lambda g=g: g(x0, *theta)) for g in frozen]

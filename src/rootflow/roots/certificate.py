@@ -20,6 +20,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
 from ..errors import CertificateWarning
+from ..ground.varying import fori_loop
 from .checks import as_unknown, same_structure
 from .linear import LinearOptions, solve_jacobian
 from .trees import from_vector, size, to_vector
@@ -174,7 +175,7 @@ def extreme_singular_values(
     start = jnp.asarray(np.random.default_rng(0).normal(size=n), dtype)
     zeros = jnp.zeros(steps, dtype)
     carry = (jnp.zeros((steps, n), dtype), jnp.zeros((steps, m), dtype), zeros, zeros)
-    carry = jax.lax.fori_loop(0, steps, step, (*carry, normalise(start)[0]))
+    carry = fori_loop(0, steps, step, (*carry, normalise(start)[0]))
     _, _, alphas, betas, _ = carry
     values = jnp.linalg.svd(jnp.diag(alphas) + jnp.diag(betas[:-1], 1), compute_uv=False)
     return values[-1], values[0]

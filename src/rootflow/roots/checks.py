@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, PyTree
 
 from ..errors import InputError, RootflowError
+from ..ground.varying import is_sharded
 
 
 def raise_if(
@@ -28,12 +29,31 @@ def raise_if(
         if all(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(arrays)):
             # A factor of one that cannot be had without the check compiles faster than a check
             # through which every array passes.
-            one = eqx.error_if(jnp.ones((), jnp.float32), bad, message)
+            one = jnp.ones((), jnp.float32)
+            if is_sharded():
+                one = _one_unless(bad, message, error)
+            else:
+                one = eqx.error_if(one, bad, message)
             return eqx.combine(jax.tree.map(lambda v: v * one.astype(v.dtype), arrays), rest)
         return eqx.combine(eqx.error_if(arrays, bad, message), rest)
     if np.any(np.asarray(bad)):
         raise error(message)
     return tree
+
+
+def _one_unless(bad, message, error):
+    """One, the same on every device as far as types go, whatever devices `bad` differs on.
+
+    (The branches of Equinox's check would have two types.)
+    """
+
+    def check(bad):
+        if np.any(bad):
+            raise error(message)
+        return np.ones(np.shape(bad), np.float32)
+
+    shape = jax.ShapeDtypeStruct(jnp.shape(bad), jnp.float32)
+    return jax.pure_callback(check, shape, bad, vmap_method="expand_dims")
 
 
 def nonfinite(tree: PyTree) -> Bool[Array, ""]:
@@ -52,7 +72,7 @@ def as_unknown(x: PyTree, what: str) -> PyTree:
 
     Python numbers become arrays; integers become floats, because an integer cannot be solved for.
     """
-    if not jax.tree.leaves(x):
+    if not any(np.size(leaf) for leaf in jax.tree.leaves(x)):
         raise InputError(f"{what} has no numbers in it; pass an array or a pytree of arrays")
 
     def convert(leaf: Any) -> Array:
@@ -65,6 +85,11 @@ def as_unknown(x: PyTree, what: str) -> PyTree:
             ) from error
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             leaf = leaf.astype(jnp.result_type(float))
+        if jnp.finfo(leaf.dtype).bits < 32:
+            raise InputError(
+                f"{what} is of type {leaf.dtype}, in which no method of this package reaches a "
+                "useful tolerance; pass it as float32 or float64 and round the result"
+            )
         known = concrete(leaf)
         if known is not None and not np.all(np.isfinite(known)):
             raise InputError(

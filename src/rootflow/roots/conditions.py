@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ..errors import InputError
+from ..ground.varying import fori_loop, vary_like
 from .checks import concrete, require_shape, same_structure
 from .sets import Set, Simplex
 from .trees import dot, from_vector, size, subtract, to_vector
@@ -51,6 +52,7 @@ def inverse_curvature(f: Callable[[PyTree], Array], x: PyTree, steps: int = 12) 
     point = jax.lax.stop_gradient(to_vector(x))
     _, product = jax.linearize(jax.grad(lambda v: f(unravel(v))), point)
     start = jnp.asarray(np.random.default_rng(0).normal(size=n), point.dtype)
+    start = vary_like(start, point)
 
     def step(_, carry):
         v, _ = carry
@@ -58,7 +60,7 @@ def inverse_curvature(f: Callable[[PyTree], Array], x: PyTree, steps: int = 12) 
         w = product(v / jnp.where(length > 0, length, 1))
         return w, jnp.linalg.norm(w)
 
-    _, curvature = jax.lax.fori_loop(0, steps, step, (start, jnp.zeros((), point.dtype)))
+    _, curvature = fori_loop(0, steps, step, (start, jnp.zeros((), point.dtype)))
     usable = (curvature > 0) & jnp.isfinite(curvature)
     return jax.lax.stop_gradient(jnp.where(usable, 1 / jnp.where(usable, curvature, 1), 1))
 
@@ -92,10 +94,19 @@ def _gap(x: PyTree, image: PyTree, what: str) -> PyTree:
     return subtract(x, image)
 
 
+def steepest(f: Objective, x: PyTree, *theta: Any) -> PyTree:
+    """The direction of steepest ascent of a real `f(x, *theta)`.
+
+    Where x is complex that is the conjugate of what JAX calls the gradient, and its Jacobian in
+    real coordinates is the symmetric matrix of second derivatives.
+    """
+    return jax.tree.map(jnp.conj, jax.grad(f)(x, *theta))
+
+
 def _gradient_step(f: Objective, step: Any, x: PyTree, theta: tuple) -> tuple[PyTree, Any]:
     if step is None:
         step = inverse_curvature(lambda u: f(u, *theta), x)
-    gradient = jax.grad(f)(x, *theta)
+    gradient = steepest(f, x, *theta)
     moved = jax.tree.map(lambda u, g, eta: u - eta * g, x, gradient, _steps_like(step, x))
     return moved, step
 
@@ -107,7 +118,7 @@ class Stationary(eqx.Module):
     symmetric = True
 
     def __call__(self, x: PyTree, *theta: Any) -> PyTree:
-        return jax.grad(self.f)(x, *theta)
+        return steepest(self.f, x, *theta)
 
 
 class FixedPoint(eqx.Module):
@@ -212,7 +223,7 @@ class MirrorDescent(eqx.Module):
 
     def __call__(self, x: PyTree, *theta: Any) -> PyTree:
         step = 1.0 if self.step is None else self.step
-        gradient = jax.grad(self.f)(x, *theta)
+        gradient = steepest(self.f, x, *theta)
         moved = jax.tree.map(
             lambda u, g, eta: u - eta * g, self.mirror(x), gradient, _steps_like(step, x)
         )
@@ -282,7 +293,7 @@ class BlockProximalGradient(eqx.Module):
             steps = inverse_curvature(lambda u: self.f(u, *theta), x)
         if not isinstance(steps, (tuple, list)):
             steps = (steps,) * len(self.prox)
-        gradient = jax.grad(self.f)(x, *theta)
+        gradient = steepest(self.f, x, *theta)
         out = []
         for block, slope, prox, step in zip(x, gradient, self.prox, steps, strict=True):
             moved = jax.tree.map(lambda u, g, eta=step: u - eta * g, block, slope)

@@ -4,6 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
+from jaxtyping import PyTree
+
+from ..ground.varying import is_sharded, vary, varying_axes
 
 
 def hoist(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Callable[..., Any]:
@@ -28,4 +32,47 @@ def hoist(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Callabl
     def closed(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
-    return eqx.filter_closure_convert(closed, *args, **kwargs)
+    converted = eqx.filter_closure_convert(closed, *args, **kwargs)
+    axes = _axes((args, kwargs, converted)) if is_sharded() else frozenset()
+    if not axes:
+        return converted
+    # The traced program is for arrays that vary over these axes of the device mesh; those it will
+    # be called with may vary over more of them than the examples do.
+    args, kwargs = _vary((args, kwargs), axes)
+    return _Sharded(eqx.filter_closure_convert(closed, *args, **kwargs), axes)
+
+
+class _Sharded(eqx.Module):
+    """A function whose arguments vary over some axes of the device mesh."""
+
+    function: Callable[..., Any]
+    axes: frozenset[str] = eqx.field(static=True)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = _vary((args, kwargs), self.axes)
+        return self.function(*args, **kwargs)
+
+
+def vary_alike(tree: PyTree, *like: PyTree) -> PyTree:
+    """`tree`, marked as varying over the axes that anything in `like` does, hoisted functions too.
+
+    What a hoisted function has closed over stays as it was when the function was traced.
+    """
+    return _vary(tree, _axes(like)) if is_sharded() else tree
+
+
+def _axes(tree):
+    nodes = jax.tree.leaves(tree, is_leaf=_is_sharded_function)
+    own = [node.axes for node in nodes if _is_sharded_function(node)]
+    return varying_axes(tree).union(*own)
+
+
+def _vary(tree, axes):
+    def mark(node):
+        return node if _is_sharded_function(node) else vary(node, axes)
+
+    return jax.tree.map(mark, tree, is_leaf=_is_sharded_function)
+
+
+def _is_sharded_function(node):
+    return isinstance(node, _Sharded)

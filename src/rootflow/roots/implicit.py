@@ -19,9 +19,12 @@ from jax.core import Tracer
 from jaxtyping import PyTree
 
 from ..errors import InputError, SolveError
+from ..ground.derivative import custom_jvp
+from ..ground.linear import linear
+from ..ground.modes import own_modes
 from .certificate import warn_if_uncertain
 from .checks import concrete, nonfinite, raise_if, require_number, same_structure
-from .hoist import hoist
+from .hoist import hoist, vary_alike
 from .linear import LinearOptions, solve_jacobian
 from .trees import subtract
 
@@ -97,6 +100,7 @@ def implicit(
         accepted = _keywords(condition)
 
         @functools.wraps(solver)
+        @own_modes
         def wrapped(init, *theta, **kwargs):
             frozen = _stop_gradient((init, theta, kwargs))
             out = solver(frozen[0], *frozen[1], **frozen[2])
@@ -114,6 +118,7 @@ def implicit(
                 x = raise_if(x, nonfinite(x), _NONFINITE, SolveError)
             known = _match(kwargs, accepted, condition)
             problem = _Problem(condition, x, theta, known, preconditioner, ridge, options)
+            x = problem.x
             for _ in range(refine):
                 x = problem.newton_step(x)
             x = problem.attach(x, certify)
@@ -193,6 +198,8 @@ class _Problem:
             (theta, kwargs),
         )
         pure = hoist(condition, x, *theta, **kwargs)
+        x, theta, kwargs = vary_alike((x, theta, kwargs), (x, theta, kwargs, pure))
+        self.x = x
         value = jax.eval_shape(lambda: pure(x, *theta, **kwargs))
         same_structure(value, x, "the value of the condition", "the solution")
         inverse = None
@@ -202,7 +209,6 @@ class _Problem:
             same_structure(value, x, "the value of the preconditioner", "the solution")
         arrays, static = eqx.partition((pure, theta, kwargs, inverse, ridge), eqx.is_array)
         self.operands, structure = jax.tree.flatten(arrays)
-        self.options = options
 
         def parts(operands):
             return eqx.combine(jax.tree.unflatten(structure, operands), static)
@@ -213,12 +219,12 @@ class _Problem:
 
         def linear_options(x, operands):
             _, theta, kwargs, inverse, ridge = parts(operands)
-            options = self.options
+            changed = options
             if inverse is not None:
                 # Applied inside the solve only, where nothing is differentiated.
                 apply = functools.partial(_apply, inverse, x, theta, kwargs)
-                options = dataclasses.replace(options, preconditioner=apply)
-            return options if ridge is None else dataclasses.replace(options, ridge=ridge)
+                changed = dataclasses.replace(changed, preconditioner=apply)
+            return changed if ridge is None else dataclasses.replace(changed, ridge=ridge)
 
         self.residual = residual
         self.linear_options = linear_options
@@ -232,9 +238,9 @@ class _Problem:
 
     def attach(self, x, certify):
         """`x` with the derivative of the implicit function theorem."""
-        residual = self.residual
+        residual, linear_options = self.residual, self.linear_options
 
-        @jax.custom_jvp
+        @custom_jvp
         def solution(x, operands):
             del operands
             return x
@@ -248,23 +254,55 @@ class _Problem:
             if not active:
                 return x, jax.tree.map(jnp.zeros_like, x)
 
-            def of_active(values):
-                full = list(operands)
-                for i, value in zip(active, values, strict=True):
-                    full[i] = value
-                return residual(x, full)
-
             if certify is not None:
                 warn_if_uncertain(residual, x, operands, active, certify)
-            values = [operands[i] for i in active]
             directions = [jnp.asarray(dots[i], operands[i].dtype) for i in active]
-            _, forcing = jax.jvp(of_active, (values,), (directions,))
-            options = self.linear_options(x, operands)
-            forcing = jax.tree.map(jnp.negative, forcing)
-            return x, solve_jacobian(lambda u: residual(u, operands), x, forcing, options)
+            slope = _derivative(residual, linear_options, x, operands, active, directions)
+            return x, slope
 
         solution.defjvp(rule, symbolic_zeros=True)
         return solution(x, [_as_traced(v) for v in self.operands])
+
+
+def _derivative(residual, linear_options, x, operands, active, directions):
+    """The derivative of the solution of `residual(x, operands) = 0` along active operands."""
+    leaves, structure = jax.tree.flatten(x)
+    # What is kept for the reverse pass must hold no arrays but the residuals of `linear`.
+    count = len(leaves)
+    shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in leaves]
+
+    def forward(residuals, directions):
+        x = jax.tree.unflatten(structure, residuals[:count])
+        operands = residuals[count:]
+
+        def of_active(values):
+            full = list(operands)
+            for i, value in zip(active, values, strict=True):
+                full[i] = value
+            return residual(x, full)
+
+        values = [operands[i] for i in active]
+        _, forcing = jax.jvp(of_active, (values,), (list(directions),))
+        forcing = jax.tree.map(jnp.negative, forcing)
+        options = linear_options(x, operands)
+        slope = solve_jacobian(lambda u: residual(u, operands), x, forcing, options)
+        return jax.tree.leaves(slope)
+
+    def transpose(residuals, bars, batched):
+        del batched
+        primals = residuals[:count]
+        bars = [jnp.zeros_like(v) if b is None else b for v, b in zip(primals, bars, strict=True)]
+        examples = [residuals[count:][i] for i in active]
+        given = jax.linear_transpose(lambda *d: forward(residuals, d), *examples)(bars)
+        # Where a solve has failed, zero times its NaN would be NaN: the cotangent of a member of a
+        # batch that is masked afterwards. A derivative that exists is left alone, zero or not, as
+        # it may be differentiated again.
+        unused = functools.reduce(jnp.logical_and, [jnp.all(bar == 0) for bar in bars])
+        failed = unused & nonfinite(given)
+        return [jnp.where(failed, jnp.zeros_like(bar), bar) for bar in given]
+
+    slope = linear(forward, transpose, [*leaves, *operands], directions, shapes)
+    return jax.tree.unflatten(structure, slope)
 
 
 def _as_arrays(tree):

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..errors import InputError, SolveError
+from ..ground.varying import while_loop
 from .checks import nonfinite, raise_if
 
 Vector = Float[Array, " n"]
@@ -108,10 +108,22 @@ def iterate(
         The last iterate, the method's last state, and a `Solution` for the vector.
     """
     check_steps(max_steps)
+    x, state, error, steps = iterate_to(method, problem, x, max_steps, 1.0)
+    return x, state, Solution(x, error <= 1, steps, error)
+
+
+def iterate_to(
+    method: Method, problem: Any, x: Vector, most: Any, goal: Any
+) -> tuple[Vector, PyTree, Float[Array, ""], Int[Array, ""]]:
+    """The loop: at most `most` steps, until the error is at most `goal`; both may be traced.
+
+    Returns:
+        The last iterate, the method's last state, the last error, and the number of steps.
+    """
 
     def proceed(carry):
         _, _, error, k = carry
-        return (k < max_steps) & (error > 1)
+        return (k < most) & (error > goal)
 
     def step(carry):
         x, state, _, k = carry
@@ -119,8 +131,7 @@ def iterate(
         return x, state, error.astype(x.dtype), k + 1
 
     start = (x, method.init(problem, x), jnp.asarray(jnp.inf, x.dtype), jnp.asarray(0))
-    x, state, error, steps = jax.lax.while_loop(proceed, step, start)
-    return x, state, Solution(x, error <= 1, steps, error)
+    return while_loop(proceed, step, start)
 
 
 def check_steps(max_steps: int) -> None:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..ground.varying import fori_loop, while_loop
+
 Vector = Float[Array, " n"]
 Product = Callable[[Vector], Vector]
 
@@ -42,7 +44,7 @@ def conjugate_gradients(
 
     z = precondition(b)
     start = (jnp.zeros_like(b), b, z, jnp.vdot(b, z), 0)
-    return jax.lax.while_loop(proceed, step, start)[0]
+    return while_loop(proceed, step, start)[0]
 
 
 def bicgstab(
@@ -78,7 +80,7 @@ def bicgstab(
 
     zero = jnp.zeros_like(b)
     start = (zero, b, b, zero, zero, one, one, one, jnp.asarray(True), 0)
-    return jax.lax.while_loop(proceed, step, start)[0]
+    return while_loop(proceed, step, start)[0]
 
 
 def gmres(
@@ -114,7 +116,7 @@ def gmres(
             column = (first + second).at[j + 1].set(height)
             return basis.at[j + 1].set(_quotient(w, height)), hessenberg.at[:, j].set(column)
 
-        basis, hessenberg = jax.lax.fori_loop(0, m, arnoldi, (basis, hessenberg))
+        basis, hessenberg = fori_loop(0, m, arnoldi, (basis, hessenberg))
         q, r_factor = jnp.linalg.qr(hessenberg)
         # Columns past an early end of the Krylov space are zero and get no weight.
         pivot = jnp.abs(jnp.diagonal(r_factor))
@@ -133,4 +135,4 @@ def gmres(
         return (k < max_steps) & (jnp.linalg.norm(r) > goal) & shrunk
 
     start = (jnp.zeros_like(b), b, jnp.asarray(True), 0)
-    return jax.lax.while_loop(proceed, cycle, start)[0]
+    return while_loop(proceed, cycle, start)[0]

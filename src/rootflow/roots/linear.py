@@ -15,6 +15,7 @@ import lineax as lx
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ..errors import DerivativeError, InputError
+from ..ground.varying import vary_like
 from . import written_out
 from .checks import raise_if
 from .krylov import bicgstab, conjugate_gradients, gmres
@@ -146,6 +147,8 @@ def solve_matrix(
     matrix: Float[Array, "n n"], b: Float[Array, " n"], options: LinearOptions
 ) -> Float[Array, " n"]:
     """Solves a small system given by its matrix."""
+    # (JAX marks what its solves close over as varying, after it has traced them.)
+    matrix, b = vary_like((matrix, b), (matrix, b))
     if options.singular == "minimum_norm":
         return jnp.linalg.pinv(matrix, rtol=options.rcond) @ b
     if options.solver == "auto" and options.symmetric:
@@ -170,7 +173,19 @@ _INDEFINITE = (
 )
 
 
-def _solve_lu(matrix, b, singular):
+def lu_solver(
+    matrix: Float[Array, "n n"], *, margin: float = 1
+) -> tuple[Callable[[Array], Array], Callable[[Array], Array], Bool[Array, ""]]:
+    """Factorises any matrix, which is taken for a constant.
+
+    Args:
+        matrix: the matrix.
+        margin: by how much a pivot must be above round-off to count.
+
+    Returns:
+        The function that solves with it, the one that solves with its transpose, and whether it is
+        singular or not finite, so that solutions mean nothing.
+    """
     n = matrix.shape[0]
     frozen = jax.lax.stop_gradient(matrix)
     # Rows of a KKT system differ by many orders of magnitude; with every row scaled to one, a pivot
@@ -224,8 +239,12 @@ def _solve_lu(matrix, b, singular):
             v = triangular(triangular(v, False, True), True, True)
             return scale * jnp.zeros_like(v).at[order].set(v)
 
-    bad = jnp.any(~(pivot > n * jnp.finfo(matrix.dtype).eps * column))
-    return _solve_factorised(matrix, b, solve, transpose_solve, bad, singular, _SINGULAR)
+    bad = jnp.any(~(pivot > margin * n * jnp.finfo(matrix.dtype).eps * column))
+    return solve, transpose_solve, bad
+
+
+def _solve_lu(matrix, b, singular):
+    return _solve_factorised(matrix, b, *lu_solver(matrix), singular, _SINGULAR)
 
 
 def _solve_definite(matrix, b, singular):
@@ -281,7 +300,7 @@ def _solve_factorised(matrix, b, solve, transpose_solve, bad, singular, message)
     """The solution of a factorised system, linear in `b`."""
     # The check goes into every solution as a factor of one. It is made once, outside of the solves,
     # which are traced several times, and no vector has to pass through it.
-    one = _checked(jnp.ones((), matrix.dtype), bad, singular, message)
+    one = vary_like(_checked(jnp.ones((), matrix.dtype), bad, singular, message), b)
     back = None
     if transpose_solve is not None:
         back = lambda _, v: transpose_solve(one * v)
@@ -374,8 +393,8 @@ def _with_needed_modes(product, struct, symmetric, name):
 
 def _solve_iterative(f, x, b, options):
     unravel = from_vector(x)
-    point = to_vector(x)
-    n, struct = point.shape[0], jax.ShapeDtypeStruct(b.shape, b.dtype)
+    point, b = vary_like((to_vector(x), b), (x, b))
+    n, struct = point.shape[0], jax.eval_shape(lambda: b)
     solver = options.solver
     if isinstance(solver, str) and solver == "auto":
         solver = "cg" if options.symmetric else "gmres"

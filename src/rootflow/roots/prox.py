@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ..errors import InputError
+from ..ground.derivative import custom_jvp
+from ..ground.varying import while_loop
 from .blocks import run_means, runs
 from .checks import concrete, require_fit, require_number
 from .spectral import of_singular
@@ -71,6 +73,17 @@ def _map_groups(function, w, group_shape, **parameters):
     return jax.tree.unflatten(structure, [function(*row) for row in zip(leaves, *columns)])
 
 
+def _ordered(w: PyTree, name: str) -> PyTree:
+    """`w`, unless it holds complex numbers, which are neither positive nor negative."""
+    for leaf in jax.tree.leaves(w):
+        if jnp.iscomplexobj(leaf):
+            raise InputError(
+                f"prox.{name} is about the sign or order of numbers, but the point is of type "
+                f"{jnp.result_type(leaf)}; pass its real and imaginary parts as a tree"
+            )
+    return w
+
+
 def none(w: PyTree, *_: Any) -> PyTree:
     """g = 0: returns its first argument."""
     return w
@@ -87,20 +100,25 @@ def soft_threshold(w: PyTree, threshold: Any) -> PyTree:
         InputError: a threshold known at trace time is negative.
     """
     _weight(threshold, "threshold")
-    return _map(
-        lambda x, t: jnp.where(jnp.abs(x) > t, x - jnp.sign(x) * t, 0), w, threshold=threshold
-    )
+
+    def shrink(x, t):
+        if jnp.iscomplexobj(x):
+            return _shrink_group(x, t, axis=())
+        return jnp.where((jnp.abs(x) <= t) & (t > 0), 0, x - jnp.sign(x) * t)
+
+    return _map(shrink, w, threshold=threshold)
 
 
 def non_negative(w: PyTree, *_: Any) -> PyTree:
     """g = 0 for x >= 0, infinite elsewhere: the projection on the non-negative orthant."""
-    return _map(lambda x: jnp.where(x > 0, x, 0), w)
+    return _map(lambda x: jnp.where(x <= 0, 0, x), _ordered(w, "non_negative"))
 
 
 def non_negative_lasso(w: PyTree, threshold: Any) -> PyTree:
     """g = threshold * sum(x) for x >= 0, infinite elsewhere."""
     _weight(threshold, "threshold")
-    return _map(lambda x, t: jnp.where(x > t, x - t, 0), w, threshold=threshold)
+    w = _ordered(w, "non_negative_lasso")
+    return _map(lambda x, t: jnp.where(x <= t, 0, x - t), w, threshold=threshold)
 
 
 def ridge(w: PyTree, weight: Any) -> PyTree:
@@ -112,7 +130,8 @@ def ridge(w: PyTree, weight: Any) -> PyTree:
 def non_negative_ridge(w: PyTree, weight: Any) -> PyTree:
     """g = weight / 2 * |x|^2 for x >= 0, infinite elsewhere."""
     _weight(weight, "weight")
-    return _map(lambda x, t: jnp.where(x > 0, x, 0) / (1 + t), w, weight=weight)
+    w = _ordered(w, "non_negative_ridge")
+    return _map(lambda x, t: jnp.where(x <= 0, 0, x) / (1 + t), w, weight=weight)
 
 
 def elastic_net(w: PyTree, threshold: Any, weight: Any) -> PyTree:
@@ -135,13 +154,6 @@ def group_lasso(w: PyTree, threshold: Any, axis: int | tuple[int, ...] | None = 
     """
     _weight(threshold, "threshold")
 
-    def shrink(x, t):
-        squared = jnp.sum(x * x, axis=axis, keepdims=True)
-        # The norm has no derivative at zero, where the operator is constant.
-        safe = jnp.sqrt(jnp.where(squared > 0, squared, 1))
-        outside = (squared > 0) & (safe > t)
-        return jnp.where(outside, (1 - t / safe) * x, 0)
-
     def group_shape(leaf):
         try:
             return jax.eval_shape(lambda v: jnp.sum(v, axis=axis, keepdims=True), leaf).shape
@@ -150,15 +162,30 @@ def group_lasso(w: PyTree, threshold: Any, axis: int | tuple[int, ...] | None = 
                 f"axis={axis!r} does not fit an array of shape {leaf.shape}"
             ) from error
 
+    shrink = lambda x, t: _shrink_group(x, t, axis)
     return _map_groups(shrink, w, group_shape, threshold=threshold)
 
 
+def _shrink_group(x, t, axis):
+    """Shortens vectors along `axis` by t, at most to zero; without axes, every number alone."""
+    # In units of the largest entry, whose square may be out of the range of numbers.
+    top = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0.0))
+    unit = jnp.where((top > 0) & jnp.isfinite(top), top, 1)
+    scaled = x / unit
+    squared = jnp.sum((jnp.conj(scaled) * scaled).real, axis=axis, keepdims=True)
+    # The norm has no derivative at zero, where the operator is constant.
+    length = unit * jnp.where(squared == 0, 0, jnp.sqrt(jnp.where(squared == 0, 1, squared)))
+    short = (length <= t) & (t > 0)
+    return jnp.where(short, 0, (1 - t / jnp.where(short | (length == 0), 1, length)) * x)
+
+
 def _soft(values, t):
-    on = values > t
+    off = values <= t
     return (
-        jnp.where(on, values - t, 0),
-        jnp.where(on, 1.0, 0.0).astype(values.dtype),
-        jnp.where(on, -1.0, 0.0).astype(values.dtype),
+        jnp.where(off, 0, values - t),
+        # Without a threshold the operator is the identity, at zero too.
+        jnp.where(off & (t > 0), 0.0, 1.0).astype(values.dtype),
+        jnp.where(off, 0.0, -1.0).astype(values.dtype),
     )
 
 
@@ -173,7 +200,7 @@ def nuclear_norm(w: Float[Array, "*b n m"], threshold: Any) -> Float[Array, "*b 
     if w.ndim < 2:
         raise InputError(f"the nuclear norm needs a matrix, but the shape is {w.shape}")
     require_number(threshold, "threshold")
-    return of_singular(_soft, w, jnp.asarray(threshold, w.dtype))
+    return of_singular(_soft, w, jnp.asarray(threshold, jnp.finfo(w.dtype).dtype))
 
 
 def log(w: PyTree, weight: Any) -> PyTree:
@@ -181,13 +208,16 @@ def log(w: PyTree, weight: Any) -> PyTree:
     _weight(weight, "weight")
 
     def barrier(x, t):
-        squared = x * x + 4 * t
-        root = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
+        # In units that keep the square within the range of numbers.
+        top = jax.lax.stop_gradient(jnp.maximum(jnp.abs(x), jnp.sqrt(t)))
+        unit = jnp.where((top > 0) & jnp.isfinite(top), top, 1)
+        squared = (x / unit) ** 2 + 4 * (t / unit) / unit
+        root = unit * jnp.where(squared == 0, 0, jnp.sqrt(jnp.where(squared == 0, 1, squared)))
         # Written for each sign so that nothing cancels.
         below = 2 * t / jnp.where(x < 0, root - x, 1)
         return jnp.where(x < 0, below, 0.5 * (x + root))
 
-    return _map(barrier, w, weight=weight)
+    return _map(barrier, _ordered(w, "log"), weight=weight)
 
 
 def from_set(constraint: Any) -> Callable[..., PyTree]:
@@ -220,7 +250,8 @@ def total_variation_1d(w: Float[Array, "*b n"], weight: Any) -> Float[Array, "*b
     w = jnp.asarray(w)
     if w.ndim < 1:
         raise InputError("total variation needs at least one axis, but the input is a number")
-    if w.shape[-1] == 1:
+    _ordered(w, "total_variation_1d")
+    if w.shape[-1] <= 1:
         return w
     require_fit(weight, w.shape[:-1], "weight", "the leading axes")
     weight = jnp.broadcast_to(jnp.asarray(weight, w.dtype), w.shape[:-1])
@@ -228,9 +259,11 @@ def total_variation_1d(w: Float[Array, "*b n"], weight: Any) -> Float[Array, "*b
     return flat.reshape(w.shape)
 
 
-@jax.custom_jvp
+@custom_jvp
 def _total_variation(y, weight):
     n = y.shape[0]
+    # A weight above this, infinity among them, leaves the mean alone.
+    weight = jnp.minimum(weight, 2 * jnp.sum(jnp.abs(y - y[0])))
     two = 2 * weight
 
     # The state follows the paper: a segment starts at k0; its value lies between low and high,
@@ -330,9 +363,10 @@ def _total_variation(y, weight):
         u_high=-weight,
         done=jnp.asarray(False),
     )
-    end = jax.lax.while_loop(proceed, step, start)
+    end = while_loop(proceed, step, start)
     owner = jax.lax.cummax(jnp.where(end["starts"], jnp.arange(n), 0))
-    return end["values"][owner]
+    # The comparisons of the algorithm lose what is not a number.
+    return jnp.where(jnp.isnan(jnp.sum(y) + weight), jnp.nan, end["values"][owner])
 
 
 def _choose(flag, a, b):
@@ -348,4 +382,5 @@ def _total_variation_jvp(primals, tangents):
     jump = jnp.concatenate([jnp.zeros(1, x.dtype), jnp.sign(x[1:] - x[:-1]), jnp.zeros(1, x.dtype)])
     # Within a run every inner jump is zero, so the sum over the run is its end less its start.
     pull = run_means(jump[1:] - jump[:-1], ids)
-    return x, run_means(y_dot, ids) + pull * weight_dot
+    # Without a weight the operator is the identity, however equal neighbours are.
+    return x, jnp.where(weight == 0, y_dot, run_means(y_dot, ids)) + pull * weight_dot

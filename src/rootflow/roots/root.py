@@ -10,15 +10,17 @@ import optimistix as optx
 from jaxtyping import PyTree
 
 from ..errors import InputError
+from ..ground.modes import own_modes
 from .checks import as_unknown, same_structure
-from .hoist import hoist
+from .hoist import hoist, vary_alike
 from .implicit import implicit
 from .iterate import Solution, Tolerance, check_converged, check_steps, iterate, tolerance
 from .solvers.dogleg import Dogleg
 from .solvers.fixed_point import Anderson, PlainIteration
-from .trees import from_vector, real_dtype, to_vector
+from .trees import coarsest_dtype, from_vector, in_types_of, to_vector
 
 
+@own_modes
 def root(
     condition: Callable[..., PyTree],
     x0: PyTree,
@@ -44,7 +46,8 @@ def root(
         rtol: relative tolerance of x; by default 1e-8 in double, 1e-4 in single precision.
         atol: absolute tolerance of x; by default 1e-10 in double, 1e-6 in single precision.
         max_steps: steps allowed.
-        throw: raise if the method did not converge.
+        throw: raise if the method did not converge. If false, a derivative that does not exist is
+            NaN and no error, unless `singular` says otherwise.
         full: return a `Solution` and not just its value.
         options: passed to an optimistix method (such as `lower` and `upper` for bisection).
         **implicit_options: `linear_solver`, `symmetric`, `singular`, `ridge`, `rcond`,
@@ -59,15 +62,17 @@ def root(
             both are Equinox's runtime errors.)
     """
     x0 = as_unknown(x0, "the initial guess x0")
-    pure = hoist(condition, x0, *theta)
+    pure = hoist(in_types_of(x0, condition), x0, *theta)
+    x0, theta = vary_alike((x0, theta), (x0, theta, pure))
     same_structure(jax.eval_shape(lambda: pure(x0, *theta)), x0, "the value of the condition", "x0")
     check_steps(max_steps)
-    tol = tolerance(real_dtype(x0), rtol, atol)
+    tol = tolerance(coarsest_dtype(x0), rtol, atol)
+    implicit_options = checked_options(implicit_options, throw)
 
     def equations(x, pure, *theta):
         return pure(x, *theta)
 
-    @implicit(equations, has_aux=True, throw=False, **checked_options(implicit_options))
+    @implicit(equations, has_aux=True, throw=False, **implicit_options)
     def solve(x0, pure, *theta):
         x, solution = search(x0, pure, *theta)
         return confirm(x, solution, throw, "root"), solution
@@ -93,6 +98,7 @@ def root(
     return finish(x, solution, full)
 
 
+@own_modes
 def fixed_point(
     mapping: Callable[..., PyTree],
     x0: PyTree,
@@ -121,7 +127,8 @@ def fixed_point(
         rtol: relative tolerance on |T(x) - x|; default 1e-8 in double, 1e-4 in single precision.
         atol: absolute tolerance on |T(x) - x|; default 1e-10 in double, 1e-6 in single precision.
         max_steps: steps allowed.
-        throw: raise if the method did not converge.
+        throw: raise if the method did not converge. If false, a derivative that does not exist is
+            NaN and no error, unless `singular` says otherwise.
         full: return a `Solution` and not just its value.
         **implicit_options: as in `implicit`.
 
@@ -132,16 +139,18 @@ def fixed_point(
         InputError, SolveError, DerivativeError: as in `root`.
     """
     x0 = as_unknown(x0, "the initial guess x0")
-    pure = hoist(mapping, x0, *theta)
+    pure = hoist(in_types_of(x0, mapping), x0, *theta)
+    x0, theta = vary_alike((x0, theta), (x0, theta, pure))
     same_structure(jax.eval_shape(lambda: pure(x0, *theta)), x0, "the value of the map", "x0")
     check_steps(max_steps)
-    tol = tolerance(real_dtype(x0), rtol, atol)
+    tol = tolerance(coarsest_dtype(x0), rtol, atol)
     solver = _fixed_point_method(method, tol, depth, damping)
+    implicit_options = checked_options(implicit_options, throw)
 
     def equations(x, pure, *theta):
         return jax.tree.map(lambda u, v: u - v, x, pure(x, *theta))
 
-    @implicit(equations, has_aux=True, throw=False, **checked_options(implicit_options))
+    @implicit(equations, has_aux=True, throw=False, **implicit_options)
     def solve(x0, pure, *theta):
         unravel = from_vector(x0)
 
@@ -185,15 +194,47 @@ _IMPLICIT_OPTIONS = (
 )
 
 
-def checked_options(implicit_options: dict[str, Any]) -> dict[str, Any]:
-    """Raises `InputError` unless all are options of `implicit`."""
+_STEPS = "the number of steps allowed is max_steps"
+_DERIVATIVE = "the derivative needs no switch, it is always that of the implicit function theorem"
+# What it is called here that SciPy and JAXopt call by these names.
+_ELSEWHERE = {
+    "tol": "the tolerances are rtol and atol",
+    "xtol": "the tolerances are rtol and atol",
+    "ftol": "the tolerances are rtol and atol",
+    "gtol": "the tolerances are rtol and atol",
+    "maxiter": _STEPS,
+    "max_iter": _STEPS,
+    "maxiters": _STEPS,
+    "bounds": "write argmin(..., constraint=rf.sets.Box(lower, upper))",
+    "constraints": "argmin takes one set as constraint, or functions as equality and inequality",
+    "projection": "write argmin(..., constraint=projection)",
+    "hyperparams_prox": "the arguments of prox are parameters by position: prox(w, *theta, step)",
+    "hyperparams_proj": "the arguments of the constraint are parameters by position",
+    "stepsize": "a fixed step size of argmin is step",
+    "args": "parameters are passed by position: root(f, x0, *args)",
+    "jac": "derivatives are taken by JAX; leave it out",
+    "hess": "derivatives are taken by JAX; leave it out",
+    "implicit_diff": _DERIVATIVE,
+    "implicit_diff_solve": "the linear solver of the derivative is linear_solver",
+    "unroll": _DERIVATIVE,
+}
+
+
+def checked_options(implicit_options: dict[str, Any], throw: bool) -> dict[str, Any]:
+    """The options of `implicit`; raises `InputError` if there are others.
+
+    Who does not want to hear of a solve without an answer does not want to hear that it has no
+    derivative either: it is NaN then, and those of the other members of a batch are usable.
+    """
     for name in implicit_options:
         if name not in _IMPLICIT_OPTIONS:
+            if name in _ELSEWHERE:
+                raise InputError(f"there is no option {name!r}: {_ELSEWHERE[name]}")
             raise InputError(
                 f"there is no option {name!r}; parameters of the problem are passed by position, "
                 f"and options of the derivative are {', '.join(_IMPLICIT_OPTIONS)}"
             )
-    return implicit_options
+    return implicit_options if throw else {"singular": "nan", **implicit_options}
 
 
 def confirm(x: PyTree, solution: Solution, throw: bool, verb: str) -> PyTree:
@@ -205,6 +246,11 @@ def confirm(x: PyTree, solution: Solution, throw: bool, verb: str) -> PyTree:
     if not throw:
         return x
     advice = "try another initial guess, more max_steps, or a looser rtol and atol"
+    if verb == "argmin":
+        advice += (
+            "; check that f is not unbounded below on what the restrictions allow, and that they "
+            "do not contradict each other"
+        )
     return check_converged(x, solution, f"rootflow.{verb}", advice)
 
 
@@ -224,7 +270,16 @@ def _optimistix_root(method, pure, x0, theta, max_steps, options):
     if isinstance(method, optx.AbstractLeastSquaresSolver):
         found = optx.least_squares(equations, method, x0, None, **settings)
     elif isinstance(method, optx.AbstractRootFinder):
-        found = optx.root_find(equations, method, x0, None, **settings)
+        try:
+            found = optx.root_find(equations, method, x0, None, **settings)
+        except KeyError as missing:
+            name = missing.args[0]
+            if not isinstance(name, str) or name in (options or {}):
+                raise
+            raise InputError(
+                f"the method {type(method).__name__} needs the option {name!r}: pass "
+                f"options={{{name!r}: ..., ...}}, as its documentation describes"
+            ) from missing
     else:
         raise InputError(
             f"method must be a name, or a root finder or least-squares solver of optimistix, not "

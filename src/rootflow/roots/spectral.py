@@ -8,16 +8,17 @@ eigenvectors themselves have no derivative, do no harm.
 import functools
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from ..ground.derivative import custom_jvp
 
 # (values, parameter) -> (g(values), g'(values), dg/dparameter)
 ScalarFunction = Callable[[Array, Array], tuple[Array, Array, Array]]
 
 
 def _transpose(x):
-    return jnp.swapaxes(x, -1, -2)
+    return jnp.conj(jnp.swapaxes(x, -1, -2))
 
 
 def _divided_differences(values, image, slope):
@@ -29,7 +30,7 @@ def _divided_differences(values, image, slope):
     return jnp.where(close, tangent, rise / jnp.where(close, 1, gap))
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+@functools.partial(custom_jvp, nondiff_argnums=(0,))
 def of_symmetric(
     g: ScalarFunction, x: Float[Array, "*b n n"], parameter: Float[Array, ""]
 ) -> Float[Array, "*b n n"]:
@@ -51,7 +52,7 @@ def _of_symmetric_jvp(g, primals, tangents):
     return out, vectors @ inner @ _transpose(vectors)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+@functools.partial(custom_jvp, nondiff_argnums=(0,))
 def of_singular(
     g: ScalarFunction, x: Float[Array, "*b n m"], parameter: Float[Array, ""]
 ) -> Float[Array, "*b n m"]:

@@ -1,6 +1,7 @@
 """Pytrees of numbers as one real vector, and a few operations on them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +57,35 @@ def size(tree: PyTree) -> int:
 def real_dtype(tree: PyTree) -> np.dtype:
     """The real floating-point type in which computations with the tree are done."""
     return np.dtype(jnp.finfo(jnp.result_type(*jax.tree.leaves(tree))).dtype)
+
+
+def coarsest_dtype(tree: PyTree) -> np.dtype:
+    """The real floating-point type of the least precise leaf, which limits what can be reached."""
+    kinds = [jnp.finfo(leaf.dtype) for leaf in jax.tree.leaves(tree)]
+    return np.dtype(min(kinds, key=lambda kind: kind.bits).dtype)
+
+
+def in_types_of(like: PyTree, function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """The function, its real or complex values rounded to the types in `like`, leaf by leaf.
+
+    Data in double precision may meet an unknown in single precision. Values of another structure
+    are left alone, and so are complex ones of real unknowns.
+    """
+    types = [leaf.dtype for leaf in jax.tree.leaves(like)]
+
+    def rounded(*args: Any, **kwargs: Any) -> PyTree:
+        leaves, structure = jax.tree.flatten(function(*args, **kwargs))
+        if structure != jax.tree.structure(like):
+            return jax.tree.unflatten(structure, leaves)
+        return jax.tree.unflatten(structure, map(_rounded, leaves, types))
+
+    return rounded
+
+
+def _rounded(value, dtype):
+    kind = jnp.result_type(value)
+    fits = jnp.issubdtype(kind, jnp.inexact) and jnp.can_cast(kind, dtype, "same_kind")
+    return jnp.asarray(value, dtype) if fits and kind != dtype else value
 
 
 def max_norm(tree: PyTree) -> Float[Array, ""]:

@@ -5,12 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from ..errors import InputError
 
 
-def check_key(key: Any, name: str = "key") -> Array:
+def check_key(key: Any, name: str = "key") -> Any:
     """The key, a single one.
 
     Raises:
@@ -24,8 +23,9 @@ def check_key(key: Any, name: str = "key") -> Array:
             f"{name} is a {type(key).__name__} of {len(key)}: {advice}. Every sample has its own "
             "random numbers from it."
         )
-    typed = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    raw = hasattr(key, "dtype") and key.dtype == jnp.uint32  # of jax.random.PRNGKey
+    dtype: Any = getattr(key, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    raw = dtype is not None and dtype == jnp.uint32  # of jax.random.PRNGKey
     if not (typed or raw):
         raise InputError(f"{name} must be a key of JAX; got {key!r:.80}: {advice}.")
     if jnp.ndim(key) != (0 if typed else 1):

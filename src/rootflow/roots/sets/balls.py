@@ -3,6 +3,7 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -12,10 +13,21 @@ from ..spectral import of_symmetric
 from .base import Set, largest, number, numbers, require_positive, vector
 
 
-def safe_norm(x: Array) -> Array:
-    """The Euclidean norm along the last axis (kept), with derivative zero at the origin."""
-    squared = jnp.sum(x * x, axis=-1, keepdims=True)
-    return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
+def length_and_direction(x: Array) -> tuple[Array, Array]:
+    """The Euclidean norm along the last axis (kept), and x of length one in its place.
+
+    The squares of numbers of any size neither overflow nor vanish. At the origin the derivative of
+    the norm is zero, and so is the direction; in an infinite vector the infinite entries decide.
+    """
+    top = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0.0))
+    infinite = jnp.isinf(top)
+    unit = jnp.where((top > 0) & ~infinite, top, 1)
+    signs = jnp.where(jnp.isinf(x), jnp.sign(x), 0)
+    scaled = jnp.where(infinite, signs, x / unit)
+    squared = jnp.sum(scaled * scaled, axis=-1, keepdims=True)
+    some = squared != 0
+    root = jnp.where(some, jnp.sqrt(jnp.where(some, squared, 1)), 0)
+    return jnp.where(infinite, jnp.inf, unit * root), scaled / jnp.where(some, root, 1)
 
 
 class L2Ball(Set):
@@ -29,13 +41,13 @@ class L2Ball(Set):
     def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         x = vector(x, "L2Ball")
         radius = number(self.radius, "radius", "L2Ball", x.dtype)
-        length = safe_norm(x)
-        outside = length > radius
-        return jnp.where(outside, x * (radius / jnp.where(outside, length, 1)), x)
+        length, direction = length_and_direction(x)
+        return jnp.where(length <= radius, x, radius * direction)
 
     def violation(self, x):
         x = vector(x, "L2Ball")
-        return largest(safe_norm(x) - number(self.radius, "radius", "L2Ball", x.dtype))
+        radius = number(self.radius, "radius", "L2Ball", x.dtype)
+        return largest(length_and_direction(x)[0] - radius)
 
 
 class L2Sphere(Set):
@@ -51,15 +63,15 @@ class L2Sphere(Set):
 
     def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         x = vector(x, "L2Sphere")
-        length = safe_norm(x)
-        some = length > 0
-        middle = jnp.asarray(x.shape[-1] ** -0.5, x.dtype)
+        length, direction = length_and_direction(x)
+        middle = jnp.asarray(max(x.shape[-1], 1) ** -0.5, x.dtype)
         radius = number(self.radius, "radius", "L2Sphere", x.dtype)
-        return radius * jnp.where(some, x / jnp.where(some, length, 1), middle)
+        return radius * jnp.where(length == 0, middle, direction)
 
     def violation(self, x):
         x = vector(x, "L2Sphere")
-        return largest(jnp.abs(safe_norm(x) - number(self.radius, "radius", "L2Sphere", x.dtype)))
+        radius = number(self.radius, "radius", "L2Sphere", x.dtype)
+        return largest(jnp.abs(length_and_direction(x)[0] - radius))
 
 
 class LInfBall(Set):
@@ -89,16 +101,15 @@ class SecondOrderCone(Set):
     def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         x = self._point(x)
         t, z = x[..., :1], x[..., 1:]
-        length = safe_norm(z)
+        length, direction = length_and_direction(z)
         inside, polar = length <= t, length <= -t
-        middle = 0.5 * (length + t)
-        direction = z / jnp.where(length > 0, length, 1)
+        middle = 0.5 * length + 0.5 * t
         edge = jnp.concatenate([middle, middle * direction], axis=-1)
         return jnp.where(inside, x, jnp.where(polar, 0, edge))
 
     def violation(self, x):
         x = self._point(x)
-        return largest(safe_norm(x[..., 1:]) - x[..., :1])
+        return largest(length_and_direction(x[..., 1:])[0] - x[..., :1])
 
     def _point(self, x):
         x = vector(x, "SecondOrderCone")
@@ -110,8 +121,8 @@ class SecondOrderCone(Set):
 
 
 def _positive_part(values, parameter):
-    on = values > 0
-    return jnp.where(on, values, 0), on.astype(values.dtype), jnp.zeros_like(values)
+    off = values <= 0
+    return jnp.where(off, 0, values), (~off).astype(values.dtype), jnp.zeros_like(values)
 
 
 class PositiveSemidefinite(Set):

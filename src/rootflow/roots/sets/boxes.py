@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import PyTree
 
 from ...errors import InputError
@@ -20,7 +21,7 @@ class NonNegative(Set):
     """All numbers of a pytree at least zero."""
 
     def project(self, x: PyTree) -> PyTree:
-        return jax.tree.map(lambda v: jnp.where(v > 0, v, 0), _points(x, "NonNegative"))
+        return jax.tree.map(lambda v: jnp.where(v <= 0, 0, v), _points(x, "NonNegative"))
 
     def violation(self, x: PyTree):
         return largest(*(-v for v in jax.tree.leaves(_points(x, "NonNegative"))))
@@ -83,7 +84,12 @@ class Box(Set):
     def project(self, x: PyTree) -> PyTree:
         def clip(v, low, high):
             # Not `jnp.clip`, whose derivative at a bound is a half of each side's.
-            return jnp.where(v < low, low, jnp.where(v > high, high, v)).astype(v.dtype)
+            clipped = jnp.where(v < low, low, jnp.where(v > high, high, v))
+            for bound in (low, high):
+                if isinstance(bound, Tracer):
+                    # A bound that is known is no NaN; one that is not must not pass for no bound.
+                    clipped = jnp.where(jnp.isnan(bound), jnp.nan, clipped)
+            return clipped.astype(v.dtype)
 
         return jax.tree.map(clip, *self._bounds(x))
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -19,16 +20,24 @@ def _check_normal(normal: Any, owner: str) -> None:
         raise InputError(f"{owner}: normal={np.asarray(normal)} must be finite and not zero")
 
 
-def _check_offset(offset: Any, owner: str) -> None:
-    if known_and(offset, lambda v: ~np.isfinite(v)):
+def _check_offset(offset: Any, owner: str, *, infinite: bool = False) -> None:
+    if known_and(offset, lambda v: ~np.isfinite(v) & ~(infinite & (v == np.inf))):
         raise InputError(f"{owner}: offset={np.asarray(offset)} must be finite")
 
 
 def _excess(x: Any, normal: Any, offset: Any, owner: str) -> tuple[Array, Array, Array]:
-    """The point, the normal, and normal . x - offset."""
+    """The point, the normal, and normal . x - offset; -inf where the offset is infinite."""
     x, normal = vector(x, owner), jnp.asarray(normal)
     require_length(x, normal.shape[0], owner)
     return x, normal, x @ normal - number(offset, "offset", owner, x.dtype)
+
+
+def _along(excess: Array, normal: Array) -> Array:
+    """The shortest vector whose product with the normal is `excess`."""
+    # In units of its largest entry, whose square may be out of the range of numbers.
+    unit = jax.lax.stop_gradient(jnp.max(jnp.abs(normal)))
+    scaled = normal / unit
+    return (excess / unit / (scaled @ scaled))[..., None] * scaled
 
 
 class Hyperplane(Set):
@@ -43,25 +52,25 @@ class Hyperplane(Set):
 
     def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         x, a, excess = _excess(x, self.normal, self.offset, "Hyperplane")
-        return x - (excess / (a @ a))[..., None] * a
+        return x - _along(excess, a)
 
     def violation(self, x):
         return largest(jnp.abs(_excess(x, self.normal, self.offset, "Hyperplane")[2]))
 
 
 class HalfSpace(Set):
-    """Vectors x with normal . x <= offset, along the last axis."""
+    """Vectors x with normal . x <= offset, along the last axis; an infinite offset is none."""
 
     normal: Float[Array, " n"] = eqx.field(converter=numbers)
     offset: Any = eqx.field(converter=numbers, default=0.0)
 
     def __check_init__(self):
         _check_normal(self.normal, "HalfSpace")
-        _check_offset(self.offset, "HalfSpace")
+        _check_offset(self.offset, "HalfSpace", infinite=True)
 
     def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         x, a, excess = _excess(x, self.normal, self.offset, "HalfSpace")
-        return x - (jnp.where(excess > 0, excess, 0) / (a @ a))[..., None] * a
+        return x - _along(jnp.where(excess <= 0, 0, excess), a)
 
     def violation(self, x):
         return largest(_excess(x, self.normal, self.offset, "HalfSpace")[2])
@@ -104,16 +113,21 @@ class Affine(Set):
         return x, a, x @ a.T - self.offset
 
 
-def check_system(matrix: Any, offset: Any, owner: str, name: str, other: str) -> None:
-    """Raises unless the shapes are (m, n) and (m,) and all known numbers are finite."""
+def check_system(
+    matrix: Any, offset: Any, owner: str, name: str, other: str, *, infinite: bool = False
+) -> None:
+    """Raises unless the shapes are (m, n) and (m,) and all known numbers are finite.
+
+    Right-hand sides of `infinite` systems may be +inf.
+    """
     shape, right = np.shape(matrix), np.shape(offset)
     if len(shape) != 2 or right != shape[:1]:
         raise InputError(
             f"{owner}: {name} must have shape (m, n) and {other} shape (m,), but they have shapes "
             f"{shape} and {right}"
         )
-    for label, value in ((name, matrix), (other, offset)):
-        if known_and(value, lambda v: ~np.isfinite(v)):
-            raise InputError(
-                f"{owner}: {label} contains NaN or infinity; leave out a row that restricts nothing"
-            )
+    if known_and(matrix, lambda v: ~np.isfinite(v)):
+        raise InputError(f"{owner}: {name} contains NaN or infinity")
+    if known_and(offset, lambda v: ~np.isfinite(v) & ~(infinite & (v == np.inf))):
+        hint = " other than inf for no restriction" if infinite else ""
+        raise InputError(f"{owner}: {other} contains NaN or infinity{hint}")

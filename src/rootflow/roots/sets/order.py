@@ -3,19 +3,20 @@
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from ...errors import InputError
+from ...ground.derivative import custom_jvp
+from ...ground.varying import while_loop
 from ..blocks import run_means, runs
 from ..checks import concrete, require_fit, require_number
 from ..implicit import implicit
 from .base import Set, known_and, largest, numbers, over_leading, require_ordered, vector
 
 
-@jax.custom_jvp
+@custom_jvp
 def isotonic_increasing(y: Float[Array, " n"]) -> Float[Array, " n"]:
     """The nearest non-decreasing vector: pooling of adjacent violators (Ayer et al. 1955)."""
     n = y.shape[0]
@@ -46,7 +47,7 @@ def isotonic_increasing(y: Float[Array, " n"]) -> Float[Array, " n"]:
 
     ones = jnp.ones(n + 1, y.dtype)
     start = (jnp.zeros(n + 1, y.dtype).at[0].set(y[0]), ones, jnp.asarray(0), jnp.asarray(1))
-    sums, lengths, top, _ = jax.lax.while_loop(proceed, step, start)
+    sums, lengths, top, _ = while_loop(proceed, step, start)
     used = jnp.arange(n + 1) <= top
     ends = jnp.cumsum(jnp.where(used, lengths, 0))
     owner = jnp.searchsorted(ends, jnp.arange(n).astype(y.dtype), side="right")
@@ -129,12 +130,13 @@ class BoxSection(Set):
             raise InputError(f"BoxSection: total={np.asarray(self.total)} must be finite")
         self._check_total(max(np.size(v) for v in (self.lower, self.upper, self.weights)))
 
-    def _check_total(self, n: int) -> None:
+    def _check_total(self, n: int, *, known_length: bool = False) -> None:
         given = [concrete(v) for v in (self.lower, self.upper, self.weights, self.total)]
         known = [v for v in given if v is not None]
         for name in ("lower", "upper", "weights"):
             require_fit(getattr(self, name), (n,), f"BoxSection: {name}", "the other bounds")
-        if n == 1 or len(known) < len(given):
+        # Before a point is seen, numbers may stand for any length.
+        if (n == 1 and not known_length) or len(known) < len(given):
             return
         low, high, weights, total = known
         least = np.sum(np.broadcast_to(weights * low, n))
@@ -149,7 +151,7 @@ class BoxSection(Set):
     def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         x = self._point(x)
         shape = x.shape[-1:]
-        self._check_total(*shape)
+        self._check_total(*shape, known_length=True)
         low, high, w = (
             jnp.broadcast_to(jnp.asarray(v, x.dtype), shape)
             for v in (self.lower, self.upper, self.weights)
@@ -217,4 +219,7 @@ def _section_shift(init, x, low, high, w, total):
 
     infinite = jnp.asarray(jnp.inf, x.dtype)
     start = (init, -infinite, infinite, _section_excess(init, x, low, high, w, total), 0)
-    return jax.lax.while_loop(proceed, step, start)[0]
+    shift, *_, gap, _ = while_loop(proceed, step, start)
+    # Bounds that are known to leave no point are refused; traced ones can only give NaN.
+    empty = jnp.abs(gap) > jnp.finfo(x.dtype).eps ** 0.5 * n * scale
+    return jnp.where(empty, jnp.nan, shift)

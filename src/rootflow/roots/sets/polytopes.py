@@ -12,7 +12,7 @@ from ...errors import InputError, SolveError
 from ..checks import concrete, raise_if
 from ..implicit import implicit
 from ..iterate import iterate, tolerance
-from ..solvers.interior_point import Constrained, InteriorPoint, polish
+from ..solvers.interior_point import NO_LIMIT, Constrained, InteriorPoint, polish
 from ..solvers.newton import Newton
 from .base import Set, known_and, largest, numbers, over_leading, require_length, vector
 from .linear import check_system
@@ -34,7 +34,9 @@ def _nearest(init, x, matrix, offset, eq_matrix, eq_offset):
     method = InteriorPoint(tolerance(x.dtype, None, None))
     z, state, solution = iterate(method, problem, x, max_steps=100)
     polished, dual, _ = polish(problem, z, state)
-    done = solution.converged
+    proof = polished, dual.nu, dual.lam
+    # In single precision round-off can keep the iteration from its goal, but not this step.
+    done = solution.converged | _is_nearest(proof, x, matrix, offset, eq_matrix, eq_offset)
     pick = lambda new, old: jnp.where(done, new, old)
     found = pick(polished, z), pick(dual.nu, state.nu), pick(dual.lam, state.lam)
     message = (
@@ -42,6 +44,21 @@ def _nearest(init, x, matrix, offset, eq_matrix, eq_offset):
         "equations contradict each other, so that the set is empty"
     )
     return raise_if(found, ~done, message, SolveError)
+
+
+def _is_nearest(unknown, x, matrix, offset, eq_matrix, eq_offset):
+    """Whether the KKT conditions hold up to a fraction of the size of their terms."""
+    z, nu, lam = unknown
+    tol = float(jnp.finfo(x.dtype).eps) ** 0.6
+    size = lambda *terms: jnp.max(jnp.abs(jnp.concatenate(terms)), initial=0.0)
+    pulls = matrix.T * lam, eq_matrix.T * nu
+    gradient = z - x + jnp.sum(pulls[0], axis=1) + jnp.sum(pulls[1], axis=1)
+    fine = size(gradient) <= tol * size(z, x, pulls[0].ravel(), pulls[1].ravel())
+    above, held = matrix @ z - offset, eq_matrix @ z - eq_offset
+    terms = size((matrix * z).ravel(), offset, (eq_matrix * z).ravel(), eq_offset)
+    fine &= jnp.max(above, initial=0.0) <= tol * terms
+    fine &= size(held) <= tol * terms
+    return fine & jnp.all(lam >= 0) & (size(lam * above) <= tol * terms * size(lam))
 
 
 class Polyhedron(Set):
@@ -52,7 +69,7 @@ class Polyhedron(Set):
 
     Attributes:
         matrix: inequalities, shape (m, n).
-        offset: their right-hand side, shape (m,).
+        offset: their right-hand side, shape (m,); inf, or 1e20 and more, for no restriction.
         eq_matrix: equations, shape (p, n), or None.
         eq_offset: their right-hand side, shape (p,), or None.
 
@@ -66,7 +83,7 @@ class Polyhedron(Set):
     eq_offset: Float[Array, " p"] | None = eqx.field(converter=numbers, default=None)
 
     def __check_init__(self):
-        check_system(self.matrix, self.offset, "Polyhedron", "matrix", "offset")
+        check_system(self.matrix, self.offset, "Polyhedron", "matrix", "offset", infinite=True)
         if (self.eq_matrix is None) != (self.eq_offset is None):
             raise InputError("Polyhedron: give both eq_matrix and eq_offset, or neither")
         if self.eq_matrix is not None:
@@ -86,6 +103,9 @@ class Polyhedron(Set):
         x = vector(x, "Polyhedron")
         require_length(x, np.shape(self.matrix)[1], "Polyhedron")
         matrix, offset = jnp.asarray(self.matrix, x.dtype), jnp.asarray(self.offset, x.dtype)
+        nothing = offset >= NO_LIMIT
+        matrix = jnp.where(nothing[:, None], 0, matrix)
+        offset = jnp.where(nothing, 1, offset)
         equations = self._equations(x.dtype)
 
         def one(v):
@@ -128,7 +148,9 @@ def _minimise_dual(potential, start, x, rows, columns):
         u, v = z[:n], z[n:]
         return jnp.sum(potential((u, v), x)) - jnp.vdot(rows, u) - jnp.vdot(columns, v)
 
-    method = Newton(tolerance(x.dtype, None, None), singular=jnp.max(rows))
+    # Nothing to transport is as good as a unit of it: the gradient vanishes far out.
+    unit = jnp.where(jnp.max(rows) > 0, jnp.max(rows), 1)
+    method = Newton(tolerance(x.dtype, None, None), singular=unit)
     z, _, solution = iterate(method, dual, jnp.concatenate(start), max_steps=200)
     message = (
         "the projection on a transport polytope did not converge; check that the sums of rows and "

@@ -1,6 +1,5 @@
 """The simplex and sets whose projection rests on it."""
 
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -10,6 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ...errors import InputError
+from ...ground.derivative import custom_jvp
+from ...ground.varying import while_loop
 from .base import Set, largest, number, numbers, over_leading, require_positive, vector
 
 # Up to this length every entry is compared with every other, which needs no loop and no sort.
@@ -37,14 +38,16 @@ def _threshold(x: Float[Array, " n"], total: Float[Array, ""]) -> Float[Array, "
         return jnp.where(count > 0, jnp.maximum(update, tau), tau), tau
 
     first = (jnp.sum(x) - total) / n
-    return jax.lax.while_loop(proceed, step, (first, jnp.full_like(first, -jnp.inf)))[0]
+    return while_loop(proceed, step, (first, jnp.full_like(first, -jnp.inf)))[0]
 
 
-@jax.custom_jvp
+@custom_jvp
 def project_simplex(x: Float[Array, " n"], total: Float[Array, ""]) -> Float[Array, " n"]:
     """The projection of one vector on the simplex of the given total."""
-    # Relative to the largest entry, so that large common offsets cost no accuracy.
-    x = x - jnp.max(x)
+    # Relative to the largest entry, so that large common offsets cost no accuracy; infinite ones
+    # share everything. What is lower by more than the total gets nothing, however low.
+    top = jnp.max(x, initial=-jnp.inf)
+    x = jnp.maximum(jnp.where(x == top, 0, x - top), -total)
     return jnp.maximum(x - _threshold(x, total), 0)
 
 
@@ -121,7 +124,7 @@ class SparseSimplex(Set):
         return largest(-x, jnp.abs(jnp.sum(x, axis=-1) - self.radius), rest)
 
 
-@partial(jax.custom_jvp)
+@custom_jvp
 def _project_l1_ball(x, radius):
     inside = jnp.sum(jnp.abs(x)) <= radius
     return jnp.where(inside, x, jnp.sign(x) * project_simplex(jnp.abs(x), radius))

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ...ground.varying import fori_loop
 from ..iterate import Tolerance, Vector
 from .proximal_gradient import Composite, backtrack, first_step_size
 
@@ -64,6 +65,6 @@ class BlockDescent(eqx.Module):
                 new = problem.prox(row - size * gradient, size)
             return rows.at[j].set(new), sizes.at[j].set(size)
 
-        new, sizes = jax.lax.fori_loop(0, problem.shape[0], update, (rows, sizes))
+        new, sizes = fori_loop(0, problem.shape[0], update, (rows, sizes))
         new = new.reshape(x.shape)
         return new, sizes, self.tolerance.scaled(new - x, x)

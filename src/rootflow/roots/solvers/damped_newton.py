@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Bool, Float, Int
+
+from ...ground.varying import while_loop
 
 #: Codes of `State.status`.
 NEW, RUNNING, CONVERGED, STALLED, MAX_ITERATIONS = range(5)
@@ -158,4 +159,4 @@ def advance(
         i, states = carry
         return (i < steps) & jnp.any(states.status <= RUNNING)
 
-    return lax.while_loop(more, go, (jnp.zeros_like(steps), states))[1]
+    return while_loop(more, go, (jnp.zeros_like(steps), states))[1]

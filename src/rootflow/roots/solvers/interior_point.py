@@ -14,7 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ...ground.varying import while_loop
 from ..iterate import Tolerance, Vector
+
+#: A right-hand side of an inequality as large as this means none; OSQP writes 1e20 for infinity.
+NO_LIMIT = 1e20
 
 
 class Constrained(NamedTuple):
@@ -177,7 +181,7 @@ def _convexify(reduced, jacobian_h):
         return shift, jnp.all(jnp.isfinite(factor)) | hopeless
 
     start = (jnp.full((), -1.0, matrix.dtype), jnp.asarray(False))
-    return jax.lax.while_loop(proceed, step, start)[0]
+    return while_loop(proceed, step, start)[0]
 
 
 def _to_boundary(state, d, fraction):
@@ -253,7 +257,7 @@ def _search(problem, x, state, dx, d, t, near):
         )
         return t, fine, k + 1
 
-    shortened, fine, _ = jax.lax.while_loop(proceed, step, (2 * t, jnp.asarray(False), 0))
+    shortened, fine, _ = while_loop(proceed, step, (2 * t, jnp.asarray(False), 0))
     # Close to the solution round-off can hide every decrease; the Newton step is right there.
     t = jnp.where(fine | ~near, shortened, t)
     return (t, *at(t))

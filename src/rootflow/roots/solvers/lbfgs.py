@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ...ground.varying import fori_loop, while_loop
 from ..iterate import Tolerance, Vector
 
 
@@ -86,7 +87,7 @@ class LBFGS(eqx.Module):
             weight = inverse[row] * jnp.vdot(moves[row], q)
             return q - weight * changes[row], weights.at[row].set(weight)
 
-        q, weights = jax.lax.fori_loop(0, m, newest_first, (gradient, jnp.zeros_like(inverse)))
+        q, weights = fori_loop(0, m, newest_first, (gradient, jnp.zeros_like(inverse)))
         last = (count - 1) % m
         curvature = jnp.vdot(changes[last], changes[last])
         usable = (inverse[last] > 0) & (curvature > 0)
@@ -96,7 +97,7 @@ class LBFGS(eqx.Module):
             row = (count + i) % m
             return q + moves[row] * (weights[row] - inverse[row] * jnp.vdot(changes[row], q))
 
-        return jax.lax.fori_loop(0, m, oldest_first, scale * q)
+        return fori_loop(0, m, oldest_first, scale * q)
 
 
 def _weak_wolfe(problem, x, direction, value, slope, first):
@@ -123,5 +124,5 @@ def _weak_wolfe(problem, x, direction, value, slope, first):
 
     zero = jnp.zeros((), x.dtype)
     start = (first, zero, zero + jnp.inf, value, jnp.zeros_like(x), jnp.asarray(False), 0)
-    t, _, _, at, gradient, found, _ = jax.lax.while_loop(proceed, step, start)
+    t, _, _, at, gradient, found, _ = while_loop(proceed, step, start)
     return t, at, gradient, found

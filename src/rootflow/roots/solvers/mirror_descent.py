@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ...ground.varying import while_loop
 from ..iterate import Tolerance, Vector
 
 
@@ -78,7 +79,7 @@ class MirrorDescent(eqx.Module):
         # Tries twice the last size first, so that it can grow again, but never without limit: at
         # round-off level every size passes.
         start = (x, jnp.minimum(4 * size, 1e6), gradient, jnp.asarray(False), 0)
-        point, size, slope, _, _ = jax.lax.while_loop(proceed, halve, start)
+        point, size, slope, _, _ = while_loop(proceed, halve, start)
         return point, MirrorState(size, slope), self.tolerance.scaled(point - x, x)
 
 

@@ -66,10 +66,13 @@ class Newton(eqx.Module):
             # Along flat directions x is not determined, and says nothing.
             size = self.tolerance.scaled(gradient, jnp.asarray(self.singular))
         error = jnp.where(definite, size, jnp.inf)
-        # A step that damping made short says nothing about the distance to the minimum.
-        error = jnp.where(damping <= 1e-3 * curvature, error, jnp.maximum(error, 2.0))
+        # A step that damping made short says nothing about the distance to the minimum; where f is
+        # not curved along it, there is none.
+        bend = jnp.vdot(move, hessian @ move)
+        free = damping * jnp.vdot(move, move) <= 1e-3 * bend
+        error = jnp.where(free, error, jnp.maximum(error, 2.0))
 
-        predicted = -jnp.vdot(gradient, move) - 0.5 * jnp.vdot(move, hessian @ move)
+        predicted = -jnp.vdot(gradient, move) - 0.5 * bend
         gain = (value - new_value) / jnp.where(predicted > 0, predicted, 1)
         gain = jnp.where(predicted > 0, gain, 0)
         # Close to the minimum differences of f are round-off, and the gradient decides.

@@ -1,9 +1,9 @@
 """Accelerated proximal and projected gradient, with a semismooth Newton step to finish.
 
-FISTA (Beck and Teboulle 2009) with a backtracking step size and the gradient restart of O'Donoghue
-and Candes (2015). For small problems every block of such steps is followed by one Newton step on
-x - prox(x - step * gradient) = 0, kept if it reduces that residual: once the active set is right,
-that step lands on the solution.
+FISTA (Beck and Teboulle 2009) with a step size that backtracks and may grow again, and the gradient
+restart of O'Donoghue and Candes (2015). For small problems every block of such steps is followed by
+one Newton step on x - prox(x - step * gradient) = 0, kept if it reduces that residual: once the
+active set is right, that step lands on the solution, and its length is the distance that was left.
 """
 
 from collections.abc import Callable
@@ -14,8 +14,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ...ground.varying import fori_loop, vary_like, while_loop
 from ..iterate import Tolerance, Vector
-from ..linear import LinearOptions, solve_matrix
+from ..linear import lu_solver
+
+# Growing at this rate a step size costs one attempt in seven.
+_GROWTH = 1.1
 
 
 class Composite(NamedTuple):
@@ -39,35 +43,45 @@ def first_step_size(f: Callable[[Vector], Array], x: Vector) -> Float[Array, ""]
     along = product(gradient)
     curvature = jnp.abs(jnp.vdot(gradient, along))
     size = jnp.vdot(gradient, gradient)
-    usable = (curvature > 1e-12 * size) & jnp.isfinite(curvature) & (size > 0)
-    return jnp.where(usable, size / jnp.where(usable, curvature, 1), 1).astype(x.dtype)
+    # Less curvature than round-off of the terms makes is none, in whatever units f is.
+    noise = jnp.finfo(x.dtype).eps * jnp.linalg.norm(gradient) * jnp.linalg.norm(along)
+    usable = (curvature > noise) & jnp.isfinite(curvature)
+    ratio = size / jnp.where(usable, curvature, 1)
+    return jnp.where(usable & jnp.isfinite(ratio) & (ratio > 0), ratio, 1).astype(x.dtype)
 
 
 def backtrack(
     problem: Composite, at: Vector, value: Array, gradient: Vector, step: Array
 ) -> tuple[Vector, Array]:
-    """A proximal step from `at`, its size halved until f lies below its quadratic model there."""
+    """A proximal step from `at`, its size halved until f lies below its quadratic model there.
+
+    Returns:
+        The new point, and the size to try next: a little larger than the one that passed, because
+        the curvature that asked for it may be behind.
+    """
     noise = 10 * jnp.finfo(at.dtype).eps * jnp.abs(value)
 
     def attempt(step):
         point = problem.prox(at - step * gradient, step)
         move = point - at
-        model = value + jnp.vdot(gradient, move) + 0.5 * jnp.vdot(move, move) / step
-        return point, problem.f(point) <= model + noise
+        bend = 0.5 * jnp.vdot(move, move) / step
+        enough = problem.f(point) <= value + jnp.vdot(gradient, move) + bend + noise
+        # Where round-off hides the curvature every size passes, and none may grow.
+        return point, enough, bend > noise
 
     def proceed(carry):
-        _, _, enough, k = carry
+        _, _, enough, _, k = carry
         return ~enough & (k < 60)
 
     def halve(carry):
-        _, step, _, k = carry
-        point, enough = attempt(0.5 * step)
-        return point, 0.5 * step, enough, k + 1
+        _, step, _, _, k = carry
+        point, enough, seen = attempt(0.5 * step)
+        return point, 0.5 * step, enough, seen, k + 1
 
     # The first attempt inside the loop as well, so that f and prox are compiled once.
-    start = (at, 2 * step, jnp.asarray(False), 0)
-    point, step, _, _ = jax.lax.while_loop(proceed, halve, start)
-    return point, step
+    start = (at, 2 * step, jnp.asarray(False), jnp.asarray(False), 0)
+    point, step, _, seen, _ = while_loop(proceed, halve, start)
+    return point, jnp.where(seen, _GROWTH * step, step)
 
 
 class ProximalGradient(eqx.Module):
@@ -91,8 +105,7 @@ class ProximalGradient(eqx.Module):
 
     def init(self, problem: Composite, x: Vector) -> FistaState:
         if self.step_size is None:
-            # Backtracking finds the scale within a few halvings, or doublings from step to step.
-            size = jnp.ones((), x.dtype)
+            size = first_step_size(problem.f, x)
         else:
             size = jnp.asarray(self.step_size, x.dtype)
         return FistaState(x, jnp.ones((), x.dtype), size)
@@ -107,10 +120,10 @@ class ProximalGradient(eqx.Module):
                 return self._fista(problem, x, state)
 
             start = (x, state, jnp.zeros_like(x))
-            x, state, residual = jax.lax.fori_loop(0, self.block, inner, start)
+            x, state, residual = fori_loop(0, self.block, inner, start)
         error = self.tolerance.scaled(residual, x)
         if self.newton:
-            x, state, error = self._polish(problem, x, state, error)
+            x, state, error = self._polish(problem, x, state)
         return x, state, error
 
     def _fista(self, problem, x, state):
@@ -129,7 +142,7 @@ class ProximalGradient(eqx.Module):
         weight = jnp.where(uphill, 0.0, (old - 1) / new)
         return point, FistaState(point + weight * (point - x), new, size), residual
 
-    def _polish(self, problem, x, state, error):
+    def _polish(self, problem, x, state):
         size = state.step
         gradient = jax.grad(problem.f)
 
@@ -137,8 +150,11 @@ class ProximalGradient(eqx.Module):
             return v - problem.prox(v - size * gradient(v), size)
 
         here, tangent = jax.linearize(residual, x)
-        matrix = jax.vmap(tangent, out_axes=1)(jnp.eye(x.shape[0], dtype=x.dtype))
-        newton = x - solve_matrix(matrix, here, LinearOptions(singular="nan"))
+        directions = vary_like(jnp.eye(x.shape[0], dtype=x.dtype), x)
+        matrix = jax.vmap(tangent, out_axes=1)(directions)
+        solve = _lenient_solver(matrix)
+        move = -solve(here)
+        newton = x + move
         there = residual(newton)
         # The prox of the Newton point is feasible, and has exact zeros.
         candidate = newton - there
@@ -148,8 +164,24 @@ class ProximalGradient(eqx.Module):
             # Newton's method does not know a minimum from a saddle.
             before, after = problem.f(x), problem.f(candidate)
             better &= after <= before + 10 * jnp.finfo(x.dtype).eps * jnp.abs(before)
-        after_error = self.tolerance.scaled(there, candidate)
+        # Newton steps tell the distance from the solution; the residual has the step size in it.
+        before_error = self.tolerance.scaled(move, x)
+        left = jnp.maximum(jnp.abs(solve(there)), jnp.abs(there))
+        error = jnp.where(better, self.tolerance.scaled(left, candidate), before_error)
         x = jnp.where(better, candidate, x)
         ahead = jnp.where(better, candidate, state.ahead)
         momentum = jnp.where(better, 1.0, state.momentum).astype(x.dtype)
-        return x, FistaState(ahead, momentum, size), jnp.where(better, after_error, error)
+        lost = jnp.isnan(error) & jnp.all(jnp.isfinite(x))
+        return x, FistaState(ahead, momentum, size), jnp.where(lost, jnp.inf, error)
+
+
+def _lenient_solver(matrix):
+    """The solver of a system that may be singular where its right-hand side does not care.
+
+    Directions in which f is flat and prox does nothing are shifted by a little more than what
+    round-off makes of them.
+    """
+    solve, _, singular = lu_solver(matrix)
+    shift = jnp.finfo(matrix.dtype).eps ** 0.45 * jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+    shifted, _, _ = lu_solver(matrix + shift)
+    return lambda v: jnp.where(singular, shifted(v), solve(v))
