@@ -150,3 +150,30 @@ def test_refused(change, message):
     call = dict(f=minus_past, history=one, delays=(1.0,), span=(0.0, 2.0), args=1.0) | change
     with pytest.raises(rf.InputError, match=message):
         rf.solve_dde(**call)
+
+
+def test_a_delay_has_no_derivative_where_a_jump_comes_back():
+    """The jump returns after the delay, at a time that is no end of a step: refused."""
+    event = rf.Event(lambda t, y, a: t - 0.5, terminal=False, jump=lambda t, y, a: y + 1)
+
+    def final(delay, rate):
+        return rf.solve_dde(minus_past, one, (delay,), (0.0, 1.2), rate, event=event).ys[-1]
+
+    with pytest.raises(rf.DerivativeError, match="constant delay"):
+        jax.grad(final)(1.0, 1.0)
+    # y = 1 - r t, raised by one at 1/2, until 1; then y' = -r (1 - r (t - 1)).
+    exact = lambda r: 2 - r * 1.2 + r**2 * 0.2**2 / 2
+    value, slope = jax.value_and_grad(final, 1)(1.0, 1.0)
+    np.testing.assert_allclose([value, slope], [exact(1.0), -1.2 + 0.04], rtol=1e-5)
+
+
+def test_only_the_events_that_were_asked_for_are_listed():
+    """A lag that depends on the state watches for its own first look back."""
+    lag = lambda t, y, a: 1.0 + 0 * y
+    event = rf.Event(lambda t, y, a: t - 1.5, terminal=False)
+    sol = rf.solve_dde(
+        minus_past, one, (lag,), (0.0, 2.0), 1.0, event=event, max_events=4, max_steps=128
+    )
+    assert sol.events.count == 1
+    np.testing.assert_array_equal(sol.events.which, [0, -1, -1, -1])
+    np.testing.assert_allclose(sol.events.ts[0], 1.5, rtol=1e-9)

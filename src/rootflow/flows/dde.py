@@ -11,7 +11,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import ArrayLike, PyTree
 
-from ..errors import InputError
+from ..errors import DerivativeError, InputError
+from ..ground.derivative import custom_jvp
 from ..ground.modes import own_modes
 from . import checks
 from .adjoints import Adjoint, DiscreteAdjoint
@@ -126,6 +127,8 @@ def solve_dde(
     if stops is not None:
         breaks += list(jnp.asarray(stops, dtype))
     watched = () if event is None else (event,) if isinstance(event, Event) else tuple(event)
+    if any(each.jump is not None for each in watched):
+        numbers = tuple(_held(jnp.asarray(d, dtype)) for d in numbers)
     watched = tuple(_with_args(each) for each in watched)
     varying = [i for i in range(len(delays)) if i not in constant]
     watched += tuple(_first_look_back(delays[i], t0, direction) for i in varying)  # pyright: ignore
@@ -178,6 +181,21 @@ def _positive(i: int, delay: Any) -> Any:
             "use rf.solve_ode."
         )
     return delay if isinstance(delay, float) else value.astype(jnp.result_type(value, float))
+
+
+@custom_jvp
+def _held(delay):
+    """A constant delay in a solve with jumps, in which it has no derivative."""
+    return delay
+
+
+@_held.defjvp
+def _refuse(primals, tangents):
+    raise DerivativeError(
+        "The solution of an equation with delays has no derivative in a constant delay where an "
+        "event has a jump: the jump comes back after the delay, at a time that is no end of a "
+        "step. Give the delays as numbers that are not differentiated, or leave the jump out."
+    )
 
 
 def _with_args(event: Event) -> Event:

@@ -103,7 +103,9 @@ class Equation(eqx.Module):
         a, b, c = self._numbers("The rates of modes")
         lam = _floating(curvature)
         half = 0.5 * (a + b * lam)
-        root = jnp.sqrt((half * half - c * lam).astype(jnp.result_type(lam, jnp.complex64)))
+        square = jnp.asarray(half * half - c * lam)
+        # By the type itself: a weak one, of Python numbers, would give way to single precision.
+        root = jnp.sqrt(square.astype(jnp.result_type(square.dtype, jnp.complex64)))
         fast = half + root
         slow = jnp.where(root.imag == 0, c * lam / jnp.where(fast == 0, 1.0, fast), half - root)
         return slow, fast
