@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix as optx
 from jax.scipy.special import erfc
 from jaxtyping import Array, ArrayLike, Float
 
@@ -17,6 +18,8 @@ from .fractional import covariance
 from .law import MarkovLaw
 from .linear import LinearFractional
 
+#: The search for the parameters ends when steps and changes of the loss are below this.
+_CLOSE = 1e-9
 #: Up to so many times a Cholesky factor of their covariance is quicker than a filter.
 _FEW = 256
 
@@ -133,7 +136,9 @@ def _fitter(times: tuple, seen: tuple | None, options: tuple | None, fit: bool) 
     @jax.jit
     def fitted(start: Array, data: Array, error: Array):
         def best(free):
-            x = argmin(loss, start, data, error, free, method="lbfgs", throw=False)
+            # First derivatives only: second ones of this loss take minutes to compile.
+            method = optx.BFGS(rtol=_CLOSE, atol=_CLOSE)
+            x = argmin(loss, start, data, error, free, method=method, max_steps=500, throw=False)
             return x, -loss(x, data, error, free)
 
         xs, (value, half) = jax.lax.map(best, jnp.array([1.0, 0.0]))
