@@ -297,6 +297,6 @@ def test_few_checkpoints_hold_as_many_steps_as_they_can():
 
     for checkpoints in (6, 8, 20):
         slope = jax.grad(value)(1.2, checkpoints, rtol=1e-6)
-        np.testing.assert_allclose(slope, -1 / 2.2**2, rtol=1e-5)
+        np.testing.assert_allclose(slope, -1 / 2.2**2, rtol=1e-4)
     with pytest.raises(Exception, match=r"raise max_events .*checkpoints"):
         jax.grad(value)(1.2, 4, dt=0.05)
