@@ -96,8 +96,8 @@ class NeuralCDE(eqx.Module):
         dtype: Any = None,
     ):
         for name, value in (("channels", channels), ("hidden", hidden), ("out", out)):
-            checks.positive(name, value)
-        keys = jax.random.split(key, 2 * checks.positive("layers", layers) + 1)
+            checks.whole(name, value)
+        keys = jax.random.split(key, 2 * checks.whole("layers", layers) + 1)
         self.initial = [
             eqx.nn.MLP(channels, hidden, width, depth, dtype=dtype, key=k) for k in keys[:layers]
         ]

@@ -10,6 +10,8 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from ..errors import InputError
+from ..ground.checks import one_of as one_of
+from ..ground.checks import whole as whole
 
 
 def increasing(ts: Any, name: str, least: int = 2) -> Any:
@@ -73,29 +75,6 @@ def series(
                 + ("Mark a missing one with NaN." if missing else "This model has no place for it.")
             )
     return ts, xs
-
-
-def positive(name: str, value: Any, least: int = 1) -> int:
-    """A whole number of at least `least`.
-
-    Raises:
-        InputError: anything else.
-    """
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise InputError(f"{name} must be a whole number of at least {least}; got {value!r}.")
-    return int(value)
-
-
-def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
-    """One of some words.
-
-    Raises:
-        InputError: anything else.
-    """
-    if value not in allowed:
-        raise InputError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
-    return value
 
 
 def shaped(value: Any, shape: tuple[int, ...], what: str) -> Array:

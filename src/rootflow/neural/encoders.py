@@ -41,10 +41,10 @@ class GRUEncoder(eqx.Module):
         key: PRNGKeyArray,
         dtype: Any = None,
     ):
-        self.channels = checks.positive("channels", channels)
+        self.channels = checks.whole("channels", channels)
         self.backwards = backwards
         size = 2 * channels + 1
-        self.cell = eqx.nn.GRUCell(size, checks.positive("hidden", hidden), dtype=dtype, key=key)
+        self.cell = eqx.nn.GRUCell(size, checks.whole("hidden", hidden), dtype=dtype, key=key)
 
     @property
     def hidden(self) -> int:

@@ -43,7 +43,7 @@ class DeepEquilibrium(eqx.Module):
     max_steps: int = eqx.field(static=True, default=1000)
 
     def __check_init__(self):
-        checks.positive("size", self.size)
+        checks.whole("size", self.size)
         checks.one_of("method", self.method, ("anderson", "plain", "newton"))
 
     def equilibrium(self, x: Any) -> Float[Array, " size"]:

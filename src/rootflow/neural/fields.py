@@ -55,9 +55,9 @@ class MLPField(eqx.Module):
         key: PRNGKeyArray,
         dtype: Any = None,
     ):
-        checks.positive("size", size)
-        checks.positive("width", width)
-        checks.positive("depth", depth, 0)
+        checks.whole("size", size)
+        checks.whole("width", width)
+        checks.whole("depth", depth, 0)
         self.mlp = eqx.nn.MLP(size + time, size, width, depth, activation, dtype=dtype, key=key)
         self.scale = jnp.ones((), dtype or jnp.result_type(float)) if bounded else None
         self.time = time
@@ -102,8 +102,8 @@ class MatrixField(eqx.Module):
         key: PRNGKeyArray,
         dtype: Any = None,
     ):
-        self.shape = (checks.positive("size", size), checks.positive("channels", channels))
-        checks.positive("width", width)
+        self.shape = (checks.whole("size", size), checks.whole("channels", channels))
+        checks.whole("width", width)
         self.mlp = eqx.nn.MLP(
             size + time, size * channels, width, depth, activation, jnp.tanh, dtype=dtype, key=key
         )
@@ -153,9 +153,9 @@ class ConcatSquashField(eqx.Module):
     def __init__(
         self, size: int, *, width: int = 64, depth: int = 2, key: PRNGKeyArray, dtype: Any = None
     ):
-        checks.positive("size", size)
-        checks.positive("width", width)
-        sizes = [size] + [width] * checks.positive("depth", depth, 0) + [size]
+        checks.whole("size", size)
+        checks.whole("width", width)
+        sizes = [size] + [width] * checks.whole("depth", depth, 0) + [size]
         keys = jax.random.split(key, depth + 1)
         self.layers = [
             ConcatSquash(a, b, key=k, dtype=dtype) for a, b, k in zip(sizes, sizes[1:], keys)

@@ -75,7 +75,7 @@ class ContinuousFlow(eqx.Module):
         if not t1 > 0:
             raise InputError(f"t1 must be positive; got {t1!r}.")
         checks.one_of("trace", trace, ("exact", "hutchinson"))
-        self.size, self.t1 = checks.positive("size", size), float(t1)
+        self.size, self.t1 = checks.whole("size", size), float(t1)
         self.trace, self.solver = trace, solver
 
     def density(self, y: Float[Any, " d"], key: PRNGKeyArray | None = None) -> Density:
@@ -129,7 +129,7 @@ class ContinuousFlow(eqx.Module):
         """Examples drawn from the density."""
         dtypes = [x.dtype for x in jax.tree.leaves(eqx.filter(self.fields, eqx.is_inexact_array))]
         dtype = jnp.result_type(*dtypes) if dtypes else None
-        base = jax.random.normal(key, (checks.positive("count", count), self.size), dtype)
+        base = jax.random.normal(key, (checks.whole("count", count), self.size), dtype)
         return jax.vmap(self.transform)(base)
 
     def _noise(self, y, key):

@@ -80,7 +80,7 @@ def segments(ts: ArrayLike, ys: ArrayLike, length: int) -> Segments:
         raise InputError(f"Observations have shape (n, d); got {values.shape}.")
     times, values = checks.series(ts, values, values.shape[1], "segments")
     n = times.shape[0]
-    if checks.positive("length", length) > n - 1:
+    if checks.whole("length", length) > n - 1:
         raise InputError(f"length={length} is more than the {n - 1} intervals of the series.")
     first = np.minimum(np.arange(0, n - 1, length), n - 1 - length)
     index = first[:, None] + np.arange(length + 1)

@@ -65,7 +65,7 @@ class LatentODE(eqx.Module):
         key: PRNGKeyArray,
         dtype: Any = None,
     ):
-        checks.positive("latent", latent)
+        checks.whole("latent", latent)
         if not noise > 0:
             raise InputError(f"noise must be positive; got {noise!r}.")
         a, b, c, d, e = jax.random.split(key, 5)

@@ -85,8 +85,8 @@ class LatentSDE(eqx.Module):
         key: PRNGKeyArray,
         dtype: Any = None,
     ):
-        checks.positive("latent", latent)
-        checks.positive("context", context)
+        checks.whole("latent", latent)
+        checks.whole("context", context)
         if not noise > 0:
             raise InputError(f"noise must be positive; got {noise!r}.")
         keys = jax.random.split(key, 8)

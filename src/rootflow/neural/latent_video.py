@@ -211,17 +211,17 @@ class LatentVideo(eqx.Module):
         key: PRNGKeyArray,
         dtype: Any = None,
     ):
-        self.frames = checks.positive("frames", frames)
-        self.channels = checks.positive("channels", channels)
-        self.substeps = checks.positive("substeps", substeps)
+        self.frames = checks.whole("frames", frames)
+        self.channels = checks.whole("channels", channels)
+        self.substeps = checks.whole("substeps", substeps)
         for name, size in (("latent", latent), ("content", content), ("width", width)):
-            checks.positive(name, size)
+            checks.whole(name, size)
         if frames < 3:
             raise InputError(f"A video needs three frames or more; got frames={frames}.")
-        side = checks.positive("side", side)
+        side = checks.whole("side", side)
         if side < 8 or side & (side - 1):
             raise InputError(f"side must be a power of 2, 8 or more; got {side}.")
-        if checks.positive("features", features) % _GROUPS:
+        if checks.whole("features", features) % _GROUPS:
             raise InputError(f"features must be a multiple of {_GROUPS}; got {features}.")
         if not spacing > 0:
             raise InputError(f"spacing must be positive; got {spacing!r}.")

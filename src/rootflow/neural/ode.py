@@ -72,7 +72,7 @@ class Augment(eqx.Module):
     network: Callable | None = None
 
     def __check_init__(self):
-        checks.positive("extra", self.extra)
+        checks.whole("extra", self.extra)
 
     def __call__(self, x: Float[Any, " d"]) -> Float[Array, " dp"]:
         x = checks.vector(x, None, "The example")

@@ -68,8 +68,8 @@ class SDEGenerator(eqx.Module):
         key: PRNGKeyArray,
         dtype: Any = None,
     ):
-        self.channels = checks.positive("channels", channels)
-        self.noise, self.solver = checks.positive("noise", noise), solver
+        self.channels = checks.whole("channels", channels)
+        self.noise, self.solver = checks.whole("noise", noise), solver
         a, b, c, d = jax.random.split(key, 4)
         sizes: dict[str, Any] = {"width": width, "depth": depth, "dtype": dtype}
         initial = eqx.nn.MLP(start, hidden, width, depth, lipswish, dtype=dtype, key=a)
@@ -141,7 +141,7 @@ class CDECritic(eqx.Module):
         key: PRNGKeyArray,
         dtype: Any = None,
     ):
-        self.channels, self.solver = checks.positive("channels", channels), solver
+        self.channels, self.solver = checks.whole("channels", channels), solver
         a, b, c, d = jax.random.split(key, 4)
         sizes: dict[str, Any] = {"width": width, "depth": depth, "dtype": dtype}
         initial = eqx.nn.MLP(channels + 1, hidden, width, depth, lipswish, dtype=dtype, key=a)

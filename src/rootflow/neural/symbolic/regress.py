@@ -152,13 +152,13 @@ def regress(
     if len(names) != x.shape[1]:
         raise InputError(f"{len(names)} names for {x.shape[1]} variables: {', '.join(names)}.")
     operators = ex.checked_operators(operators)
-    checks.positive("largest", largest, 3)
+    checks.whole("largest", largest, 3)
     for name, value in (("populations", populations), ("rounds", rounds), ("cycles", cycles)):
-        checks.positive(name, value)
+        checks.whole(name, value)
     columns = [np.ascontiguousarray(column) for column in x.T]
     fame: dict[int, Member] = {}
     search = None
-    for restart in range(checks.positive("restarts", restarts)):
+    for restart in range(checks.whole("restarts", restarts)):
         seed = int(np.asarray(jax.random.bits(jax.random.fold_in(key, restart))))
         search = Evolution(columns, y, operators, largest, parsimony, populations, seed)
         done = restart / restarts

@@ -13,6 +13,8 @@ from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
 from ...errors import InputError
+from ...ground.checks import one_of as one_of
+from ...ground.checks import whole as whole
 
 #: One real number: of Python, NumPy or JAX (an array of shape ()).
 Scalar = Any
@@ -107,29 +109,6 @@ def condition(mu: Any, L: Any) -> tuple[Any, Any]:
     if mu > L:
         raise InputError(f"{message} got mu = {mu} and L = {L}.")
     return mu, L
-
-
-def whole(name: str, value: Any, least: int = 1) -> int:
-    """A whole number of at least `least`.
-
-    Raises:
-        InputError: anything else.
-    """
-    good = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not good or value < least:
-        raise InputError(f"{name} must be a whole number of at least {least}; got {value!r}.")
-    return int(value)
-
-
-def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
-    """One of some words.
-
-    Raises:
-        InputError: anything else.
-    """
-    if value not in allowed:
-        raise InputError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
-    return value
 
 
 def state(x: PyTree, name: str = "x0") -> PyTree[Array]:

@@ -3,10 +3,11 @@
 import math
 from typing import Any
 
-import numpy as np
 from jax.core import Tracer
 
 from ...errors import InputError
+from ...ground.checks import one_of as one_of
+from ...ground.checks import whole as whole
 
 ADJACENCIES = ("replace", "add-remove")
 
@@ -46,26 +47,3 @@ def fraction(name: str, value: Any, *, one: bool = False) -> float:
             f"{name} must be above 0 and {'at most' if one else 'below'} 1; got {value!r}."
         )
     return found
-
-
-def whole(name: str, value: Any, least: int = 1) -> int:
-    """A whole number of at least `least`.
-
-    Raises:
-        InputError: anything else.
-    """
-    fine = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not fine or value < least:
-        raise InputError(f"{name} must be a whole number of at least {least}; got {value!r}.")
-    return int(value)
-
-
-def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
-    """One of some words.
-
-    Raises:
-        InputError: anything else.
-    """
-    if value not in allowed:
-        raise InputError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
-    return value
