@@ -143,6 +143,7 @@ def test_batch_and_event():
         ({"history": lambda t: jnp.ones((), complex)}, "real states"),
         ({"f": lambda t, y, d, a: jnp.ones(3)}, "must return what y0 looks like"),
         ({"method": "auto"}, "one method"),
+        ({"method": rf.Tsit5}, r"write Tsit5\(\)"),
         ({"method": rf.ReversibleHeun()}, "more than the state"),
     ],
 )

@@ -103,9 +103,9 @@ def solve_dde(
             )
     if len(delays) == 0:
         raise InputError("delays is empty: without delays use rf.solve_ode.")
-    if method == "auto" or len(getattr(method, "methods", "1")) > 1:
-        raise InputError("Equations with delays need one method: use rf.Tsit5() or rf.Rodas5P().")
     method = checks.method(method)  # pyright: ignore
+    if len(method.methods) > 1:
+        raise InputError("Equations with delays need one method: use rf.Tsit5() or rf.Rodas5P().")
     if type(method).project is not Method.project:
         raise InputError(
             f"{type(method).__name__} carries more than the state from step to step and does not "
