@@ -350,7 +350,7 @@ def test_in_single_precision():
     double = solve(NET, penalty=FEW, rtol=1e-4, atol=1e-5, dt=0.2).heuristics.penalty
     for name, value in values.items():
         assert value.dtype == "float32"
-        np.testing.assert_allclose(value, double[name], rtol=1e-3)
+        np.testing.assert_allclose(value, double[name], rtol=3e-3)
 
 
 STIFF = {

@@ -57,6 +57,45 @@ def test_what_has_no_minimum_has_not_converged(kind):
         rf.argmin(f, jnp.zeros(2), max_steps=2000, **UNBOUNDED[kind])
 
 
+def _rows(x):
+    return RECTANGLE @ x
+
+
+RECTANGLE = jnp.asarray(np.random.default_rng(5).normal(size=(12, 5)))
+# Two parallel planes, strips that a random set of rows leaves nothing of, a line outside of a disc;
+# a cone that the objective falls in, with and without an equation.
+HOPELESS = {
+    "rows": (1, lambda x: jnp.sum(x), 5, None, lambda x: jnp.append(_rows(x) + 1, 0.5 - _rows(x))),
+    "bounds": (1, lambda x: x @ x, 3, None, lambda x: jnp.stack([x[0] - 1, 2 - x[0]])),
+    "equations": (1, lambda x: x @ x, 3, lambda x: jnp.stack([x.sum() - 1, 2 * x.sum() - 4]), None),
+    "disc": (1, lambda x: x @ x, 2, None, lambda x: jnp.stack([x @ x - 1, 9 - x.sum()])),
+    "cone": (2, lambda x: -x.sum(), 3, None, lambda x: -x),
+    "line": (2, lambda x: x[0] ** 2 - x[1], 2, lambda x: x[:1] - 1, None),
+}
+
+
+@pytest.mark.parametrize("name", HOPELESS)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_an_infeasible_or_unbounded_programme_says_which_it_is(name, dtype):
+    reason, f, n, equality, inequality = HOPELESS[name]
+    start = jnp.zeros(n, dtype)
+    restrictions = {"equality": equality, "inequality": inequality}
+    found = jax.jit(lambda x: rf.argmin(f, x, throw=False, full=True, **restrictions))(start)
+    assert not found.converged
+    assert found.reason == reason
+    if dtype == jnp.float64:
+        with pytest.raises(rf.SolveError, match="infeasible" if reason == 1 else "unbounded below"):
+            rf.argmin(f, start, **restrictions)
+
+
+def test_each_member_of_a_batch_has_its_own_reason():
+    def reason(low):
+        box = lambda x: jnp.stack([low - x[0], x[0] - 1, -x[1]])
+        return rf.argmin(jnp.sum, jnp.zeros(2), inequality=box, throw=False, full=True).reason
+
+    assert jax.vmap(reason)(jnp.array([0.0, 2.0])).tolist() == [0, 1]
+
+
 def test_flat_directions_are_no_obstacle():
     """Fewer equations than unknowns: from zero, the minimum of least norm (Penrose)."""
     matrix, right = jnp.asarray(rng.normal(size=(5, 12))), jnp.asarray(rng.normal(size=5))

@@ -7,7 +7,7 @@ import numpy as np
 import optimistix as optx
 import pytest
 
-from rootflow.errors import InputError, SolveError
+from rootflow.errors import DerivativeError, InputError, SolveError
 from rootflow.roots.root import fixed_point, root
 
 # Points at which textbook systems vanish (More, Garbow and Hillstrom 1981, numbers as there).
@@ -145,3 +145,47 @@ def test_single_precision():
 def test_input_errors(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+MULTIPLE = {
+    "square": lambda x, a: x**2 - a,
+    "cube": lambda x, a: (x - 2) ** 3 - a,
+    "component": lambda x, a: jnp.array([x[0] ** 2 - a, 1e6 * (x[1] - jnp.cos(x[1]))]),
+}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("name", MULTIPLE)
+def test_where_newton_meets_a_multiple_root_there_is_no_derivative(name, dtype):
+    """dx/da is infinite there, and dF/dx near it is a small number like any other."""
+    f = MULTIPLE[name]
+    start = jnp.array([1.0, 2.0], dtype) if name == "component" else jnp.asarray(1.0, dtype)
+    zero = jnp.zeros((), dtype)
+    solves = [lambda a: root(f, start, a)]
+    if name == "square":
+        solves.append(lambda a: fixed_point(lambda x, a: x + f(x, a), start, a, method="newton"))
+    for solve in solves:
+        for derivative in (jax.jacfwd, jax.jacrev):
+            with pytest.raises(DerivativeError, match="is isolated"):
+                derivative(solve)(zero)
+    lenient = jax.vmap(jax.jacrev(lambda a: root(f, start, a, throw=False)))
+    at = jnp.array([0.0, 0.25], dtype)
+    slopes = lenient(at)[..., 0] if name == "component" else lenient(at)
+    exact = 0.25 ** (-2 / 3) / 3 if name == "cube" else 1.0
+    assert jnp.isnan(slopes[0])
+    np.testing.assert_allclose(slopes[1], exact, rtol=1e-5)
+
+
+def test_a_simple_root_keeps_its_derivative_however_the_search_ends():
+    """Next to the solution, and at tolerances below round-off, no step tells of slowness."""
+    exact = -0.7390851332151607 / (1 + np.sin(0.7390851332151607))
+    for start, options in (
+        (0.7390851332151607 + 3e-10, {}),
+        (0.7390851332151607, {}),
+        (0.1, {"rtol": 1e-16, "atol": 1e-300}),
+        (30.0, {}),
+    ):
+        solve = lambda a, start=start, options=options: root(
+            lambda x, a: jnp.cos(x) - a * x, start, a, **options
+        )
+        np.testing.assert_allclose(jax.grad(solve)(1.0), exact, rtol=1e-9)

@@ -18,13 +18,13 @@ from ..ground.modes import own_modes
 from . import conditions
 from .checks import as_unknown, concrete, same_structure
 from .hoist import hoist, vary_alike
-from .implicit import implicit
+from .implicit import given, held
 from .iterate import Method, Tolerance, check_steps, iterate, tolerance
 from .prox import none
 from .root import checked_options, confirm, finish, from_optimistix
 from .sets import Set, Simplex
 from .solvers.block_descent import BlockDescent, Blocks
-from .solvers.interior_point import NO_LIMIT, Constrained, InteriorPoint, polish
+from .solvers.interior_point import NO_LIMIT, Constrained, InteriorPoint, polish, why_not
 from .solvers.lbfgs import LBFGS
 from .solvers.mirror_descent import MirrorDescent, Mirrored, safe_log
 from .solvers.newton import Newton
@@ -243,26 +243,8 @@ def _objective(f, x0, theta, residuals) -> Any:
     return pure
 
 
-def _given(condition, x, arguments, options):
-    """`x`, already computed, with the derivative of `condition`."""
-
-    @implicit(condition, throw=False, **options)
-    def computed(x, *_):
-        return x
-
-    return computed(x, *arguments)
-
-
-def _frozen(tree):
-    def freeze(leaf):
-        # Eager transformations turn constants into Python numbers here; keep them arrays.
-        return jnp.asarray(jax.lax.stop_gradient(leaf)) if eqx.is_inexact_array(leaf) else leaf
-
-    return jax.tree.map(freeze, tree)
-
-
 def _smooth(task, f, full, throw, options):
-    objective, theta, x0 = _frozen((task.objective, task.theta, task.x0))
+    objective, theta, x0 = held((task.objective, task.theta, task.x0))
     unravel = from_vector(x0)
 
     def of_vector(v):
@@ -284,7 +266,7 @@ def _smooth(task, f, full, throw, options):
         )
         x, solution = found.value, from_optimistix(found)
     elif isinstance(task.method, optx.AbstractLeastSquaresSolver):
-        pure = _frozen(hoist(f, x0, *theta))
+        pure = held(hoist(f, x0, *theta))
         found = optx.least_squares(
             lambda x, _: pure(x, *theta), task.method, x0, max_steps=task.max_steps, throw=False
         )
@@ -303,7 +285,7 @@ def _smooth(task, f, full, throw, options):
 
     options = {"symmetric": True, **options}
     x = confirm(x, solution, throw, "argmin")
-    x = _given(condition, x, (task.objective, *task.theta), options)
+    x = given(condition, x, (task.objective, *task.theta), options)
     return finish(x, solution, full)
 
 
@@ -316,7 +298,7 @@ def _descend(task, solver, of_vector, x0):
 
 def _composite(task, constraint, prox, full, throw, options):
     operator = _as_prox(constraint, prox, task)
-    objective, theta, x0, frozen_prox = _frozen((task.objective, task.theta, task.x0, operator))
+    objective, theta, x0, frozen_prox = held((task.objective, task.theta, task.x0, operator))
     unravel = from_vector(x0)
 
     def of_vector(v):
@@ -358,7 +340,7 @@ def _composite(task, constraint, prox, full, throw, options):
         # The identity minus a contraction: Krylov methods need few steps.
         options = {"linear_solver": "bicgstab", **options}
     arguments = (size_used, task.objective, operator, *task.theta)
-    x = _given(condition, confirm(x, solution, throw, "argmin"), arguments, options)
+    x = given(condition, confirm(x, solution, throw, "argmin"), arguments, options)
     return finish(x, solution, full)
 
 
@@ -432,7 +414,7 @@ def _mirror(task, constraint, composite, unravel, step, full, throw, options):
             "method='mirror_descent' needs constraint=sets.Simplex(); for other geometries, write "
             "the iteration and decorate it with implicit(conditions.MirrorDescent(...))"
         )
-    frozen = _frozen(constraint)
+    frozen = held(constraint)
 
     def project(v):
         return to_vector(jax.tree.map(frozen.project_kl, unravel(v)))
@@ -440,7 +422,7 @@ def _mirror(task, constraint, composite, unravel, step, full, throw, options):
     problem = Mirrored(composite.f, safe_log, project)
     solver = MirrorDescent(task.tolerance, step)
     # On the edge of the simplex the method cannot move, and log has no value.
-    inside = jax.tree.map(lambda v: frozen.project_kl(safe_log(v)), _frozen(task.x0))
+    inside = jax.tree.map(lambda v: frozen.project_kl(safe_log(v)), held(task.x0))
     x, state, solution = task.prove(
         solver, problem, composite, inside, feasible=True,
         size_of=lambda x, _: conditions.inverse_curvature(composite.f, x),
@@ -456,7 +438,7 @@ def _mirror(task, constraint, composite, unravel, step, full, throw, options):
         return conditions.MirrorDescent(objective, mirror, project, used)(x, *theta)
 
     arguments = (state.size, task.objective, constraint, *task.theta)
-    x = _given(condition, confirm(unravel(x), solution, throw, "argmin"), arguments, options)
+    x = given(condition, confirm(unravel(x), solution, throw, "argmin"), arguments, options)
     return finish(x, solution, full)
 
 
@@ -493,7 +475,7 @@ def _constrained(task, equality, inequality, full, throw, options):
         None if g is None else hoist(_of_type(kind, g), task.x0, *task.theta)
         for g in (equality, inequality)
     ]
-    objective, theta, x0, frozen = _frozen((task.objective, task.theta, task.x0, pure))
+    objective, theta, x0, frozen = held((task.objective, task.theta, task.x0, pure))
     unravel, dtype = from_vector(x0), real_dtype(x0)
     shapes = [None if g is None else jax.eval_shape(lambda g=g: g(x0, *theta)) for g in frozen]
     for name, shape in zip(("equality", "inequality"), shapes, strict=True):
@@ -514,6 +496,8 @@ def _constrained(task, equality, inequality, full, throw, options):
 
     problem = Constrained(of_vector, as_vector(frozen[0]), as_vector(frozen[1]))
     x, state, solution = task.run(InteriorPoint(task.tolerance), problem, x0)
+    reason = why_not(problem, to_vector(x0), x, ~solution.converged)
+    solution = eqx.tree_at(lambda s: s.reason, solution, reason)
     polished, dual, _ = polish(problem, x, state)
     x = jnp.where(solution.converged, polished, x)
     nu, lam = (
@@ -527,6 +511,6 @@ def _constrained(task, equality, inequality, full, throw, options):
     # Indefinite, and formed already by the solver: not a matrix for a Krylov method.
     options = {"linear_solver": "lu", **options}
     unknown = confirm((unravel(x), nu, lam), solution, throw, "argmin")
-    x, nu, lam = _given(condition, unknown, (task.objective, pure, *task.theta), options)
+    x, nu, lam = given(condition, unknown, (task.objective, pure, *task.theta), options)
     solution = eqx.tree_at(lambda s: s.dual, solution, (nu, lam), is_leaf=lambda node: node is None)
     return finish(x, solution, full)

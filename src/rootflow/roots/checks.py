@@ -1,6 +1,7 @@
 """Errors that work both eagerly and inside `jit`, and the few checks all of `roots` shares."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -15,13 +16,19 @@ from ..ground.varying import is_sharded
 
 
 def raise_if(
-    tree: PyTree, bad: Bool[ArrayLike, "..."], message: str, error: type[RootflowError]
+    tree: PyTree,
+    bad: Bool[ArrayLike, "..."],
+    message: str | Sequence[str],
+    error: type[RootflowError],
+    which: Any = 0,
 ) -> PyTree:
     """Returns `tree`, unless `bad`: then raises.
 
     Outside transformations the error is of the class `error`; inside `jit` or `vmap`, where Python
-    cannot see the value, it is Equinox's runtime error with the same message.
+    cannot see the value, it is Equinox's runtime error with the same message. Of several messages
+    it is the one at the place `which`.
     """
+    messages = [message] if isinstance(message, str) else list(message)
     if isinstance(bad, Tracer):
         arrays, rest = eqx.partition(tree, eqx.is_array)
         if not jax.tree.leaves(arrays):
@@ -31,29 +38,29 @@ def raise_if(
             # through which every array passes.
             one = jnp.ones((), jnp.float32)
             if is_sharded():
-                one = _one_unless(bad, message, error)
+                one = _one_unless(bad, which, messages, error)
             else:
-                one = eqx.error_if(one, bad, message)
+                one = eqx.branched_error_if(one, bad, which, messages)
             return eqx.combine(jax.tree.map(lambda v: v * one.astype(v.dtype), arrays), rest)
-        return eqx.combine(eqx.error_if(arrays, bad, message), rest)
+        return eqx.combine(eqx.branched_error_if(arrays, bad, which, messages), rest)
     if np.any(np.asarray(bad)):
-        raise error(message)
+        raise error(messages[int(np.max(np.asarray(which)))])
     return tree
 
 
-def _one_unless(bad, message, error):
+def _one_unless(bad, which, messages, error):
     """One, the same on every device as far as types go, whatever devices `bad` differs on.
 
     (The branches of Equinox's check would have two types.)
     """
 
-    def check(bad):
+    def check(bad, which):
         if np.any(bad):
-            raise error(message)
+            raise error(messages[int(np.max(np.where(bad, which, 0)))])
         return np.ones(np.shape(bad), np.float32)
 
     shape = jax.ShapeDtypeStruct(jnp.shape(bad), jnp.float32)
-    return jax.pure_callback(check, shape, bad, vmap_method="expand_dims")
+    return jax.pure_callback(check, shape, bad, which, vmap_method="broadcast_all")
 
 
 def nonfinite(tree: PyTree) -> Bool[Array, ""]:

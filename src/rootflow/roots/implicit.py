@@ -102,7 +102,7 @@ def implicit(
         @functools.wraps(solver)
         @own_modes
         def wrapped(init, *theta, **kwargs):
-            frozen = _stop_gradient((init, theta, kwargs))
+            frozen = held((init, theta, kwargs))
             out = solver(frozen[0], *frozen[1], **frozen[2])
             aux = None
             if has_aux:
@@ -112,7 +112,7 @@ def implicit(
                         f"but it returned {type(out).__name__}"
                     )
                 out, aux = out
-                aux = _stop_gradient(aux)
+                aux = held(aux)
             x = jax.tree.map(_solution_leaf, out)
             if throw:
                 x = raise_if(x, nonfinite(x), _NONFINITE, SolveError)
@@ -127,6 +127,26 @@ def implicit(
         return wrapped
 
     return decorate
+
+
+def given(condition: Callable[..., PyTree], x: PyTree, arguments: tuple, options: dict) -> PyTree:
+    """`x`, already computed, with the derivative of `condition(x, *arguments) = 0`."""
+
+    @implicit(condition, throw=False, **options)
+    def computed(x, *_):
+        return x
+
+    return computed(x, *arguments)
+
+
+def held(tree: PyTree) -> PyTree:
+    """The tree, for a solver: its floating-point arrays are constants to every derivative."""
+
+    def freeze(leaf):
+        # Eager transformations turn constants into Python numbers here; keep them arrays.
+        return jnp.asarray(jax.lax.stop_gradient(leaf)) if eqx.is_inexact_array(leaf) else leaf
+
+    return jax.tree.map(freeze, tree)
 
 
 _NONFINITE = (
@@ -148,16 +168,6 @@ def _solution_leaf(leaf):
             "it as aux with has_aux=True"
         )
     return jnp.asarray(jax.lax.stop_gradient(leaf))
-
-
-def _stop_gradient(tree):
-    def stop(leaf):
-        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.inexact):
-            # Eager transformations turn constants into Python numbers here; keep them arrays.
-            return jnp.asarray(jax.lax.stop_gradient(leaf))
-        return leaf
-
-    return jax.tree.map(stop, tree)
 
 
 def _keywords(condition):
@@ -230,7 +240,7 @@ class _Problem:
         self.linear_options = linear_options
 
     def newton_step(self, x):
-        operands = _stop_gradient(self.operands)
+        operands = held(self.operands)
         value = self.residual(x, operands)
         options = self.linear_options(x, operands)
         step = solve_jacobian(lambda u: self.residual(u, operands), x, value, options)

@@ -69,6 +69,16 @@ class Method(Protocol):
         ...
 
 
+#: Why a programme has no solution, as far as a method can tell.
+REASONS = (
+    "",
+    "the problem is infeasible: where the restrictions are violated least, they still are, and no "
+    "direction leads further",
+    "the problem is unbounded below: the objective falls without end along the restrictions",
+)
+INFEASIBLE, UNBOUNDED = 1, 2
+
+
 class Solution(eqx.Module):
     """A solution with an account of how it was found.
 
@@ -78,6 +88,7 @@ class Solution(eqx.Module):
         steps: the number of steps taken.
         error: the last error estimate in units of the tolerance (at most one if converged).
         dual: multipliers of the constraints, where there are any.
+        reason: why it did not converge, where the method knows: a place in `REASONS`.
     """
 
     value: PyTree
@@ -85,6 +96,7 @@ class Solution(eqx.Module):
     steps: Int[Array, ""]
     error: Float[Array, ""]
     dual: PyTree = None
+    reason: Int[Array, ""] | int = 0
 
     @property
     def message(self) -> str:
@@ -142,11 +154,14 @@ def check_steps(max_steps: int) -> None:
 
 def check_converged(x: PyTree, solution: Solution, what: str, advice: str) -> PyTree:
     """`x`, which raises `SolveError` where its `Solution` did not converge or it is not finite."""
-    numbers = ""
-    if not isinstance(solution.error, Tracer):
-        numbers = f" ({solution.message})"
-    message = f"{what} did not converge{numbers}; {advice}, or take the result with throw=False"
-    return raise_if(x, ~solution.converged | nonfinite(x), message, SolveError)
+    reasons = REASONS[:1] if isinstance(solution.reason, int) else REASONS
+    numbers = "" if isinstance(solution.error, Tracer) else f" ({solution.message})"
+    messages = [
+        f"{what} did not converge{numbers}; {why or advice}, or take the result with throw=False"
+        for why in reasons
+    ]
+    bad = ~solution.converged | nonfinite(x)
+    return raise_if(x, bad, messages, SolveError, solution.reason)
 
 
 Function = Callable[[Vector], Vector]

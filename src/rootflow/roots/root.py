@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..ground.modes import own_modes
 from .checks import as_unknown, same_structure
 from .hoist import hoist, vary_alike
-from .implicit import implicit
+from .implicit import given, held
 from .iterate import Solution, Tolerance, check_converged, check_steps, iterate, tolerance
 from .solvers.dogleg import Dogleg
 from .solvers.fixed_point import Anderson, PlainIteration
@@ -69,33 +69,42 @@ def root(
     tol = tolerance(coarsest_dtype(x0), rtol, atol)
     implicit_options = checked_options(implicit_options, throw)
 
-    def equations(x, pure, *theta):
-        return pure(x, *theta)
+    if isinstance(method, str) and method not in ("auto", "newton", "dogleg"):
+        raise InputError(f"method={method!r} is not known; use 'auto' or a solver of optimistix")
+    start, frozen_pure, frozen_theta = held((x0, pure, theta))
+    multiple = None
+    if isinstance(method, str):
+        unravel = from_vector(start)
 
-    @implicit(equations, has_aux=True, throw=False, **implicit_options)
-    def solve(x0, pure, *theta):
-        x, solution = search(x0, pure, *theta)
-        return confirm(x, solution, throw, "root"), solution
+        def vector_equations(v):
+            return to_vector(frozen_pure(unravel(v), *frozen_theta))
 
-    def search(x0, pure, *theta):
-        if isinstance(method, str):
-            if method not in ("auto", "newton", "dogleg"):
-                raise InputError(
-                    f"method={method!r} is not known; use 'auto' or a solver of optimistix"
-                )
-            unravel = from_vector(x0)
-
-            def vector_equations(v):
-                return to_vector(pure(unravel(v), *theta))
-
-            x, _, solution = iterate(
-                Dogleg(tol), vector_equations, to_vector(x0), max_steps=max_steps
-            )
-            return unravel(x), solution
-        return _optimistix_root(method, pure, x0, theta, max_steps, options)
-
-    x, solution = solve(x0, pure, *theta)
+        x, state, solution = iterate(
+            Dogleg(tol), vector_equations, to_vector(start), max_steps=max_steps
+        )
+        x, multiple = unravel(x), state.multiple
+    else:
+        x, solution = _optimistix_root(method, frozen_pure, start, frozen_theta, max_steps, options)
+    x = confirm(x, solution, throw, "root")
+    x = _attached(
+        lambda x, pure, *theta: pure(x, *theta), x, multiple, (pure, *theta), implicit_options
+    )
     return finish(x, solution, full)
+
+
+def _attached(equations, x, multiple, arguments, options):
+    """`x` with its implicit derivative, which is said not to exist at a multiple root."""
+
+    def condition(x, poison, *arguments):
+        value = equations(x, *arguments)
+        if poison is None:
+            return value
+        # At the root itself dF/dx is singular, and close to it nearly so, which no test of the
+        # numbers there can tell from a scale: make it the former.
+        return jax.tree.map(lambda f, v: f + poison.astype(f.real.dtype) * v, value, x)
+
+    poison = None if multiple is None else jnp.where(multiple, jnp.nan, 0.0)
+    return given(condition, x, (poison, *arguments), options)
 
 
 @own_modes
@@ -150,21 +159,21 @@ def fixed_point(
     def equations(x, pure, *theta):
         return jax.tree.map(lambda u, v: u - v, x, pure(x, *theta))
 
-    @implicit(equations, has_aux=True, throw=False, **implicit_options)
-    def solve(x0, pure, *theta):
-        unravel = from_vector(x0)
+    start, frozen_pure, frozen_theta = held((x0, pure, theta))
+    unravel = from_vector(start)
 
-        def vector_map(v):
-            return to_vector(pure(unravel(v), *theta))
+    def vector_map(v):
+        return to_vector(frozen_pure(unravel(v), *frozen_theta))
 
-        def vector_equations(v):
-            return v - vector_map(v)
+    def vector_equations(v):
+        return v - vector_map(v)
 
-        problem = vector_equations if isinstance(solver, Dogleg) else vector_map
-        x, _, solution = iterate(solver, problem, to_vector(x0), max_steps=max_steps)
-        return confirm(unravel(x), solution, throw, "fixed_point"), solution
-
-    x, solution = solve(x0, pure, *theta)
+    newton = isinstance(solver, Dogleg)
+    problem = vector_equations if newton else vector_map
+    x, state, solution = iterate(solver, problem, to_vector(start), max_steps=max_steps)
+    multiple = state.multiple if newton else None
+    x = confirm(unravel(x), solution, throw, "fixed_point")
+    x = _attached(equations, x, multiple, (pure, *theta), implicit_options)
     return finish(x, solution, full)
 
 

@@ -10,16 +10,30 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ..iterate import Function, Tolerance, Vector
 from ..linear import LinearOptions, is_dense, jacobian_matrix, solve_jacobian, solve_matrix
 
+# A Newton step that is longer than this part of the one before it, where both are about as long as
+# the tolerance, and a component of J step that has changed by this part meanwhile: at a simple
+# root both are tiny, at a double root 1/2, at one of higher order more.
+_SLOW = 0.25
 
-class _State(NamedTuple):
+
+class DoglegState(NamedTuple):
+    """The value of F, its square, the radius of the trust region, and what the last step tells.
+
+    `moved` is the last step if it was a whole Newton step, else zero, and `left` was F before it;
+    `multiple` says whether the solution is a root where dF/dx is singular.
+    """
+
     value: Vector
     size: Float[Array, ""]
     radius: Float[Array, ""]
+    moved: Vector
+    left: Vector
+    multiple: Bool[Array, ""]
 
 
 class Dogleg(eqx.Module):
@@ -35,12 +49,15 @@ class Dogleg(eqx.Module):
     tolerance: Tolerance
     linear: LinearOptions = eqx.field(static=True, default=LinearOptions(singular="nan"))
 
-    def init(self, problem: Function, x: Vector) -> _State:
-        value = problem(x)
-        return _State(value, jnp.vdot(value, value), jnp.asarray(jnp.inf, x.dtype))
+    def init(self, problem: Function, x: Vector) -> DoglegState:
+        value, none = problem(x), jnp.zeros_like(x)
+        infinite = jnp.asarray(jnp.inf, x.dtype)
+        return DoglegState(
+            value, jnp.vdot(value, value), infinite, none, jnp.zeros_like(value), jnp.asarray(False)
+        )
 
-    def step(self, problem: Function, x: Vector, state: _State):
-        value, before, radius = state
+    def step(self, problem: Function, x: Vector, state: DoglegState):
+        value, before, radius = state.value, state.size, state.radius
         newton, tangent, transpose = self._linearise(problem, x, value)
         singular = ~jnp.isfinite(jnp.vdot(newton, newton))
         descent = transpose(-value)
@@ -65,11 +82,29 @@ class Dogleg(eqx.Module):
             0.25 * length,
             jnp.where((gain > 0.75) & (length >= 0.99 * radius), 2 * radius, radius),
         )
+        multiple = self._is_multiple(tangent, newton, x, state) & (error <= 1)
+        whole = accept & ~singular & (step == newton).all()
+        moved, left = jnp.where(whole, step, 0), value
         x = jnp.where(accept, x + step, x)
         value = jnp.where(accept, trial, value)
         stuck = (length == 0) & (before > 0) | ~jnp.isfinite(before)
         error = jnp.where(before == 0, 0.0, jnp.where(stuck & ~found, jnp.nan, error))
-        return x, _State(value, jnp.where(accept, after, before), radius), error
+        size = jnp.where(accept, after, before)
+        return x, DoglegState(value, size, radius, moved, left, multiple), error
+
+    def _is_multiple(self, tangent, newton, x, state):
+        """Whether dF/dx changes by its own size on the last step, which was as short as `newton`.
+
+        Newton's method then converges linearly (Griewank and Osborne 1983), and dF/dx at the root,
+        which is singular, is what the rest of the error makes of it.
+        """
+        moved, left = state.moved, state.left
+        change, eps = tangent(moved) + left, float(jnp.finfo(x.dtype).eps)
+        bent = (jnp.abs(change) > _SLOW * jnp.abs(left)) & (jnp.abs(left) > 0)
+        # Both Newton steps, and not their round-off: with a loose tolerance neither is tiny.
+        slow = jnp.max(jnp.abs(newton)) > _SLOW * jnp.max(jnp.abs(moved))
+        seen = jnp.max(jnp.abs(moved)) > 100 * eps * jnp.max(jnp.abs(x))
+        return slow & seen & bent.any() & (self.tolerance.scaled(moved, x) <= 1 / _SLOW)
 
     def _linearise(self, problem, x, value):
         """The Newton step, and the products with the Jacobian and its transpose."""

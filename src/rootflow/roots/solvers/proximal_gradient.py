@@ -181,7 +181,9 @@ def _lenient_solver(matrix):
     Directions in which f is flat and prox does nothing are shifted by a little more than what
     round-off makes of them.
     """
-    solve, _, singular = lu_solver(matrix)
-    shift = jnp.finfo(matrix.dtype).eps ** 0.45 * jnp.eye(matrix.shape[0], dtype=matrix.dtype)
-    shifted, _, _ = lu_solver(matrix + shift)
-    return lambda v: jnp.where(singular, shifted(v), solve(v))
+    _, _, singular = lu_solver(matrix)
+    # One after the other, as it is only then known whether the first will do: side by side, two
+    # factorisations of a batch can wait for each other without end (XLA for CPUs, jaxlib 0.10.2).
+    shift = jnp.where(singular, float(jnp.finfo(matrix.dtype).eps) ** 0.45, 0)
+    solve, _, _ = lu_solver(matrix + shift * jnp.eye(matrix.shape[0], dtype=matrix.dtype))
+    return solve
