@@ -232,3 +232,24 @@ def test_product():
 def test_inconsistent_sets_are_refused(make, message):
     with pytest.raises(rf.InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        sets.Simplex(),
+        sets.L1Ball(1.0),
+        sets.L2Ball(1.0),
+        sets.L2Sphere(1.0),
+        sets.BoxSection(jnp.zeros(0), jnp.ones(0), jnp.zeros(0), 0.0),
+        sets.Birkhoff(),
+        sets.PositiveSemidefinite(),
+    ],
+)
+def test_points_without_numbers_are_refused_and_batches_without_points_are_not(made):
+    square = isinstance(made, (sets.Birkhoff, sets.PositiveSemidefinite))
+    with pytest.raises(rf.InputError, match="at least one number"):
+        made.project(jnp.zeros((0, 0) if square else 0))
+    if not isinstance(made, sets.BoxSection):
+        shape = (0, 3, 3) if square else (0, 3)
+        assert made.project(jnp.zeros(shape)).shape == shape

@@ -115,6 +115,8 @@ def vector(x: Any, owner: str, axes: int = 1) -> Array:
         raise InputError(
             f"{owner} needs an array with at least {axes} axes, but got shape {x.shape}"
         )
+    if 0 in x.shape[x.ndim - axes :]:
+        raise InputError(f"{owner} needs points with at least one number, but got shape {x.shape}")
     if jnp.iscomplexobj(x):
         raise InputError(f"{owner} holds real numbers, but the point is of type {x.dtype}")
     return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
