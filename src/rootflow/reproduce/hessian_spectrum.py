@@ -104,7 +104,7 @@ def _figure(found: Any, bulk: Any, shares: Any, basin: basins.Basins) -> Figure:
     parameters.set(xlabel="place", ylabel="|eigenvalue| / largest", ylim=(1e-9, 2))
     parameters.legend(title="width", frameon=False, loc="lower left")
     line.semilogy(basin.path.ts, basin.path.losses, label="large-batch to small-batch solution")
-    line.semilogy(basin.control.ts, basin.control.losses, label="to another network's start")
+    line.semilogy(basin.control.ts, basin.control.losses, label="to the one from another start")
     for t in (0, 1):
         line.axvline(t, color="k", ls=":", lw=1)
     line.set(xlabel="$t$", ylabel="loss")
@@ -198,7 +198,8 @@ ENTRY = Entry(
         ),
         Claim(
             id="control",
-            text="To another network's start there is one (nats).",
+            text="To the large-batch solution that is reached from another start there is one "
+            "(nats).",
             published="not in the paper",
             holds=(">", 0.3),
         ),

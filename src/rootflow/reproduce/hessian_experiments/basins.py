@@ -23,7 +23,7 @@ class Basins(NamedTuple):
         large: the solution of the large batches.
         small: that of the small batches, which began there.
         path: the loss from the large-batch solution to the small-batch one.
-        control: to another network's start.
+        control: to the large-batch solution from another start.
         accuracy: on the test data, of the two solutions.
     """
 
@@ -52,7 +52,11 @@ def run(steps: int) -> Basins:
     options: dict[str, Any] = dict(
         steps=steps, every=steps, optimizer=optax.sgd(0.1), progress=False
     )
-    large = train(mean_loss, start, seen, key=keys[1], batch_size=512, **options).model
+
+    def descended(start):
+        return train(mean_loss, start, seen, key=keys[1], batch_size=512, **options).model
+
+    large, other = descended(start), descended(initial(SIZES, keys[3]))
     small = train(mean_loss, large, seen, key=keys[2], batch_size=16, **options).model
     h = cv.hessian(network, cross_entropy, large, seen)
     return Basins(
@@ -60,7 +64,7 @@ def run(steps: int) -> Basins:
         large,
         small,
         path=cv.path(h, small),
-        control=cv.path(h, initial(SIZES, keys[3])),
+        control=cv.path(h, other),
         accuracy=(accuracy(large, unseen), accuracy(small, unseen)),
     )
 
