@@ -1,11 +1,13 @@
 """Draws the pictures of the README and the site: python docs/make_pictures.py [--only fit|gallery].
 
 They are made by the commands that users run, and are kept in docs/images. All entries of the
-gallery take about an hour; `--records FOLDER` takes those that `rootflow reproduce` has left there.
+gallery take about an hour; `--records FOLDER` takes those that `rootflow reproduce` has left there,
+and with `--keep` the page keeps its sections on entries that have no record in the folder.
 """
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -33,19 +35,32 @@ def fit(scratch: Path) -> None:
     shutil.copyfile(scratch / "fit" / "fit.png", IMAGES / "hare_lynx.png")
 
 
-def gallery(out: Path) -> None:
+def gallery(out: Path, keep: bool) -> None:
     """The page of the records in `out`; makes them where there is no such folder."""
     if not out.exists():
         rootflow("reproduce", "--all", "--out", str(out))
-    sections = [HEADER]
+    page = DOCS / "gallery.md"
+    sections = kept(page) if keep else {}
     for path in sorted(out.glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["quick"] or record["status"] != "finished":
             raise SystemExit(f"{path} is not the record of a full run that has ended.")
         picture = f"{path.stem.replace('-', '_')}.png"
         shutil.copyfile(path.with_suffix(".png"), IMAGES / picture)
-        sections.append(section(record, picture))
-    (DOCS / "gallery.md").write_text("\n".join(sections), encoding="utf-8")
+        sections[record["name"]] = section(record, picture)
+    text = "\n".join([HEADER, *(sections[name] for name in sorted(sections))])
+    page.write_text(text, encoding="utf-8")
+
+
+def kept(page: Path) -> dict[str, str]:
+    """The sections of the page by the names of their entries."""
+    sections = {}
+    for text in page.read_text(encoding="utf-8").split("\n## ")[1:]:
+        name = re.search(r"`rootflow reproduce ([\w-]+)`", text)
+        if name is None:
+            raise SystemExit(f"{page}: a section names no entry: {text[:60]!r}")
+        sections[name[1]] = f"## {text}"
+    return sections
 
 
 def section(record: dict, picture: str) -> str:
@@ -80,6 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=["fit", "gallery"], help="draw only these")
     parser.add_argument("--records", type=Path, help="a folder of full runs, for the gallery")
+    parser.add_argument("--keep", action="store_true", help="keep sections without a record")
     options = parser.parse_args()
     only = options.only
     IMAGES.mkdir(exist_ok=True)
@@ -87,7 +103,7 @@ def main() -> None:
         if only != "gallery":
             fit(Path(scratch))
         if only != "fit":
-            gallery(options.records or Path(scratch) / "gallery")
+            gallery(options.records or Path(scratch) / "gallery", options.keep)
 
 
 if __name__ == "__main__":
