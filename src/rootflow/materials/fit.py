@@ -1,29 +1,24 @@
-"""The coefficient from whole profiles: a spline of ln D whose couple looks like the measured one."""
+"""The coefficient from whole profiles: a spline of ln D whose couple looks as measured."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optimistix as optx
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 from scipy import special
 from scipy.constants import R
 
 from ..errors import InputError
 from ..ground.checks import one_of, whole
-from ..roots import argmin
-from . import checks, forward
-from .forward import Measured, Parameters, Uncertain
-from .interdiffusion import matano_plane, second_moment
-from .plateaus import require_flat
+from . import checks, forward, search
+from .forward import Parameters, Uncertain
+from .interdiffusion import DataWarning, matano_plane, second_moment
+from .plateaus import not_flat
 from .profile import Profile, oriented
 
 _POINTS = 101
-_CHUNK = 20
 
 Progress = Callable[[float, str], None]
 
@@ -123,7 +118,6 @@ def fit_profiles(
     bands: Literal["laplace", "bootstrap"] = "laplace",
     repeats: int = 100,
     seed: int = 0,
-    check_ends: bool = True,
     max_steps: int = 100,
     progress: Progress | None = None,
 ) -> ProfileFit:
@@ -146,7 +140,6 @@ def fit_profiles(
             anew, with the uncertain numbers).
         repeats: of the bootstrap.
         seed: of the bootstrap.
-        check_ends: refuse profiles whose ends are not flat.
         max_steps: of the search.
         progress: called with the share done and a word about it.
 
@@ -154,12 +147,15 @@ def fit_profiles(
         A `ProfileFit` with 95 % bands.
 
     Raises:
-        InputError: no profile, one with interfaces, ends that are not flat, too few points, errors
-            that are negative, temperatures given for some profiles only.
+        InputError: no profile, one with interfaces, too few points, errors that are negative,
+            temperatures given for some profiles only.
+
+    Warns:
+        DataWarning: ends that are not flat.
     """
     profiles = list(profiles)
     uncertain = Uncertain(scale_error, time_error, beam, beam_error, volume_error)
-    _check(profiles, uncertain, knots, energy_knots, bands, repeats, check_ends)
+    _check(profiles, uncertain, knots, energy_knots, bands, repeats)
     low = min(float(jnp.min(p.ends)) for p in profiles)
     high = max(float(jnp.max(p.ends)) for p in profiles)
     reference = _reference(profiles)
@@ -178,51 +174,56 @@ def fit_profiles(
     say = progress or (lambda done, word: None)
     say(0.1, "compiling the search")
     centres = forward.centres_of(start)
-    p, done = _search(start, data, centres, uncertain, max_steps)
+    p, done = search.search(start, data, centres, uncertain, max_steps)
     say(0.5, "searched")
-    normal, residuals, freedom = _curvature(p, data, centres, uncertain)
+    normal, residuals, freedom = search.curvature(p, data, centres, uncertain)
     known = all(one.sigma is not None for one in profiles)
     chi = float(sum(np.sum(np.square(r)) for r in residuals))
-    _, unravel = ravel_pytree(p)
-    s2 = 1.0 if known else chi / max(freedom, 1)
-    covariance = _inverse(normal[0] / s2 + normal[1])
+    spread = _Spread(known, freedom, 1.0 if known else chi / max(freedom, 1))
+    covariance = search.inverse(normal[0] / spread.inflation + normal[1])
     grid = np.linspace(low, high, _POINTS)
+    sample = None
     if bands == "bootstrap":
-        sample = _bootstrap(p, data, residuals, uncertain, max_steps, repeats, seed, freedom, say)
+        sample = search.bootstrap(
+            p, data, residuals, uncertain, max_steps, repeats, seed, freedom, say
+        )
         covariance = np.atleast_2d(np.cov(sample.T))
-    say(0.95, "bands")
-    out = _result(
-        p, unravel, covariance, grid, places, energy_places, reference if many else None,
-        uncertain, data, known, freedom,
-    )  # fmt: skip
-    if bands == "bootstrap":
-        logs = sample[:, _places(p, "log_D")] @ forward.spline_weights(places, grid).T
+    out = _result(p, covariance, grid, places, energy_places, reference, uncertain, data, spread)
+    if sample is not None:
+        logs = sample[:, search.places(p, "log_D")] @ forward.spline_weights(places, grid).T
         out["lower"], out["upper"] = np.exp(np.quantile(logs, [0.025, 0.975], axis=0))
-    converged = bool(done) and bool(np.all(np.isfinite(residuals[0])))
-    turned = [oriented(one).sign for one in profiles]
-    fitted = [
-        np.asarray(one.N + one.sigma * r)[::sign]
-        for one, r, sign in zip(data, residuals, turned, strict=True)
-    ]
     say(1.0, "done")
+    converged = bool(done) and all(np.all(np.isfinite(r)) for r in residuals)
     return ProfileFit(
-        composition=grid, temperature=reference if many else _only(reference), knots=places,
-        x=[np.asarray(one.x) for one in profiles], fitted=fitted,
-        residuals=[-np.asarray(r)[::sign] for r, sign in zip(residuals, turned, strict=True)],
-        chi_square=chi, freedom=freedom, sigma_known=known, bands=bands, converged=converged,
+        composition=grid, temperature=reference, knots=places, chi_square=chi, freedom=freedom,
+        sigma_known=known, bands=bands, converged=converged,
         message="converged" if converged else (
             f"the search did not converge in {max_steps} steps: allow more (max_steps), or fewer "
             "knots"
         ),
-        **out,
+        **_measured_again(profiles, data, residuals), **out,
     )  # fmt: skip
 
 
-def _only(reference: float | None) -> float | None:
-    return reference
+class _Spread(NamedTuple):
+    """What is known of the scatter: given or not, degrees of freedom, factor on the variance."""
+
+    known: bool
+    freedom: int
+    inflation: float
 
 
-def _check(profiles, uncertain, knots, energy_knots, bands, repeats, check_ends) -> None:
+def _measured_again(profiles, data, residuals) -> dict[str, Any]:
+    """The fitted profiles as they were measured."""
+    turned = [(one, r, oriented(p).sign) for one, r, p in zip(data, residuals, profiles)]
+    return {
+        "x": [np.asarray(profile.x) for profile in profiles],
+        "fitted": [np.asarray(one.N + one.sigma * r)[::sign] for one, r, sign in turned],
+        "residuals": [-np.asarray(r)[::sign] for _, r, sign in turned],
+    }
+
+
+def _check(profiles, uncertain, knots, energy_knots, bands, repeats) -> None:
     one_of("bands", bands, ("laplace", "bootstrap"))
     whole("knots", knots)
     whole("energy_knots", energy_knots)
@@ -244,8 +245,13 @@ def _check(profiles, uncertain, knots, energy_knots, bands, repeats, check_ends)
                 "phase. Use interdiffusion (its slopes stay within the phases), and integrated "
                 "for compounds."
             )
-        if check_ends:
-            require_flat(profile)
+        if wrong := not_flat(profile):
+            warnings.warn(
+                f"{wrong}. The fit goes on as if the alloys were infinite: that is right where the "
+                "measurement ends too early, and wrong where the alloy does.",
+                DataWarning,
+                stacklevel=4,
+            )
     points, fitted = sum(map(len, profiles)), knots + 3 * len(profiles)
     if points <= fitted:
         raise InputError(
@@ -273,113 +279,27 @@ def _start(data, moments, knots: int, energies: int, uncertain: Uncertain) -> Pa
     return forward.start_parameters(len(data), np.full(knots, level), energy, uncertain)
 
 
-@eqx.filter_jit
-def _search(
-    start: Parameters, data: tuple[Measured, ...], centres: Parameters, uncertain: Uncertain,
-    max_steps: int,
-):  # fmt: skip
-    def misfit(p):
-        return forward.residuals(p, data, centres, uncertain)
-
-    found = argmin(
-        misfit, start, method=optx.LevenbergMarquardt(rtol=1e-8, atol=1e-8),
-        max_steps=max_steps, throw=False, full=True, singular="nan",
-    )  # fmt: skip
-    return found.value, found.converged
-
-
-@eqx.filter_jit
-def _jacobian(p: Parameters, data, centres, uncertain: Uncertain):
-    flat, unravel = ravel_pytree(p)
-
-    def of_flat(v):
-        misfits, nuisances = forward.residuals(unravel(v), data, centres, uncertain)
-        return (jnp.concatenate(misfits), ravel_pytree(nuisances)[0])
-
-    return of_flat(flat), jax.jacfwd(of_flat)(flat)
-
-
-def _curvature(p, data, centres, uncertain):
-    """Normal matrices of data and nuisances, the residuals of each profile, degrees of freedom."""
-    (misfits, nuisances), (J, J_n) = _jacobian(p, data, centres, uncertain)
-    J, J_n, misfits = np.asarray(J), np.asarray(J_n), np.asarray(misfits)
-    cuts = np.cumsum([len(one.N) for one in data])[:-1]
-    freedom = len(misfits) + len(nuisances) - J.shape[1]
-    return (J.T @ J, J_n.T @ J_n), np.split(misfits, cuts), freedom
-
-
-def _inverse(normal: np.ndarray) -> np.ndarray:
-    """The inverse, with infinite variances where the data say nothing."""
-    scale = np.sqrt(np.maximum(np.diagonal(normal), 1e-300))
-    values, vectors = np.linalg.eigh(normal / np.outer(scale, scale))
-    if not np.all(np.isfinite(values)):
-        return np.full_like(normal, np.nan)
-    safe = np.where(values > 1e-12, values, 1e-12)
-    return (vectors / safe) @ vectors.T / np.outer(scale, scale)
-
-
-def _bootstrap(p, data, residuals, uncertain, max_steps, repeats, seed, freedom, say):
-    """Estimates, a row for each repeat, from residuals that are drawn with replacement."""
-    rng = np.random.default_rng(seed)
-    size = sum(map(len, residuals))
-    pool = np.concatenate(residuals)
-    pool = (pool - pool.mean()) * np.sqrt(size / max(freedom, 1))
-    fitted = [np.asarray(one.N + one.sigma * r) for one, r in zip(data, residuals)]
-    centres = forward.centres_of(p)
-    rows = []
-    for first in range(0, repeats, _CHUNK):
-        say(0.5 + 0.45 * first / repeats, f"bootstrap, {first} of {repeats}")
-        drawn = [
-            jnp.asarray(f + np.asarray(one.sigma) * rng.choice(pool, (_CHUNK, len(f))))
-            for f, one in zip(fitted, data, strict=True)
-        ]
-        moved = {
-            name: jnp.asarray(rng.normal(size=(_CHUNK, *np.shape(value))))
-            for name, value in centres.items()
-        }
-        found = _many(p, data, drawn, moved, uncertain, max_steps)
-        rows.append(np.asarray(jax.vmap(lambda q: ravel_pytree(q)[0])(found)))
-    sample = np.concatenate(rows)[:repeats]
-    return sample[np.all(np.isfinite(sample), axis=1)]
-
-
-@eqx.filter_jit
-def _many(p, data, drawn, centres, uncertain, max_steps):
-    def one(drawn, centres):
-        again = tuple(eqx.tree_at(lambda d: d.N, d, N) for d, N in zip(data, drawn, strict=True))
-        return _search(p, again, centres, uncertain, max_steps)[0]
-
-    return jax.vmap(one)(drawn, centres)
-
-
-def _places(p: Parameters, name: str) -> np.ndarray:
-    """Where a parameter is in the flat vector."""
-    marks = {key: jnp.full(jnp.shape(v), float(key == name)) for key, v in p.items()}
-    return np.flatnonzero(np.asarray(ravel_pytree(marks)[0]))
-
-
 def _quantile(known: bool, freedom: int) -> float:
     return float(special.ndtri(0.975) if known else special.stdtrit(max(freedom, 1), 0.975))
 
 
 def _result(
-    p, unravel, covariance, grid, places, energy_places, reference, uncertain, data, known, freedom
+    p, covariance, grid, places, energy_places, reference, uncertain, data, spread
 ) -> dict[str, Any]:  # fmt: skip
-    del unravel
     weights = forward.spline_weights(places, grid)
-    where = _places(p, "log_D")
+    where = search.places(p, "log_D")
     log_D = np.asarray(p["log_D"])
     error = np.sqrt(np.einsum("ij,jk,ik->i", weights, covariance[np.ix_(where, where)], weights))
-    half = _quantile(known, freedom) * error
+    half = _quantile(spread.known, spread.freedom) * error
     centre = weights @ log_D
     energy = energy_error = None
     if "energy" in p:
         unit = R * float(reference)
-        also = _places(p, "energy")
+        also = search.places(p, "energy")
         where = np.concatenate([where, also])
-        spread = forward.spline_weights(energy_places, grid)
-        energy = unit * spread @ np.asarray(p["energy"])
-        variance = np.einsum("ij,jk,ik->i", spread, covariance[np.ix_(also, also)], spread)
+        over = forward.spline_weights(energy_places, grid)
+        energy = unit * over @ np.asarray(p["energy"])
+        variance = np.einsum("ij,jk,ik->i", over, covariance[np.ix_(also, also)], over)
         energy_error = unit * np.sqrt(variance)
         units = np.concatenate([np.ones(len(places)), np.full(len(energy_places), unit)])
     else:
@@ -399,7 +319,7 @@ def _result(
 def _estimates(p, covariance, uncertain: Uncertain, data) -> dict[str, tuple[Any, Any]]:
     """Everything but the coefficient in its own unit, with standard errors."""
     errors = {
-        name: np.sqrt(np.diagonal(covariance)[_places(p, name)]).reshape(np.shape(p[name]))
+        name: np.sqrt(np.diagonal(covariance)[search.places(p, name)]).reshape(np.shape(p[name]))
         for name in p
     }
     lengths = np.array([float(one.length) for one in data])
@@ -424,7 +344,6 @@ def _estimates(p, covariance, uncertain: Uncertain, data) -> dict[str, tuple[Any
         beam = uncertain.beam * np.exp(uncertain.beam_error * float(p["beam"]))
         found["beam"] = (beam, beam * uncertain.beam_error * float(errors["beam"]))
     if "volume" in p:
-        found["volume"] = tuple(
-            uncertain.volume * float(v) for v in (p["volume"], errors["volume"])
-        )
+        size = uncertain.volume
+        found["volume"] = (size * float(p["volume"]), size * float(errors["volume"]))
     return found

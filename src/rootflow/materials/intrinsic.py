@@ -130,11 +130,9 @@ def _at(couple: Oriented, areas: Areas, here: Array) -> tuple[Array, Array, Area
     def between(values: Array) -> Array:
         return values[i] + u * (values[i + 1] - values[i])
 
-    local = Areas(
-        *(between(getattr(areas, name)) for name in
-          ("Y_N", "Y_C", "N_left", "N_right", "C_left", "C_right")),
-        areas.low, areas.high,
-    )  # fmt: skip
+    names = ("Y_N", "Y_C", "N_left", "N_right", "C_left", "C_right")
+    here_areas = {name: between(getattr(areas, name)) for name in names}
+    local = Areas(**here_areas, low=areas.low, high=areas.high)
     N, rise = between(couple.N), between(slope)
     if checks.known(rise) and not float(rise) > 0:
         raise InputError(

@@ -92,14 +92,17 @@ class Flatness(NamedTuple):
 def end_flatness(profile) -> tuple[Flatness, Flatness]:
     """How flat the two ends are; where one is not, diffusion may have reached the end of the alloy.
 
-    The end is a twentieth of the points, at least five, within its phase.
+    The end is a twentieth of the length or of the points, whichever are fewer, but at least five
+    points, within its phase.
     """
     x, N, noise = np.asarray(profile.x), np.asarray(profile.N), profile.noise
     ends = np.asarray(profile.ends)
     step = abs(ends[1] - ends[0])
     found = []
     for side, (first, last) in enumerate((profile.phases[0], profile.phases[-1])):
-        count = min(last - first, max(5, len(x) // 20))
+        edge = x[0] if side == 0 else x[-1]
+        near = int(np.sum(np.abs(x[first:last] - edge) <= (x[-1] - x[0]) / 20))
+        count = min(last - first, max(5, min(near, len(x) // 20)))
         take = slice(first, first + count) if side == 0 else slice(last - count, last)
         weights = 1 / np.maximum(noise[take], 1e-12) ** 2
         mean, slope, error = _line(x[take], N[take], weights)
@@ -109,18 +112,28 @@ def end_flatness(profile) -> tuple[Flatness, Flatness]:
     return found[0], found[1]
 
 
+def not_flat(profile) -> str:
+    """What is wrong with the ends, or an empty text where both are flat."""
+    for name, end in zip(("left", "right"), end_flatness(profile), strict=True):
+        if not end.flat:
+            amount = 100 * (end.change if abs(end.change) > _FLAT else end.offset)
+            return (
+                f"the {name} end of the profile is not flat: it is {abs(amount):.2g} % of the step "
+                "away from a plateau"
+            )
+    return ""
+
+
 def require_flat(profile) -> None:
     """Refuses a couple that cannot be taken as infinite.
 
     Raises:
         InputError: an end that is not flat; the message says which, and by how much.
     """
-    for name, end in zip(("left", "right"), end_flatness(profile), strict=True):
-        if not end.flat:
-            amount = 100 * (end.change if abs(end.change) > _FLAT else end.offset)
-            raise InputError(
-                f"the {name} end of the profile is not flat: it is {abs(amount):.2g} % of the step "
-                "away from a plateau. These methods need alloys that diffusion has not crossed: "
-                "measure further out, or, if the alloy ends there, anneal for a shorter time. "
-                "check_ends=False goes on all the same."
-            )
+    wrong = not_flat(profile)
+    if wrong:
+        raise InputError(
+            f"{wrong}. These methods need alloys that diffusion has not crossed: measure further "
+            "out (or fit the profile, fit_profile, if it is only cut off), or, if the alloy ends "
+            "there, anneal for a shorter time. check_ends=False goes on all the same."
+        )

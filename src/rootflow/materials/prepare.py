@@ -161,14 +161,16 @@ def smooth(profile: Profile, *, degree: int = 4, points: int | None = None) -> P
         a, b, s = x[first:last], N[first:last], noise[first:last]
         at = a if points is None else np.linspace(a[0], a[-1], whole("points", points, 10))
         if len(a) <= degree or not np.all(s > 0):
-            columns.append((at, np.interp(at, a, b)))
+            columns.append((at, np.interp(at, a, b), np.interp(at, a, s)))
             continue
         spline = UnivariateSpline(a, b, w=1 / s, k=degree, s=len(a))
-        columns.append((at, spline(at)))
+        # Of more points each says less: together they are worth what was measured.
+        columns.append((at, spline(at), np.interp(at, a, s) * np.sqrt(len(at) / len(a))))
     ends = np.asarray(profile.ends)
     made = np.concatenate([c[1] for c in columns])
     return Profile(
         np.concatenate([c[0] for c in columns]), np.clip(made, 0.0, 1.0), time=profile.time,
         molar_volume=profile.molar_volume, ends=np.clip(ends, 0.0, 1.0),
         temperature=profile.temperature,
+        sigma=np.maximum(np.concatenate([c[2] for c in columns]), 1e-12),
     )  # fmt: skip

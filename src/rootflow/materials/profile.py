@@ -1,5 +1,6 @@
 """A measured composition profile of a diffusion couple, checked, in SI units."""
 
+import itertools
 from typing import Any
 
 import equinox as eqx
@@ -215,7 +216,7 @@ def _phases(x: np.ndarray, N: np.ndarray) -> Phases:
                 f"{N[place]:g} on both sides. Remove one of the two points."
             )
     cuts = [0, *(int(place) + 1 for place in twice), len(x)]
-    phases = tuple(zip(cuts[:-1], cuts[1:]))
+    phases = tuple(itertools.pairwise(cuts))
     for first, last in phases:
         if last - first < 2:
             raise InputError(

@@ -96,7 +96,7 @@ class TableVolume(MolarVolume):
             raise InputError(
                 "a table of molar volumes needs at least two rows; for one use ConstantVolume."
             )
-        if checks.known(composition) and np.any(np.diff(np.asarray(composition)) <= 0):
+        if checks.known(composition) and np.any(np.diff(np.asarray(composition, float)) <= 0):
             raise InputError("the compositions of a table of molar volumes must increase.")
         self.slopes = monotone_slopes(self.composition, self.volume)
 
