@@ -72,9 +72,14 @@ class Profile(eqx.Module):
     ):
         self.x = checks.real("the positions x", x)
         self.N = checks.real("the mole fractions N", N)
-        self.time = checks.one("the annealing time", time, positive=True)
-        self.molar_volume = as_volume(molar_volume)
         _check_shapes(self.x, self.N)
+        dtype = jnp.result_type(self.x, self.N)
+        self.x, self.N = self.x.astype(dtype), self.N.astype(dtype)
+        self.time = checks.one("the annealing time", time, positive=True).astype(dtype)
+        self.molar_volume = jax.tree.map(
+            lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf,
+            as_volume(molar_volume),
+        )
         self.temperature = (
             None
             if temperature is None
@@ -88,7 +93,7 @@ class Profile(eqx.Module):
                     f"sigma must be one number or one for each of the {len(self.x)} points; got "
                     f"shape {deviations.shape}."
                 )
-            self.sigma = jnp.broadcast_to(deviations, self.x.shape)
+            self.sigma = jnp.broadcast_to(deviations, self.x.shape).astype(dtype)
         visible = checks.known(self.x, self.N)
         if visible:
             _check_compositions(np.asarray(self.x), np.asarray(self.N))
@@ -97,7 +102,7 @@ class Profile(eqx.Module):
         )  # fmt: skip
         self.given_ends = ends is not None
         if ends is not None:
-            self.ends = checks.fractions("ends", ends)
+            self.ends = checks.fractions("ends", ends).astype(dtype)
             if self.ends.shape != (2,):
                 raise InputError(f"ends must be two mole fractions; got {ends!r}.")
         elif visible:
