@@ -1,3 +1,4 @@
+import itertools
 import warnings
 
 import numpy as np
@@ -43,7 +44,7 @@ def test_effective_times():
     def rate(s):
         return np.exp(-Q / 8.31446261815324 * (1 / np.interp(s, time, T) - 1 / T0))
 
-    expected = sum(quad(rate, a, b, epsabs=0)[0] for a, b in zip(time[:-1], time[1:]))
+    expected = sum(quad(rate, a, b, epsabs=0)[0] for a, b in itertools.pairwise(time))
     np.testing.assert_allclose(found, expected, rtol=1e-8)
     with pytest.raises(ValueError, match="positive; got -20"):
         mat.effective_time([0, 1], [-20.0, 900.0], activation_energy=Q, reference=T0)

@@ -128,7 +128,8 @@ def fit_profiles(
     harmonic mean.
 
     Args:
-        profiles: of one phase each, of one system.
+        profiles: of one phase each, of one system; with `ends` where a scan stops before its alloy
+            is reached.
         knots: of the spline, evenly over the composition; 1 is a constant, 2 a straight line.
         energy_knots: of the activation energy Q, where temperatures differ.
         scale_error: standard deviation of the length scale, relative, common to all profiles.
