@@ -9,6 +9,8 @@ estimation of diffusion coefficients following the diffusion couple technique", 
 and what it builds on; each function names its own.
 """
 
+from .analysis import Analysis, analyse
+from .files import Reading, parse_time, parse_volume, read_profile
 from .fit import ProfileFit, fit_profile, fit_profiles
 from .interdiffusion import (
     DataWarning,
@@ -35,6 +37,8 @@ from .layers import (
     tracer_mean,
     tracer_ratio,
 )
+from .output import write_results
+from .phases import Phase, layers_of, phases_of
 from .plateaus import Flatness, end_flatness
 from .prepare import (
     HOUR,
@@ -73,6 +77,7 @@ from .volumes import (
 __all__ = [
     "HOUR",
     "MICROMETRE",
+    "Analysis",
     "ConstantVolume",
     "DataWarning",
     "Flatness",
@@ -85,10 +90,13 @@ __all__ = [
     "MolarVolume",
     "MolarVolumeError",
     "Pair",
+    "Phase",
     "Profile",
     "ProfileFit",
+    "Reading",
     "TableVolume",
     "Wind",
+    "analyse",
     "average_coefficient",
     "concentrations",
     "darken",
@@ -107,12 +115,17 @@ __all__ = [
     "intrinsic_from_tracer",
     "kirkendall_planes",
     "lattice_volume",
+    "layers_of",
     "matano_plane",
     "mole_fraction",
     "nonideality",
     "normalise",
     "oblique",
+    "parse_time",
+    "parse_volume",
     "partial_volumes",
+    "phases_of",
+    "read_profile",
     "second_moment",
     "simulate",
     "smooth",
@@ -122,4 +135,5 @@ __all__ = [
     "tracer_ratio_with_wind",
     "vacancy_wind",
     "weight_fraction",
+    "write_results",
 ]
