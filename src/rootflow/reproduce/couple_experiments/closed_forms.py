@@ -135,7 +135,7 @@ def hall_point() -> dict[str, float]:
     moved = mat.Profile(lam - plane, Y, time=1.0, ends=(0.0, 1.0))
     left = mat.hall(moved, end="left", between=(0.01, 0.2))
     wagner = mat.interdiffusion(moved)
-    at = 0.1
+    at = float((1 + erf(-0.8)) / 2)
     by_hall = float(np.interp(at, left.composition, left.coefficient))
     by_areas = float(np.interp(at, wagner.composition, wagner.coefficient))
     shifted = k[0] + h[0] * plane
