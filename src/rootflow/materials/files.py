@@ -57,6 +57,18 @@ class Reading(NamedTuple):
     totals: tuple[float, float] | None
 
 
+class _Columns(NamedTuple):
+    """What a table has: positions in m, mole fractions, their standard deviations, and so on."""
+
+    kind: str
+    x: np.ndarray
+    N: np.ndarray
+    sigma: np.ndarray | None
+    pair: tuple[str, str]
+    coefficient: np.ndarray | None = None
+    totals: tuple[float, float] | None = None
+
+
 def read_profile(
     path: str | os.PathLike,
     *,
@@ -89,7 +101,7 @@ def read_profile(
     path = Path(path)
     said = _said(path)
     table = load_table(path, decimal=decimal)
-    kind, x, N, sigma, pair, extra = _columns(table, elements, said)
+    columns = _columns(table, elements, said)
     annealed = parse_time(said.get("time") if time is None else time, str(path))
     volume = said.get("molar_volume") if molar_volume is None else molar_volume
     if isinstance(volume, str):
@@ -98,17 +110,17 @@ def read_profile(
     if temperature is None:
         temperature = _number(said, "temperature", path, 1.0)
     factor = float(prepare.oblique(1.0, angle))
-    _check_order(table, x)
+    _check_order(table, columns.x)
     try:
         profile = Profile(
-            x * factor, N, time=annealed, molar_volume=volume, sigma=sigma, ends=ends,
-            temperature=temperature,
+            columns.x * factor, columns.N, time=annealed, molar_volume=volume,
+            sigma=columns.sigma, ends=ends, temperature=temperature,
         )  # fmt: skip
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return Reading(
-        profile, pair, str(path), kind, said.get("title", path.stem),
-        None if at is None else at * factor, extra.get("coefficient"), extra.get("totals"),
+        profile, columns.pair, str(path), columns.kind, said.get("title", path.stem),
+        None if at is None else at * factor, columns.coefficient, columns.totals,
     )  # fmt: skip
 
 
@@ -207,8 +219,7 @@ def _number(said: Mapping[str, str], key: str, path: Path, unit: float) -> float
     return unit * _float(re.sub(r"\s*(um|µm|μm|K)$", "", said[key]), f"{path}: {key}")
 
 
-def _columns(table: Table, elements: Any, said: Mapping[str, str]):
-    """Kind, positions (m), mole fractions, standard deviations, elements, what else there is."""
+def _columns(table: Table, elements: Any, said: Mapping[str, str]) -> _Columns:
     if elements is None and "elements" in said:
         elements = tuple(re.split(r"[,\s]+", said["elements"].strip()))
         if len(elements) != 2:
@@ -217,10 +228,10 @@ def _columns(table: Table, elements: Any, said: Mapping[str, str]):
             )
     probe = {name: found for name in table.columns if (found := _PROBE.fullmatch(name.strip()))}
     if probe and any(name.strip().upper() == "RELDIST" for name in table.columns):
-        return ("Probe for EPMA", *_probe(table, probe, elements))
+        return _probe(table, probe, elements)
     if {"dis", "X"} <= set(table.columns):
-        return ("pyDiffusion", *_pydiffusion(table, elements))
-    return ("table", *_plain(table, elements))
+        return _pydiffusion(table, elements)
+    return _plain(table, elements)
 
 
 def _full(table: Table, name: str) -> np.ndarray:
@@ -241,7 +252,7 @@ def _check_order(table: Table, x: np.ndarray) -> None:
         )
 
 
-def _probe(table: Table, probe: Mapping[str, Any], elements: Any):
+def _probe(table: Table, probe: Mapping[str, Any], elements: Any) -> _Columns:
     measured = {"AT": {}, "WT": {}}
     for name, found in probe.items():
         measured[found.group(2).upper()][found.group(1).capitalize()] = name
@@ -254,13 +265,16 @@ def _probe(table: Table, probe: Mapping[str, Any], elements: Any):
     else:
         A, B = (_full(table, measured["WT"][e]) / 100 / atomic_weight(e) for e in pair)
     weights = [measured["WT"].get(element) for element in pair]
-    total = None
+    totals = None
     if all(weights):
-        total = sum(_full(table, name) / 100 for name in weights if name)
-        prepare.normalise(total, 0 * total, place=table.place)  # its checks and warnings
+        w_A, w_B = (_full(table, name) / 100 for name in weights if name)
+        totals = _range(prepare.normalise(w_A, w_B, place=table.place)[1])
     sigma = _probe_scatter(table, pair, A, B)
-    extra = {} if total is None else {"totals": (float(total.min()), float(total.max()))}
-    return x, B / (A + B), sigma, pair, extra
+    return _Columns("Probe for EPMA", x, B / (A + B), sigma, pair, totals=totals)
+
+
+def _range(total: np.ndarray) -> tuple[float, float]:
+    return float(total.min()), float(total.max())
 
 
 def _probe_scatter(table: Table, pair: tuple[str, str], A: np.ndarray, B: np.ndarray):
@@ -280,14 +294,13 @@ def _probe_scatter(table: Table, pair: tuple[str, str], A: np.ndarray, B: np.nda
     return np.maximum(sigma, floor) if floor > 0 else None
 
 
-def _pydiffusion(table: Table, elements: Any):
-    extra = {}
-    if "DC" in table.columns:
-        extra["coefficient"] = table.numbers("DC")
-    return _full(table, "dis") * 1e-6, _full(table, "X"), None, tuple(elements or ("A", "B")), extra
+def _pydiffusion(table: Table, elements: Any) -> _Columns:
+    x, N = _full(table, "dis") * 1e-6, _full(table, "X")
+    coefficient = table.numbers("DC") if "DC" in table.columns else None
+    return _Columns("pyDiffusion", x, N, None, elements or ("A", "B"), coefficient)
 
 
-def _plain(table: Table, elements: Any):
+def _plain(table: Table, elements: Any) -> _Columns:
     x_name, unit = _position(table)
     rest = [name for name in table.columns if name != x_name]
     scatter = [name for name in rest if _SCATTER.match(name.strip())]
@@ -312,15 +325,16 @@ def _plain(table: Table, elements: Any):
         sigma = _full(table, scatter[0]) * unit_of_N
     x = _full(table, x_name) * unit
     if len(amounts) == 1:
-        pair = tuple(elements or ("A" if there[0] != "A" else "B", there[0]))
-        return x, _one(table, amounts[0], values[there[0]], kind, pair), sigma, pair, {}
+        pair = elements or ("A" if there[0] != "A" else "B", there[0])
+        N = _one(table, amounts[0], values[there[0]], kind, pair)
+        return _Columns("table", x, N, sigma, pair)
     pair = _pair(table, there, elements)
     A, B = (values[element] for element in pair)
     N, total = prepare.normalise(A, B, place=table.place)
     if kind == "weight":
         weights = [atomic_weight(element) for element in pair]
         N = np.asarray(prepare.mole_fraction(np.clip(N, 0, 1), A=weights[0], B=weights[1]))
-    return x, N, sigma, pair, {"totals": (float(total.min()), float(total.max()))}
+    return _Columns("table", x, N, sigma, pair, totals=_range(total))
 
 
 def _one(table: Table, name: str, values: np.ndarray, kind: Any, pair: tuple) -> np.ndarray:

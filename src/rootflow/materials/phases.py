@@ -79,7 +79,9 @@ def phases_of(profile: Profile) -> list[Phase]:
         inner = 0 < number < count - 1
         constant = (ends[1] - ends[0]) ** 2 / (2 * float(profile.time)) if inner else np.nan
         average = total / width if width >= NARROW else np.nan
-        found.append(Phase(*map(float, ends), mean, float(width), total, average, constant))
+        found.append(
+            Phase(float(ends[0]), float(ends[1]), mean, float(width), total, average, constant)
+        )
     return found[:: couple.sign]
 
 

@@ -35,8 +35,8 @@ def repeats(count: int, report: Any = lambda done: None) -> dict[str, Any]:
         raw = mat.interdiffusion(couple, throw=False)
         spline = mat.interdiffusion(mat.smooth(couple, points=801), throw=False)
         fit = mat.fit_profile(couple, knots=4)
-        for name, found in (("raw", raw), ("spline", spline), ("fit", fit)):
-            rows[name].append(_read(found))
+        for name, one in (("raw", raw), ("spline", spline), ("fit", fit)):
+            rows[name].append(_read(one))
         low, high = (np.interp(AT, fit.composition, b) for b in (fit.lower, fit.upper))
         covered.append((low < law(AT)) & (law(AT) < high))
         report((seed + 1) / count)
