@@ -27,8 +27,9 @@ def search(
     def misfit(p) -> Any:
         return forward.residuals(p, data, centres, uncertain)
 
+    tolerance = 1e-8 if start["log_D"].dtype == jnp.float64 else 1e-4
     found = argmin(
-        misfit, start, method=optx.LevenbergMarquardt(rtol=1e-8, atol=1e-8),
+        misfit, start, method=optx.LevenbergMarquardt(rtol=tolerance, atol=tolerance),
         max_steps=max_steps, throw=False, full=True, singular="nan",
     )  # fmt: skip
     return found.value, found.converged
