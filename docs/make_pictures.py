@@ -1,7 +1,8 @@
-"""Draws the pictures of the README and the site: python docs/make_pictures.py [--only fit|couple|gallery].
+"""Draws the pictures of the README and the site: python docs/make_pictures.py.
 
-They are made by the commands that users run, and are kept in docs/images. All entries of the
-gallery take about an hour; `--records FOLDER` takes those that `rootflow reproduce` has left there.
+`--only fit`, `couple` or `gallery` draws only these. They are made by the commands that users run,
+and are kept in docs/images. All entries of the gallery take about an hour; `--records FOLDER` takes
+those that `rootflow reproduce` has left there.
 """
 
 import argparse

@@ -53,7 +53,7 @@ def test_the_page_needs_nothing_else(solid):
 
 
 def test_compounds_leave_integrated_coefficients(tmp_path):
-    done = run("--example", "cu-sn", "--out", tmp_path / "cu-sn")
+    done = run("--example", "cu-sn", "--out", tmp_path / "cu-sn", "--thickness-error", 0.2)
     assert done.exit_code == 0, done.output
     assert "Results:" in done.stdout and "integrated coefficient" in done.stdout
     record = json.loads((tmp_path / "cu-sn" / "couple.json").read_text("utf-8"))
@@ -61,6 +61,8 @@ def test_compounds_leave_integrated_coefficients(tmp_path):
     integrated = record["phases"]["columns"].index("integrated_m2_per_s")
     found = [row[integrated] * 1e17 for row in rows]
     np.testing.assert_allclose(found, [1.419, 4.611], rtol=0.01)
+    error = record["phases"]["columns"].index("integrated_error_m2_per_s")
+    assert all(0.01 < row[error] / row[integrated] < 0.1 for row in rows) and "±" in done.stdout
     np.testing.assert_allclose(record["tracer_ratio"], 1.40, rtol=0.01)
     assert record["fit"] is None and not (tmp_path / "cu-sn" / "coefficients.png").exists()
 

@@ -103,6 +103,26 @@ def test_growth_has_the_derivative_of_its_equations():
         np.testing.assert_allclose(slope[i], difference, rtol=1e-6)
 
 
+def test_errors_of_thicknesses_scale_and_time():
+    # One layer alone: D goes as thickness²; all together: as scale² / time.
+    alone = stack(
+        ends=((0.0, 1e-5), (1.0, 1e-5)), compositions=(0.4,), thicknesses=(5e-6,),
+        molar_volumes=(1e-5,),
+    )  # fmt: skip
+    D = mat.integrated(alone)
+    np.testing.assert_allclose(mat.integrated_error(alone, thickness_error=5e-8), 0.02 * D)
+    both = mat.integrated_error(stack(), scale_error=0.01, time_error=0.03)
+    np.testing.assert_allclose(both, np.hypot(0.02, 0.03) * mat.integrated(stack()), rtol=1e-12)
+    # Independent thicknesses beside samples of them.
+    rng = np.random.default_rng(0)
+    drawn = np.array([5e-6, 10e-6]) + 1e-7 * rng.normal(size=(4000, 2))
+    sample = jax.vmap(lambda dx: mat.integrated(stack(thicknesses=dx)))(jnp.asarray(drawn))
+    found = mat.integrated_error(stack(), thickness_error=1e-7)
+    np.testing.assert_allclose(found, np.std(sample, axis=0), rtol=0.04)
+    with pytest.raises(ValueError, match="at least 0; got -1"):
+        mat.integrated_error(stack(), thickness_error=-1.0)
+
+
 def test_tracer_ratios_by_the_place_of_the_markers():
     ratios = [mat.tracer_ratio(stack(), layer=1, fraction=f) for f in (0.2, 0.5, 0.8)]
     np.testing.assert_allclose(ratios, [0.56, 1.40, 4.75], atol=5e-3)

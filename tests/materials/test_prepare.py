@@ -113,6 +113,7 @@ SWAPPED = np.r_[X[:20], X[21], X[20], X[22:]]
         ({"sigma": [0.1, 0.2]}, "one for each of the 61 points"),
         ({"ends": (0.0, 0.5, 1.0)}, "two mole fractions"),
         ({"ends": (0.0, 100.0)}, "got 100"),
+        ({"ends": (1.0, 0.0)}, r"goes from .* to 1: swap them"),
         ({"molar_volume": (1.0, 2.0, 3.0)}, "pair"),
         ({"molar_volume": lambda N: 1e-6 * (0.5 - N)}, "molar volume at N = 0.5"),
         ({"temperature": -5.0}, "temperature must be finite and positive"),

@@ -62,6 +62,9 @@ def couple(
     beam: Annotated[
         float, typer.Option(min=0.0, help="Width of the beam (standard deviation), µm.")
     ] = 0.0,
+    thickness_error: Annotated[
+        float, typer.Option(min=0.0, help="Of the thickness of each layer, µm.")
+    ] = 0.0,
     bootstrap: Annotated[
         bool, typer.Option("--bootstrap", help="Bands by bootstrap instead of curvature.")
     ] = False,
@@ -105,6 +108,7 @@ def couple(
         found, record = _run(
             place, target, options, shown=not (quiet or as_json),
             method=method, knots=knots, fit_options=fit_options,
+            thickness_error=thickness_error * 1e-6,
         )  # fmt: skip
     except RootflowError as error:
         refuse(str(error))

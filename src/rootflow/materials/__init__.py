@@ -34,6 +34,7 @@ from .layers import (
     growth,
     growth_constant,
     integrated,
+    integrated_error,
     tracer_mean,
     tracer_ratio,
 )
@@ -109,6 +110,7 @@ __all__ = [
     "hall",
     "heumann_ratio",
     "integrated",
+    "integrated_error",
     "interdiffusion",
     "interdiffusion_from_tracer",
     "intrinsic",

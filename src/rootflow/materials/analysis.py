@@ -8,11 +8,12 @@ import numpy as np
 
 from ..errors import InputError
 from ..ground.checks import one_of
+from .curves import slopes
 from .files import Reading
 from .fit import ProfileFit, fit_profile
-from .interdiffusion import Interdiffusion, interdiffusion
+from .interdiffusion import Interdiffusion, interdiffusion, not_monotone
 from .intrinsic import Intrinsic, intrinsic
-from .layers import Layers, tracer_ratio
+from .layers import Layers, integrated_error, tracer_ratio
 from .phases import Phase, layers_of, phases_of
 from .plateaus import Flatness, end_flatness, not_flat
 from .prepare import smooth
@@ -22,6 +23,8 @@ from .volumes import nonideality
 METHODS = ("all", "wagner", "den-broeder", "matano", "fit")
 _CURVES = ("wagner", "den-broeder", "matano")
 _POINTS = 400
+#: Of the step at each end, what the table of coefficients leaves out.
+_EDGE = 0.01
 
 
 class Analysis(NamedTuple):
@@ -34,6 +37,8 @@ class Analysis(NamedTuple):
         fit: the whole-profile fit, or `None`.
         phases: what each phase says; one where there are no interfaces.
         layers: the line compounds, or `None`.
+        integrated_error: standard deviations of the integrated coefficients of `layers`, in m²/s,
+            or `None`.
         intrinsic: at the markers, or `None`.
         tracer_ratio: D_B*(1 - W_B) / D_A*(1 + W_A) at markers in a line compound, or `None`.
         flatness: of the two ends.
@@ -48,12 +53,25 @@ class Analysis(NamedTuple):
     fit: ProfileFit | None
     phases: list[Phase]
     layers: Layers | None
+    integrated_error: np.ndarray | None
     intrinsic: Intrinsic | None
     tracer_ratio: float | None
     flatness: tuple[Flatness, Flatness]
     disagreement: float
     nonideality: float
     warnings: list[str]
+
+    def error_of(self, number: int) -> float:
+        """The standard deviation of phase `number`'s integrated coefficient; NaN if none is known.
+
+        What is known is what errors of thickness, scale and time were given for.
+        """
+        if self.integrated_error is None or not 0 < number < len(self.phases) - 1:
+            return float("nan")
+        rising = oriented(self.reading.profile).sign > 0
+        place = number - 1 if rising else len(self.phases) - 2 - number
+        error = float(self.integrated_error[place])
+        return error if error > 0 else float("nan")
 
     @property
     def complete(self) -> bool:
@@ -67,6 +85,7 @@ def analyse(
     method: str = "all",
     knots: int = 4,
     fit_options: dict[str, Any] | None = None,
+    thickness_error: float = 0.0,
     progress: Callable[[float, str], None] | None = None,
 ) -> Analysis:
     """Applies what fits: slopes and the fit to solid solutions, integrals to line compounds.
@@ -75,7 +94,8 @@ def analyse(
         reading: as `read_profile` returns it.
         method: `"all"`, or one of `"wagner"`, `"den-broeder"`, `"matano"`, `"fit"`.
         knots: of the fit.
-        fit_options: for `fit_profile`.
+        fit_options: for `fit_profile`; errors of scale and time are also those of the layers.
+        thickness_error: standard deviation of the thickness of each layer, m.
         progress: called with the share done and a word.
 
     Raises:
@@ -101,6 +121,8 @@ def analyse(
             for name in _CURVES if method == "all" else [method]:
                 if name in _CURVES:
                     curves[name] = interdiffusion(smoothed, method=name, throw=False)  # type: ignore
+            if curves:
+                _say_where_not_monotone(smoothed)
         elif wrong := not_flat(profile):
             warnings.warn(wrong + ".", stacklevel=2)
         fit = None
@@ -110,15 +132,28 @@ def analyse(
                 **(fit_options or {}),
             )  # fmt: skip
         layers, at_markers, ratio = _markers(reading, smoothed, phases, say)
+        errors = None
+        if layers is not None:
+            given = fit_options or {}
+            common = {k: given[k] for k in ("scale_error", "time_error") if k in given}
+            errors = np.asarray(integrated_error(layers, thickness_error=thickness_error, **common))
         each = [float(curve.disagreement) for curve in curves.values()]
     found = [str(item.message) for item in caught if not issubclass(item.category, ImportWarning)]
     return Analysis(
-        reading=reading, smoothed=smoothed, curves=curves, fit=fit, phases=phases, layers=layers,
+        reading=reading, smoothed=smoothed, curves=curves, fit=fit, phases=phases,
+        layers=layers, integrated_error=errors,
         intrinsic=at_markers, tracer_ratio=ratio, flatness=end_flatness(profile),
         disagreement=each[0] if each else float("nan"),
         nonideality=float(nonideality(profile.molar_volume, tuple(profile.ends))),
         warnings=list(dict.fromkeys(found)),
     )  # fmt: skip
+
+
+def _say_where_not_monotone(smoothed: Profile) -> None:
+    couple = oriented(smoothed)
+    Y = (couple.N - couple.low) / (couple.high - couple.low)
+    if wrong := not_monotone(couple, slopes(couple.x, couple.N, couple.phases), Y):
+        warnings.warn(f"{wrong}; it is left out there, even after smoothing.", stacklevel=2)
 
 
 def _markers(reading: Reading, smoothed: Profile, phases: list[Phase], say: Callable):
@@ -163,7 +198,8 @@ def coefficient_rows(found: Analysis) -> tuple[list[str], list[list[float]]]:
     names = ["mole_fraction_B"]
     if found.fit is not None or (found.curves and len(found.phases) == 1):
         low, high = sorted(float(end) for end in found.reading.profile.ends)
-        grid = np.linspace(low + 0.01 * (high - low), high - 0.01 * (high - low), 99)
+        edge = _EDGE * (high - low)
+        grid = np.linspace(low + edge, high - edge, 99)
         columns = [grid]
         for name, curve in found.curves.items():
             names.append(f"D_{name.replace('-', '_')}_m2_per_s")
@@ -179,12 +215,13 @@ def coefficient_rows(found: Analysis) -> tuple[list[str], list[list[float]]]:
     if not found.curves:
         return names, []
     curves = list(found.curves.values())
-    x = np.asarray(curves[0].position)
-    keep = np.zeros(len(x), bool)
-    for phase in found.phases:
-        if not phase.narrow:
-            keep |= (x >= phase.left) & (x <= phase.right)
-    columns = [np.asarray(curves[0].composition), x * 1e6]
+    keep = np.zeros(len(found.smoothed), bool)
+    for phase, (first, last) in zip(found.phases, found.smoothed.phases, strict=True):
+        keep[first:last] = not phase.narrow
+    keep = keep[:: oriented(found.smoothed).sign]
+    Y = np.asarray(curves[0].normalised)
+    keep &= (Y > _EDGE) & (Y < 1 - _EDGE)
+    columns = [np.asarray(curves[0].composition), np.asarray(curves[0].position) * 1e6]
     columns += [np.asarray(curve.coefficient) for curve in curves]
     return names, np.stack(columns, axis=1)[keep].tolist()
 

@@ -38,7 +38,7 @@ class Interdiffusion(eqx.Module):
 
     Attributes:
         composition: mole fractions of B, increasing but for scatter.
-        coefficient: m²/s; NaN where the profile has no slope.
+        coefficient: m²/s; NaN where the profile has no slope, or lies beyond its ends.
         position: m.
         normalised: Y_N, in [0, 1].
         flux: B's flux in the volume-fixed frame along the position's axis, mol/(m² s).
@@ -141,7 +141,11 @@ def interdiffusion(
     areas = areas_of(couple, profile.molar_volume)
     slope = slopes(couple.x, couple.N, couple.phases)
     if throw and visible:
-        _require_monotone(couple, slope, areas.Y_N)
+        if wrong := not_monotone(couple, slope, areas.Y_N):
+            raise InputError(
+                f"{wrong}. Smooth it (smooth), fit it (fit_profile), or pass throw=False to leave "
+                "such points out."
+            )
     return _from_areas(profile, couple, areas, slope, method)
 
 
@@ -171,6 +175,8 @@ def _from_areas(
             # From the start of the measurement; what lies before it is flat.
             found = jnp.where(fine, -cumulative(C, couple.x - plane) / (2 * t * dC), jnp.nan)
         flux = -found * dC
+    # Beyond the ends' compositions, which scatter reaches, areas have no meaning.
+    found = jnp.where(found > 0, found, jnp.nan)
     result = Interdiffusion(
         composition=couple.N, coefficient=found, position=couple.sign * couple.x,
         normalised=Y_N, flux=couple.sign * flux, variables_ratio=ratio, method=method,
@@ -191,20 +197,21 @@ def warn_if_not_ideal(disagreement: Any, method: str) -> None:
         )
 
 
-def _require_monotone(couple: Oriented, slope: Array, Y: Array) -> None:
+def not_monotone(couple: Oriented, slope: Array, Y: Array) -> str:
+    """Where a profile is not monotone inside, or an empty text."""
     inside = (np.asarray(Y) > INSIDE[0]) & (np.asarray(Y) < INSIDE[1])
     wide = np.zeros(len(inside), bool)  # a phase of one composition has no slope to speak of
     for first, last in couple.phases:
         wide[first:last] = abs(float(Y[last - 1] - Y[first])) > 2 * INSIDE[0]
     wrong = np.flatnonzero(inside & wide & ~(np.asarray(slope) > 0))
-    if len(wrong):
-        place = wrong[0]
-        raise InputError(
-            f"the profile is not monotone at {checks.micrometres(couple.sign * couple.x[place])} "
-            f"(mole fraction {float(couple.N[place]):.4g}; {len(wrong)} points in all), where a "
-            "coefficient would be negative. Smooth it (smooth), fit it (fit_profile), or pass "
-            "throw=False to leave such points out."
-        )
+    if not len(wrong):
+        return ""
+    place = wrong[0]
+    return (
+        f"the profile is not monotone at {checks.micrometres(couple.sign * couple.x[place])} "
+        f"(mole fraction {float(couple.N[place]):.4g}; {len(wrong)} points in all), where a "
+        "coefficient would be negative"
+    )
 
 
 def second_moment(profile: Profile) -> Float[Array, ""]:

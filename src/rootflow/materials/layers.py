@@ -7,6 +7,7 @@ D_int = int D dN_B in m²/s. It follows from the thicknesses of all layers, and 
 from typing import Any, Literal
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -130,6 +131,37 @@ def integrated(
     if measured_volumes == "refuse":
         _require_ideal(layers)
     return _by_concentration(layers)
+
+
+def integrated_error(
+    layers: Layers, *, thickness_error: Any = 0.0, scale_error: Any = 0.0, time_error: Any = 0.0
+) -> Float[Array, " layers"]:
+    """Standard deviations of Wagner's integrated coefficients, to first order, m²/s.
+
+    Args:
+        layers: with thicknesses.
+        thickness_error: standard deviation of the thicknesses, m, one or one for each; independent
+            of each other. Interfaces are wavy: it is most of the error.
+        scale_error: of the length scale, relative, common to all layers; it counts twice.
+        time_error: of the annealing time, relative.
+
+    Raises:
+        InputError: no thicknesses, errors that are negative.
+    """
+    D = integrated(layers)
+    sigma = checks.real("thickness_error", thickness_error, low=0.0)
+    if sigma.shape not in ((), D.shape):
+        raise InputError(
+            f"thickness_error must be one number or one for each of the {D.shape[0]} layers; got "
+            f"shape {sigma.shape}."
+        )
+    scale, time = (
+        checks.one(name, value, low=0.0)
+        for name, value in (("scale_error", scale_error), ("time_error", time_error))
+    )
+    slope = jax.jacfwd(lambda dx: _wagner(layers, dx, layers.time))(layers.thicknesses)
+    own = jnp.sum((slope * sigma) ** 2, axis=1)
+    return jnp.sqrt(own + D**2 * (4 * scale**2 + time**2))
 
 
 def _require_ideal(layers: Layers) -> None:

@@ -14,7 +14,7 @@ from .. import _atomic
 from .._machine import describe
 from ..reports import folder
 from ..reports.folder import digits, plain
-from ..reports.formats import shown
+from ..reports.formats import error_shown, shown
 from ..reports.page import encoded, template
 from .analysis import Analysis, coefficient_rows
 from .figures import coefficients_figure, profile_figure
@@ -119,12 +119,13 @@ def as_record(found: Analysis) -> dict[str, Any]:
 def _phase_rows(found: Analysis) -> tuple[list[str], list[list[float]]]:
     names = [
         "left_um", "right_um", "mole_fraction_B", "width_in_mole_fraction",
-        "integrated_m2_per_s", "average_m2_per_s", "growth_constant_m2_per_s",
+        "integrated_m2_per_s", "integrated_error_m2_per_s", "average_m2_per_s",
+        "growth_constant_m2_per_s",
     ]  # fmt: skip
     rows = [
-        [p.left * 1e6, p.right * 1e6, p.composition, p.width, p.integrated, p.average,
-         p.growth_constant]
-        for p in found.phases
+        [p.left * 1e6, p.right * 1e6, p.composition, p.width, p.integrated, found.error_of(i),
+         p.average, p.growth_constant]
+        for i, p in enumerate(found.phases)
     ]  # fmt: skip
     return names, rows
 
@@ -153,10 +154,12 @@ def report_page(found: Analysis, record: dict[str, Any], pictures: dict[str, byt
             {
                 "composition": f"{p.composition:.4f}",
                 "thickness": shown(p.thickness * 1e6),
-                "integrated": shown(p.integrated),
+                "integrated": shown(p.integrated, found.error_of(i)),
+                "error": error_shown(found.error_of(i)),
                 "growth": shown(p.growth_constant),
             }
-            for p in (found.phases[1:-1] if len(found.phases) > 2 else [])
+            for i, p in enumerate(found.phases)
+            if 0 < i < len(found.phases) - 1
         ],
         chi=None if found.fit is None else found.fit.chi_square / max(found.fit.freedom, 1),
         pictures=encoded(pictures),

@@ -117,6 +117,8 @@ class Profile(eqx.Module):
                     f"both ends of the profile have the mole fraction {left:g}: there is no couple."
                 )
             self.rising = right > left
+            if visible and self.given_ends:
+                _check_direction(np.asarray(self.N), left, right)
         if checks.known(self.ends) and checks.known(*jax.tree.leaves(self.molar_volume)):
             _check_volume(self.molar_volume, self.ends)
 
@@ -229,6 +231,15 @@ def _phases(x: np.ndarray, N: np.ndarray) -> Phases:
                 "interfaces; it needs one on each side at least."
             )
     return phases
+
+
+def _check_direction(N: np.ndarray, left: float, right: float) -> None:
+    change = float(np.mean(N[-3:]) - np.mean(N[:3]))
+    if change * (right - left) <= 0:
+        raise InputError(
+            f"ends=({left:g}, {right:g}) are in the order of the positions, but the mole fraction "
+            f"goes from {N[0]:.3g} to {N[-1]:.3g}: swap them."
+        )
 
 
 def _check_volume(volume: MolarVolume, ends: Array) -> None:

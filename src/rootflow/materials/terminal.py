@@ -1,6 +1,6 @@
 """An analysis as lines of text."""
 
-from ..reports.formats import shown
+from ..reports.formats import error_shown, shown
 from .analysis import Analysis
 from .output import selected_rows
 
@@ -17,10 +17,14 @@ def lines(found: Analysis) -> list[str]:
         widths = [max(len(line[i]) for line in table) for i in range(len(titles))]
         out += ["  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in table]
         out.append("Coefficients in m²/s.")
-    for phase in found.phases[1:-1] if len(found.phases) > 2 else []:
+    for number, phase in enumerate(found.phases):
+        if not 0 < number < len(found.phases) - 1:
+            continue
+        error = found.error_of(number)
+        band = "" if error != error else f" ± {error_shown(error)}"
         out.append(
             f"Layer at N({B}) = {phase.composition:.4f}: {shown(phase.thickness * 1e6)} µm, "
-            f"integrated coefficient {shown(phase.integrated)} m²/s."
+            f"integrated coefficient {shown(phase.integrated, error)}{band} m²/s."
         )
     if found.intrinsic is not None:
         out.append(
