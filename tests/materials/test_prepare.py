@@ -159,4 +159,4 @@ def test_words_and_ranges_are_checked():
     with pytest.raises(ValueError, match="only 1 points of the left end"):
         mat.hall(profile(), between=(0.0009, 0.0011))
     with pytest.raises(ValueError, match="real numbers"):
-        mat.Profile(["a"] * 10, np.zeros(10), time=1.0)
+        mat.Profile(["one"] * 10, np.zeros(10), time=1.0)

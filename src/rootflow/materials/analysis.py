@@ -138,7 +138,7 @@ def analyse(
             common = {k: given[k] for k in ("scale_error", "time_error") if k in given}
             errors = np.asarray(integrated_error(layers, thickness_error=thickness_error, **common))
         each = [float(curve.disagreement) for curve in curves.values()]
-    found = [str(item.message) for item in caught if not issubclass(item.category, ImportWarning)]
+    found = [str(item.message) for item in caught if issubclass(item.category, UserWarning)]
     return Analysis(
         reading=reading, smoothed=smoothed, curves=curves, fit=fit, phases=phases,
         layers=layers, integrated_error=errors,

@@ -20,7 +20,7 @@ from . import checks
 from .curves import cumulative, slopes
 from .plateaus import require_flat
 from .profile import Oriented, Profile, oriented
-from .volumes import concentrations, partial_volumes
+from .volumes import concentrations, nonideality, partial_volumes
 
 METHODS = ("wagner", "sauer-freise", "den-broeder", "matano", "hall")
 #: Beyond these, slopes and areas vanish together, and a coefficient says little.
@@ -246,7 +246,11 @@ def hall(
         The coefficient at the points of the range; `variables_ratio` is one.
 
     Raises:
-        InputError: fewer than three points in the range, a range that is none.
+        InputError: fewer than three points in the range, a range that is none, an end that does
+            not rise.
+
+    Warns:
+        DataWarning: a molar volume that is not ideal.
 
     Source: Hall (1953), J. Chem. Phys. 21, 87; Crank (1975), section 10.61. The coefficient is
         (1 + 2 k sqrt(pi) exp(u²) Y) / (4 h²), u = h lambda + k; texts with 2 k / sqrt(pi) err.
@@ -257,6 +261,14 @@ def hall(
         raise InputError(f"between must be two shares 0 < low < high < 1; got {between!r}.")
     couple = oriented(profile)
     areas = areas_of(couple, profile.molar_volume)
+    sag = float(nonideality(profile.molar_volume, (couple.low, couple.high)))
+    if abs(sag) > _DISAGREE:
+        warnings.warn(
+            f"Hall's form holds for ideal molar volumes; this one is {100 * sag:+.2g} % off. Where "
+            "the end is very dilute that hardly matters.",
+            DataWarning,
+            stacklevel=2,
+        )
     Y, x = np.asarray(areas.Y_C), np.asarray(couple.x)
     share = Y if end == "left" else 1 - Y
     take = np.flatnonzero((share >= low) & (share <= high))

@@ -149,7 +149,7 @@ class KirkendallPlane(NamedTuple):
         position: m.
         composition: the mole fraction of B.
         velocity: m/s.
-        stable: whether markers beside it move towards it.
+        stable: whether markers beside it approach it: where dv/dx is negative.
     """
 
     position: float
@@ -204,7 +204,7 @@ def kirkendall_planes(profile: Profile, A: Any, B: Any) -> list[KirkendallPlane]
         found.append(
             KirkendallPlane(
                 couple.sign * float(at), float(here), couple.sign * float(speed),
-                bool(gap[i] > gap[i + 1]),
+                bool(v[i] > v[i + 1]),
             )
         )  # fmt: skip
     return sorted(found)

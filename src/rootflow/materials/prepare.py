@@ -150,6 +150,9 @@ def smooth(profile: Profile, *, degree: int = 4, points: int | None = None) -> P
     Raises:
         InputError: a degree or number out of range.
 
+    Warns:
+        DataWarning: no spline is as close as the scatter says.
+
     Source: Reinsch (1967), Numer. Math. 10, 177; the spline is SciPy's (FITPACK).
     """
     degree = whole("degree", degree)
@@ -163,7 +166,16 @@ def smooth(profile: Profile, *, degree: int = 4, points: int | None = None) -> P
         if len(a) <= degree or not np.all(s > 0):
             columns.append((at, np.interp(at, a, b), np.interp(at, a, s)))
             continue
-        spline = UnivariateSpline(a, b, w=1 / s, k=degree, s=len(a))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            spline = UnivariateSpline(a, b, w=1 / s, k=degree, s=len(a))
+        if caught:
+            warnings.warn(
+                f"no smoothing spline is as close to the phase at {checks.micrometres(a[0])} as "
+                "its scatter says: sigma may be too small, or points too few.",
+                DataWarning,
+                stacklevel=2,
+            )
         # Of more points each says less: together they are worth what was measured.
         columns.append((at, spline(at), np.interp(at, a, s) * np.sqrt(len(at) / len(a))))
     ends = np.asarray(profile.ends)

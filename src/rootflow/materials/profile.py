@@ -42,6 +42,9 @@ class Profile(eqx.Module):
         phases: first and last but one index of each phase.
         rising: whether the composition rises with the position.
 
+    Inside `jit`, where the values cannot be seen, a profile is taken as rising, of one phase, and
+    its first and last points as the ends, unless `ends` says otherwise; nothing is checked.
+
     Raises:
         InputError: fewer than ten points, shapes, numbers that are not finite, decreasing
             positions, compositions outside of [0, 1], a time or sigma that is not positive, equal

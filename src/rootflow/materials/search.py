@@ -9,6 +9,7 @@ import numpy as np
 import optimistix as optx
 from jax.flatten_util import ravel_pytree
 
+from ..errors import SolveError
 from ..roots import argmin
 from . import forward
 from .forward import Measured, Parameters, Uncertain
@@ -87,7 +88,13 @@ def bootstrap(p, data, residuals, uncertain, max_steps, repeats, seed, freedom, 
         found = _many(p, data, drawn, moved, uncertain, max_steps)
         rows.append(np.asarray(jax.vmap(lambda q: ravel_pytree(q)[0])(found)))
     sample = np.concatenate(rows)[:repeats]
-    return sample[np.all(np.isfinite(sample), axis=1)]
+    sample = sample[np.all(np.isfinite(sample), axis=1)]
+    if len(sample) < repeats / 2:
+        raise SolveError(
+            f"only {len(sample)} of {repeats} repeats of the bootstrap had an answer: take fewer "
+            "knots, or bands='laplace'."
+        )
+    return sample
 
 
 @eqx.filter_jit
