@@ -149,13 +149,19 @@ class KirkendallPlane(NamedTuple):
         position: m.
         composition: the mole fraction of B.
         velocity: m/s.
-        stable: whether markers beside it approach it: where dv/dx is negative.
+        gradient: 2 t dv/dx there. Below 0 markers gather; between 0 and 1 they spread, but slower
+            than the profile does; above 1 the plane repels them.
     """
 
     position: float
     composition: float
     velocity: float
-    stable: bool
+    gradient: float
+
+    @property
+    def stable(self) -> bool:
+        """Whether markers gather there: where the velocity falls with the position."""
+        return self.gradient < 0
 
 
 def kirkendall_planes(profile: Profile, A: Any, B: Any) -> list[KirkendallPlane]:
@@ -201,10 +207,11 @@ def kirkendall_planes(profile: Profile, A: Any, B: Any) -> list[KirkendallPlane]
             continue
         u = gap[i] / (gap[i] - gap[i + 1])
         at, here, speed = (c[i] + u * (c[i + 1] - c[i]) for c in (x, N, v))
+        gradient = 2 * float(profile.time) * (v[i + 1] - v[i]) / (x[i + 1] - x[i])
         found.append(
             KirkendallPlane(
                 couple.sign * float(at), float(here), couple.sign * float(speed),
-                bool(v[i] > v[i + 1]),
+                float(gradient),
             )
         )  # fmt: skip
     return sorted(found)
