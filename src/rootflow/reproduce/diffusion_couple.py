@@ -220,8 +220,8 @@ ENTRY = Entry(
               "(largest relative error, 0.02 < N < 0.98).", 1e-3, ("<=", 1e-3), source=_HERE),
         Claim("scatter-raw", "0.2 at.% scatter in 1 µm steps: relative s.d. at N = 0.5 from the "
               "points.", 0.10, ("between", 0.05, 0.15), source=_HERE),
-        Claim("scatter-raw-end", "At N = 0.95 points say nothing (the slope is within its scatter of "
-              "zero, so that the number itself varies from run to run).", 1.0, (">=", 0.5),
+        Claim("scatter-raw-end", "At N = 0.95 points say nothing (the slope is within its scatter "
+              "of zero, so that the number itself varies from run to run).", 1.0, (">=", 0.5),
               source=_HERE),
         Claim("scatter-spline", "From a smoothing spline.", 0.01, ("<=", 0.02), source=_HERE),
         Claim("scatter-fit", "From the fit of the whole profile.", 0.002, ("<=", 0.005),
