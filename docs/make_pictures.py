@@ -1,8 +1,9 @@
-"""Draws the pictures of the README and the site: python docs/make_pictures.py [--only fit|gallery].
+"""Draws the pictures of the README and the site: python docs/make_pictures.py.
 
-They are made by the commands that users run, and are kept in docs/images. All entries of the
-gallery take about an hour; `--records FOLDER` takes those that `rootflow reproduce` has left there,
-and with `--keep` the page keeps its sections on entries that have no record in the folder.
+`--only fit`, `couple` or `gallery` draws only these. They are made by the commands that users run,
+and are kept in docs/images. All entries of the gallery take about an hour; `--records FOLDER` takes
+those that `rootflow reproduce` has left there, and with `--keep` the page keeps its sections on
+entries that have no record in the folder.
 """
 
 import argparse
@@ -33,6 +34,11 @@ def rootflow(*arguments: str) -> None:
 def fit(scratch: Path) -> None:
     rootflow("fit", "--example", "hare-lynx", "--out", str(scratch / "fit"))
     shutil.copyfile(scratch / "fit" / "fit.png", IMAGES / "hare_lynx.png")
+
+
+def couple(scratch: Path) -> None:
+    rootflow("couple", "--example", "solid-solution", "--out", str(scratch / "couple"))
+    shutil.copyfile(scratch / "couple" / "coefficients.png", IMAGES / "couple.png")
 
 
 def gallery(out: Path, keep: bool) -> None:
@@ -93,16 +99,18 @@ def show(value) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=["fit", "gallery"], help="draw only these")
+    parser.add_argument("--only", choices=["fit", "couple", "gallery"], help="draw only these")
     parser.add_argument("--records", type=Path, help="a folder of full runs, for the gallery")
     parser.add_argument("--keep", action="store_true", help="keep sections without a record")
     options = parser.parse_args()
     only = options.only
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        if only != "gallery":
+        if only in (None, "couple"):
+            couple(Path(scratch))
+        if only in (None, "fit"):
             fit(Path(scratch))
-        if only != "fit":
+        if only in (None, "gallery"):
             gallery(options.records or Path(scratch) / "gallery", options.keep)
 
 

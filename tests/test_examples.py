@@ -188,6 +188,21 @@ def private_training(found):
     assert found["audit"].holds
 
 
+def diffusion_couple(found):
+    truth = np.asarray([found["law"](N) for N in found["at"]])
+    np.testing.assert_allclose(found["coefficient"], truth, rtol=0.04)
+    assert np.all((found["lower"] < truth) & (truth < found["upper"]))
+    # 1 % of length is at least 2 % of D.
+    assert np.all(np.log(found["upper"] / found["lower"]) > 2 * 1.96 * 0.02)
+    assert 0.05 < found["disagreement"] < 0.1
+    # Darken: the two coefficients make the one that was put in.
+    markers = found["markers"]
+    np.testing.assert_allclose(
+        markers.interdiffusion, found["law"](float(markers.composition)), rtol=2e-3
+    )
+    assert Path("diffusion_couple.png").stat().st_size > 10_000
+
+
 CHECKS = {
     "01_solve_and_differentiate": solve_and_differentiate,
     "02_root_and_implicit": root_and_implicit,
@@ -205,6 +220,7 @@ CHECKS = {
     "17_dense_memory": dense_memory,
     "18_which_momentum": which_momentum,
     "19_private_training": private_training,
+    "20_diffusion_couple": diffusion_couple,
 }
 
 

@@ -7,6 +7,7 @@ type checkers read it to know them all.
 from . import curvature as curvature
 from . import errors as errors
 from . import generative as generative
+from . import materials as materials
 from . import memory as memory
 from . import neural as neural
 from . import optimize as optimize

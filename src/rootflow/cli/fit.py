@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .progress import bar
 from .streams import plain, refuse
 
 if TYPE_CHECKING:
@@ -163,28 +164,8 @@ def _show(result: "FitResult", out: Path) -> None:
 @contextlib.contextmanager
 def _progress(*, shown: bool) -> "Iterator[Progress | None]":
     """A bar with the best cost so far, on standard error if that is a terminal."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not (shown and console.is_terminal):
-        yield None
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    bar = Progress(
-        TextColumn("fit"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[message]}"),
-        console=console,
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("fit", total=1.0, message="compiling")
-
-        def report(fraction: float, best: float, message: str) -> None:
-            text = f"best cost {best:.6g}, {message}"
-            bar.update(task, completed=min(max(fraction, 0.0), 1.0), message=text)
-
-        yield report
+    with bar("fit", shown=shown) as report:
+        if report is None:
+            yield None
+            return
+        yield lambda fraction, best, message: report(fraction, f"best cost {best:.6g}, {message}")

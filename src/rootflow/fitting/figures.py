@@ -1,6 +1,5 @@
 """The pictures of a fit, made with matplotlib's objects; nothing is shown on a screen."""
 
-import io
 import math
 from collections.abc import Mapping
 from statistics import NormalDist
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from ..reports.figures import COLOURS, INK, SOFT, STYLE, png, text
 from .formats import with_unit
 from .result import FitResult
 
@@ -16,38 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, SOFT, GRID = "#1d2430", "#5b6472", "#e4e7ec"
-# Okabe and Ito (2008), "Color universal design": told apart by the colour-blind, dark ones first.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MAX_PANELS = 24
 """Groups that get a panel of their own; the rest are in the table of predictions."""
-_DPI = 150
-_STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.edgecolor": SOFT,
-    "axes.labelcolor": INK,
-    "axes.labelsize": 9.5,
-    "axes.titlesize": 9.5,
-    "axes.titlecolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.formatter.useoffset": False,
-    "axes.formatter.limits": (-4, 5),
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "font.family": "DejaVu Sans",
-}
-
 Curves = Mapping[str, tuple[Any, Any, Any]]
 """Mean, lower and upper by column, each of shape (groups, times)."""
 
@@ -65,12 +35,12 @@ def fit_figure(
     """
     import matplotlib
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         if len(result.dataset.groups) == 1:
             figure = _one_experiment(result, ts, curve, spread)
         else:
             figure = _many_groups(result, ts, curve, spread)
-        return _png(figure)
+        return png(figure)
 
 
 def residuals_figure(result: FitResult) -> bytes:
@@ -78,7 +48,7 @@ def residuals_figure(result: FitResult) -> bytes:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.8, 5.6), layout="constrained")
         over_time, quantiles = figure.subplots(2, 1)
         columns = list(result.model.observed)
@@ -87,7 +57,7 @@ def residuals_figure(result: FitResult) -> bytes:
             times = [r.time for r in points]
             values = np.sort([r.residual for r in points])
             style = _point_style(count)
-            over_time.plot(times, [r.residual for r in points], label=_text(column), **style)
+            over_time.plot(times, [r.residual for r in points], label=text(column), **style)
             normal = NormalDist()
             expected = [normal.inv_cdf((i + 0.5) / len(values)) for i in range(len(values))]
             quantiles.plot(expected, values, **style)
@@ -107,7 +77,7 @@ def residuals_figure(result: FitResult) -> bytes:
         quantiles.set_xlabel("expected, normal distribution")
         quantiles.set_ylabel("standardised residual")
         quantiles.set_title("against the normal distribution", loc="left")
-        return _png(figure)
+        return png(figure)
 
 
 def _one_experiment(result: FitResult, ts: np.ndarray, curve: Curves, spread: Curves) -> "Figure":
@@ -119,7 +89,7 @@ def _one_experiment(result: FitResult, ts: np.ndarray, curve: Curves, spread: Cu
     panels = figure.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0]
     for count, (column, axes) in enumerate(zip(columns, panels, strict=True)):
         _draw(axes, result, 0, column, ts, curve, spread, COLOURS[count % len(COLOURS)])
-        axes.set_ylabel(_text(with_unit(column, result.model.units.get(column, ""))))
+        axes.set_ylabel(text(with_unit(column, result.model.units.get(column, ""))))
         _vertical_scale(axes, result, column)
     _time_axis(panels[-1])
     panels[-1].set_xlabel(_time_label(result))
@@ -145,13 +115,13 @@ def _many_groups(result: FitResult, ts: np.ndarray, curve: Curves, spread: Curve
                 continue
             _draw(axes, result, group, column, ts, curve, spread, colour)
             name = groups[group] if len(groups[group]) <= 24 else f"{groups[group][:21]}..."
-            axes.set_title(_text(f"{result.model.group} {name}"), loc="left", pad=3)
+            axes.set_title(text(f"{result.model.group} {name}"), loc="left", pad=3)
             # Below the last panel of a column that ends early there is none to carry the numbers.
             axes.tick_params(labelbottom=group + across >= count)
         _vertical_scale(panels[0, 0], result, column)
         _time_axis(panels[0, 0])
         label = with_unit(column, result.model.units.get(column, ""))
-        block.supylabel(_text(label), fontsize=9.5)
+        block.supylabel(text(label), fontsize=9.5)
         block.supxlabel(_time_label(result), fontsize=9.5)
     if count < len(groups):
         figure.suptitle(
@@ -242,17 +212,5 @@ def _reach(axes: "Axes", size: float):
     axes.set_ylim(min(low, -size), max(high, size))
 
 
-def _text(text: str) -> str:
-    """Text as it is: without this, matplotlib sets what is between dollars as mathematics."""
-    return text.replace("$", r"\$")
-
-
 def _time_label(result: FitResult) -> str:
-    return _text(with_unit(result.model.time, result.model.units.get(result.model.time, "")))
-
-
-def _png(figure: "Figure") -> bytes:
-    stream = io.BytesIO()
-    # Without the version in the file, equal fits give equal bytes.
-    figure.savefig(stream, format="png", dpi=_DPI, metadata={"Software": "rootflow"})
-    return stream.getvalue()
+    return text(with_unit(result.model.time, result.model.units.get(result.model.time, "")))

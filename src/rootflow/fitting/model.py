@@ -5,7 +5,6 @@ measured and how noisy it is; `fitting.modelfile` makes one from a TOML file, `r
 from a plain `f(t, y, p)`.
 """
 
-import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -13,9 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from ..errors import InputError
-
-#: Names that are compared for what may have been meant: how long, and how many.
-_LONGEST, _MOST = 100, 1000
+from ..tables.names import did_you_mean
 
 Scale = Literal["linear", "log"]
 NoiseKind = Literal["normal", "lognormal", "proportional"]
@@ -23,16 +20,6 @@ Values = Mapping[str, Any]
 """Named scalars: the states, the parameters or the covariates of one group."""
 FromParameters = Callable[[Values, Values], Any]
 """A value computed from parameters and covariates: `f(p, c)`."""
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The sentence " Did you mean ...?" naming what is close to `name`, or an empty string."""
-    if len(str(name)) > _LONGEST:  # comparing takes the square of the length
-        return ""
-    near = sorted({str(word) for word in known if len(str(word)) <= _LONGEST})[:_MOST]
-    folded = {word.casefold(): word for word in near}
-    close = difflib.get_close_matches(str(name).casefold(), list(folded), n=3, cutoff=0.6)
-    return f" Did you mean {' or '.join(repr(folded[match]) for match in close)}?" if close else ""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from ..errors import InputError
+from ..tables.names import did_you_mean
+from ..tables.textfile import read_text
 from .expressions import RESERVED, Expression, parse
 from .model import (
     Dose,
@@ -23,9 +25,7 @@ from .model import (
     Model,
     Noise,
     Parameter,
-    did_you_mean,
 )
-from .textfile import read_text
 
 MAX_BYTES = 1_000_000
 

@@ -3,10 +3,6 @@
 import csv
 import io
 import json
-import math
-import os
-from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +12,8 @@ from jaxtyping import Float
 
 from .. import _atomic
 from .._machine import describe
-from ..errors import InputError
+from ..reports import folder
+from ..reports.folder import digits, plain
 from .figures import Curves, fit_figure, residuals_figure
 from .model import Parameter
 from .report import report_page
@@ -28,33 +25,8 @@ _GRID = 200
 
 
 def check_folder(path: Path) -> None:
-    """Makes sure that a fit may write to `path`.
-
-    Raises:
-        InputError: it or a folder on the way to it is a file or may not be written, or it has other
-            things in it than an earlier fit.
-    """
-    for place in (path, *path.absolute().parents):
-        if place.exists():
-            if not place.is_dir():
-                raise InputError(
-                    f"{place} is a file; name another folder for the results with --out."
-                )
-            if not os.access(place, os.W_OK | os.X_OK):
-                raise InputError(f"{place} may not be written to; name another folder with --out.")
-            break
-    if not path.exists() or not any(path.iterdir()):
-        return
-    try:
-        earlier = json.loads((path / "fit.json").read_text(encoding="utf-8"))
-        ours = isinstance(earlier, dict) and earlier.get("program") == PROGRAM
-    except (OSError, ValueError):
-        ours = False
-    if not ours:
-        raise InputError(
-            f"{path} holds other files and no earlier fit, so nothing is written there; "
-            "name another folder with --out, or empty this one."
-        )
+    """Makes sure that a fit may write to `path`, as `reports.folder.check` does."""
+    folder.check(path, record="fit.json", program=PROGRAM, what="fit")
 
 
 def write_results(result: FitResult, path: Path) -> dict[str, Any]:
@@ -137,27 +109,13 @@ def as_record(result: FitResult) -> dict[str, Any]:
         "method": result.method,
         "seconds": result.seconds,
     }
-    return _plain(record)
+    return plain(record)
 
 
 def _start(start: Any) -> Any:
     if isinstance(start, Parameter):
         return start
     return "computed" if callable(start) else float(start)
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, (np.ndarray, np.generic)):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
 
 
 def _times(result: FitResult) -> Float[np.ndarray, "groups times"]:
@@ -193,15 +151,10 @@ def _predictions(
                     writer.writerow(
                         [
                             *([name] if model.group else []),
-                            _digits(t),
+                            digits(t),
                             column,
-                            *map(_digits, lines[i]),
-                            "" if value is None else _digits(value),
+                            *map(digits, lines[i]),
+                            "" if value is None else digits(value),
                         ]
                     )
     return stream.getvalue()
-
-
-def _digits(value: float) -> str:
-    """As many digits as any measurement has; a number that is not finite is a blank cell."""
-    return f"{value:.10g}" if math.isfinite(value) else ""

@@ -1,14 +1,13 @@
 """The report: one page that needs nothing else, for a phone as for a desk."""
 
-import base64
 import math
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..reports.page import encoded, template
 from .formats import error_shown, interval_shown, label, note, shown
 from .result import Estimate, FitResult
 
@@ -28,7 +27,7 @@ def report_page(result: FitResult, record: Mapping[str, Any], pictures: Mapping[
     estimates = [e for e in result.estimates if e.group is None]
     own = [e for e in result.estimates if e.group is not None]
     best = sum(start.reached_best for start in result.starts)
-    return _template().render(
+    return template("rootflow.fitting").render(
         result=result,
         model=result.model,
         data=result.dataset,
@@ -43,25 +42,8 @@ def report_page(result: FitResult, record: Mapping[str, Any], pictures: Mapping[
         starts=_starts(result),
         matrix=_matrix(result),
         pairs=_pairs(result),
-        pictures={
-            name: base64.b64encode(content).decode("ascii") for name, content in pictures.items()
-        },
+        pictures=encoded(pictures),
     )
-
-
-@cache
-def _template():
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rootflow.fitting", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["shown"] = shown
-    return environment.get_template("report.html.jinja")
 
 
 def _row(estimate: Estimate, result: FitResult) -> dict[str, str]:

@@ -4,7 +4,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ...errors import InputError
-from ..model import did_you_mean
+from ...tables.names import did_you_mean
 
 NAMES = ("hare-lynx", "theophylline")
 

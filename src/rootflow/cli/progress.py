@@ -1,0 +1,34 @@
+"""A bar on standard error, where that is a terminal."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def bar(label: str, *, shown: bool) -> Iterator[Callable[[float, str], None] | None]:
+    """Gives a function of the share done and a word about it, or `None` where there is no bar."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not (shown and console.is_terminal):
+        yield None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    progress = Progress(
+        TextColumn(label),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[message]}"),
+        console=console,
+        transient=True,
+    )
+    with progress:
+        task = progress.add_task(label, total=1.0, message="compiling")
+
+        def report(fraction: float, message: str) -> None:
+            done = min(max(fraction, 0.0), 1.0)
+            progress.update(task, completed=done, message=message)
+
+        yield report
