@@ -71,6 +71,4 @@ def test_members_of_a_batch_keep_their_own_steps():
     seen = jax.vmap(lambda w: solve(w, energy))(ws)
     states = jax.vmap(lambda w: solve(w, None))(ws)
     q, p = states.ys
-    np.testing.assert_allclose(
-        seen.ys["energy"], 0.5 * (p**2 + (ws[:, None] * q) ** 2), rtol=1e-13
-    )
+    np.testing.assert_allclose(seen.ys["energy"], 0.5 * (p**2 + (ws[:, None] * q) ** 2), rtol=1e-13)

@@ -162,8 +162,8 @@ def march(
             "damping needs an implicit method: give method=rf.Newmark() or rf.GeneralizedAlpha()."
         )
     damped = structure.damping is not None
-    field = Damped(_DampedAcceleration(structure)) if damped else SecondOrder(
-        _Acceleration(structure)
+    field = (
+        Damped(_DampedAcceleration(structure)) if damped else SecondOrder(_Acceleration(structure))
     )
     shape = (structure.mass.shape[0], components, columns)
     rest = jnp.zeros(shape, structure.mass.dtype)

@@ -75,7 +75,9 @@ class PlaneStress:
         self.young = _moduli(mesh, young)
         basis, middle = _bases(fem, mesh)
         if not np.array_equal(basis.nodal_dofs.ravel("F"), np.arange(basis.N)):
-            raise InputError("the unknowns of this mesh are not two for each node: use a linear mesh.")
+            raise InputError(
+                "the unknowns of this mesh are not two for each node: use a linear mesh."
+            )
         self.matrix = csr_matrix(_stiffness(fem, basis, self.young, self.poisson))
         self.stiffness = node_product(self.matrix, 2, 2)
         self.nodes = jnp.asarray(mesh.p.T)

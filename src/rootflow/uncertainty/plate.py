@@ -298,7 +298,11 @@ class PlateImpact:
             )
         checks.at_rest(traces)
         interval = self.times[-1] / (traces.shape[1] - 1)
-        given = (traces,) if rates is None else (traces, checks.traces(rates, "rates", traces.shape[1:]))
+        given = (
+            (traces,)
+            if rates is None
+            else (traces, checks.traces(rates, "rates", traces.shape[1:]))
+        )
         if len({x.shape[0] for x in given}) > 1:
             raise InputError(f"rates must have the shape {traces.shape} of traces.")
 

@@ -100,7 +100,13 @@ class Alpha(Method):
         inner = _accelerations(f)
         stage = Stage(t + part * h, base, shift, known, moving)  # pyright: ignore
         solve = shifted_at(
-            inner, stage.t, base, moving, shift, self.linear_solver, exact=False  # pyright: ignore
+            inner,
+            stage.t,
+            base,
+            moving,
+            shift,
+            self.linear_solver,
+            exact=False,  # pyright: ignore
         )
         tolerated = f.tolerance(args, z[: f.size])[: q.size]
         solved = solve_stage(
