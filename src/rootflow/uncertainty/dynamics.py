@@ -119,7 +119,7 @@ class _Seen(eqx.Module):
 
 
 class Marched(NamedTuple):
-    """What was watched at each step, leaves (steps, ...), and the energy (steps, N) if asked for."""
+    """What was watched at each step, leaves (steps, ...), and the energy, (steps, N) or None."""
 
     watched: Any
     energy: Array | None

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 from scipy.cluster.vq import kmeans2
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from ..errors import InputError
 from ..ground.checks import whole
@@ -94,7 +94,7 @@ class Fitted:
         """
         checks.fraction("level", level)
         seen = self.codes.reshape(self.codes.shape[0], -1)
-        tree = cKDTree(seen)
+        tree = KDTree(seen)
         own = tree.query(seen, k=2)[0][:, 1]
         codes = self.representation.encode(np.asarray(traces))
         new = np.asarray(tree.query(codes.reshape(codes.shape[0], -1))[0])
@@ -325,10 +325,11 @@ class GaussianMixture(Generator):
         n, r = codes.shape
         if n < 2 * self.components:
             raise InputError(
-                f"components={self.components} needs at least {2 * self.components} samples; got {n}."
+                f"components={self.components} needs at least {2 * self.components} samples; "
+                f"got {n}."
             )
         seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
-        _, label = kmeans2(codes, self.components, minit="++", seed=seed)
+        _, label = kmeans2(codes, self.components, minit="++", seed=seed)  # pyright: ignore
         first = np.eye(self.components)[label]
         data, floor = jnp.asarray(codes), self.floor
         start = _maximise(jnp.asarray(first) + 1e-3, data, floor)

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import ArrayLike, Float
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 from scipy.stats import wasserstein_distance
 
@@ -53,7 +53,7 @@ def memorisation(samples: Float[ArrayLike, "n ..."], seen: Float[ArrayLike, "m .
             "memorisation needs samples of one shape, and at least two that were seen; got "
             f"{np.shape(samples)} and {np.shape(seen)}."
         )
-    tree = cKDTree(y)
+    tree = KDTree(y)
     own = np.median(tree.query(y, k=2)[0][:, 1])
     return float(np.median(tree.query(x)[0]) / max(own, np.finfo(float).tiny))
 

@@ -1,6 +1,5 @@
 """A body in plane stress, assembled once by scikit-fem (the extra `[fem]`)."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -51,7 +50,7 @@ class PlaneStress:
         self,
         mesh: Any,
         *,
-        young: float | Callable[[np.ndarray, np.ndarray], Any] = 1.0,
+        young: Any = 1.0,
         poisson: float = 0.3,
         density: float = 1.0,
     ):
@@ -72,8 +71,8 @@ class PlaneStress:
         if not -1 < poisson < 0.5:
             raise InputError(f"poisson must lie between -1 and 0.5; got {poisson!r}.")
         self.poisson = float(poisson)
-        self.young = _moduli(mesh, young)
         basis, middle = _bases(fem, mesh)
+        self.young = _moduli(mesh, young)
         if not np.array_equal(basis.nodal_dofs.ravel("F"), np.arange(basis.N)):
             raise InputError(
                 "the unknowns of this mesh are not two for each node: use a linear mesh."
@@ -103,7 +102,7 @@ class PlaneStress:
 
     def pattern(self) -> Any:
         """Where the Jacobian of the first-order system (u, u') may be different from zero."""
-        n = self.matrix.shape[0]
+        n = self.mesh.p.size
         return bmat([[None, eye(n)], [self.matrix, self.matrix]]).tocsr()
 
     def restricted(self, elements: np.ndarray) -> "PlaneStress":
@@ -215,5 +214,5 @@ def _highest(matrix: csr_matrix, mass: np.ndarray) -> float:
     symmetric = scale @ matrix @ scale
     if mass.size < 12:
         return float(np.sqrt(np.linalg.eigvalsh(symmetric.toarray())[-1]))
-    values = eigsh(symmetric, k=1, which="LA", return_eigenvectors=False, v0=start, tol=1e-8)
+    values = eigsh(symmetric, k=1, which="LA", return_eigenvectors=False, v0=start, tol=1e-8)  # pyright: ignore
     return float(np.sqrt(values[0]))

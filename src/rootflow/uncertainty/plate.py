@@ -22,6 +22,7 @@ from .trajectory import Trajectory
 
 #: So many samples are stepped together: what they read and write stays in the cache.
 _COLUMNS = 32
+_VECTOR = 16
 
 
 class Loads(NamedTuple):
@@ -296,8 +297,15 @@ class PlateImpact:
                 f"{self.interface} nodes of the interface, with at least three times; got "
                 f"{traces.shape}."
             )
+        steps, intervals = self.times.size - 1, traces.shape[1] - 1
+        if steps % intervals:
+            raise InputError(
+                f"traces hold {traces.shape[1]} times, which are not every k-th of the "
+                f"{steps + 1} of the plate (`times`), first and last included: keep every k-th "
+                f"with a k that divides {steps}."
+            )
         checks.at_rest(traces)
-        interval = self.times[-1] / (traces.shape[1] - 1)
+        interval = self.times[-1] / intervals
         given = (
             (traces,)
             if rates is None
@@ -323,33 +331,34 @@ class PlateImpact:
         return jnp.max(stress, axis=1), when, jnp.max(jnp.abs(tip), axis=1)
 
     def _all(self, inputs: Any, structure: Any, body: PlaneStress, first: int, options: Any):
-        """Blocks of samples one after the other, the last filled up."""
+        """Blocks of samples one after the other, the last filled up with the last sample."""
         count = jax.tree.leaves(inputs)[0].shape[0]
-        width = min(_COLUMNS, count)
+        # Whole vectors of the machine: what is left over would be rounded in another way.
+        width = min(_COLUMNS, _VECTOR * math.ceil(count / _VECTOR))
         watch = _Watch(self.zone_body.stress, first, self.interface, self.tip, options.field)
         implicit = options.method is not None and options.method.jacobians
         found = []
         for begin in range(0, count, width):
-            # The last block begins earlier rather than being of another size.
-            begin = min(begin, count - width)
-            part = jax.tree.map(lambda x, b=begin: x[b : b + width], inputs)
-            marched = self._members(part, structure, watch, options) if implicit else march(
-                structure(part), watch, columns=width, components=2, step=self.step,
-                steps=self.times.size - 1, energy=options.energy, method=options.method,
-            )  # fmt: skip
+            places = np.minimum(np.arange(begin, begin + width), count - 1)
+            part = jax.tree.map(lambda x, i=places: x[i], inputs)
+            if implicit:
+                marched = self._members(part, structure, watch, body, options)
+            else:
+                marched = march(
+                    structure(part), watch, columns=width, components=2, step=self.step,
+                    steps=self.times.size - 1, energy=options.energy, method=options.method,
+                )  # fmt: skip
             rows = from_rest((marched.watched, marched.energy))
-            by_sample = jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), rows)
-            skipped = len(found) * width - begin
-            found.append(jax.tree.map(lambda x, s=skipped: x[s:], by_sample))
+            kept = min(width, count - begin)
+            found.append(jax.tree.map(lambda x, k=kept: jnp.moveaxis(x, -1, 0)[:k], rows))
             if options.progress is not None:
-                options.progress(min(begin + width, count) / count)
+                options.progress((begin + kept) / count)
         if len(found) == 1:
             return found[0]
         return jax.tree.map(lambda *parts: jnp.concatenate(parts), *found)
 
-    def _members(self, part: Any, structure: Any, watch: _Watch, options: Any):
+    def _members(self, part: Any, structure: Any, watch: _Watch, body: PlaneStress, options: Any):
         """Samples of one block by an implicit method, which share their factorised matrix."""
-        body = self.body if watch.first else self.zone_body
 
         def one(member):
             single = jax.tree.map(lambda x: x[None], member)

@@ -5,6 +5,8 @@ On a mesh whose nodes are numbered along its lines a row has its columns at a fe
 the samples innermost. On any other mesh rows are gathered.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -67,10 +69,10 @@ class NodeProduct(eqx.Module):
         return out.reshape(halves * rows, *out.shape[2:])[:n]
 
 
-def node_product(matrix, out: int, components: int) -> NodeProduct:
+def node_product(matrix: Any, out: int, components: int) -> NodeProduct:
     """The product for a sparse matrix of SciPy, (n out, n components), node by node."""
     entries = coo_matrix(matrix)
-    n = entries.shape[0] // out
+    n = matrix.shape[0] // out
     row, column = entries.row // out, entries.col // components
     inner = entries.row % out, entries.col % components
     distances = np.unique(column - row)

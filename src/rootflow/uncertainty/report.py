@@ -1,4 +1,4 @@
-"""Generators side by side: how far their quantities are from true ones, from what, and a verdict."""
+"""Generators side by side: how far their quantities are from true ones, why, and a verdict."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ from jaxtyping import PRNGKeyArray
 
 from ..errors import InputError
 from ..ground.checks import whole
+from . import checks
 from .generators import Fitted
 from .metrics import energy_distance, memorisation, wasserstein
 from .monte_carlo import Estimate, mean, quantile
@@ -102,6 +103,7 @@ def compare(
     reference: FullRun,
     draws: int,
     key: PRNGKeyArray,
+    traces: Any = None,
     level: float = 0.95,
     resamples: int = 200,
 ) -> Comparison:
@@ -113,15 +115,17 @@ def compare(
 
     Args:
         generators: fitted, by name.
-        plate: whose zone is run; another interior than that of the reference shows as `coupling`.
-        reference: full runs, other than those of the training.
+        plate: whose zone is run.
+        reference: full runs of that plate, other than those of the training.
         draws: traces of each generator.
         key: explicit randomness.
+        traces: the traces of the same loads in the plate that the generators have seen, where that
+            is another one; the difference shows as `coupling`. By default those of the reference.
         level: of the intervals.
         resamples: of the bootstrap behind them.
 
     Raises:
-        InputError: no generators, or fewer than ten draws or reference runs.
+        InputError: no generators, traces that do not match the reference, or fewer than ten draws or reference runs.
     """
     if not generators:
         raise InputError("compare needs at least one generator: give {'name': recipe.fit(traces)}.")
@@ -131,11 +135,17 @@ def compare(
         raise InputError(f"compare needs at least 10 reference runs; got {true[JUDGED].size}.")
     seed = np.asarray(jax.random.key_data(key)).ravel()
     judge = _Judge(true, np.random.default_rng(seed), level, resamples)
-    own = _quantities(plate, reference.trace)
+    seen = np.asarray(reference.trace) if traces is None else checks.traces(traces)
+    if seen.shape[0] != true[JUDGED].size:
+        raise InputError(
+            f"traces must be of the {true[JUDGED].size} loads of the reference; got {seen.shape[0]}."
+        )
+    own = _quantities(plate, seen)
     coupling = judge.distance(own[JUDGED], JUDGED, paired=True)
+    cuts: list[tuple[Any, dict[str, np.ndarray]]] = []
     rows = {}
     for k, (name, generator) in zip(jax.random.split(key, len(generators)), generators.items()):
-        rows[name] = _row(generator, plate, reference, own, k, draws, judge, coupling)
+        rows[name] = _row(generator, plate, seen, own, k, draws, judge, coupling, cuts)
     return _concluded(rows)
 
 
@@ -188,17 +198,27 @@ def _quantities(plate: PlateImpact, traces: Any) -> dict[str, np.ndarray]:
     return {name: np.asarray(getattr(run, zone)) for name, (zone, _) in _QUANTITIES.items()}
 
 
-def _row(generator, plate, reference, own, key, draws, judge: _Judge, coupling: Estimate) -> Row:
+def _row(
+    generator: Fitted,
+    plate: PlateImpact,
+    seen: np.ndarray,
+    own: dict[str, np.ndarray],
+    key: PRNGKeyArray,
+    draws: int,
+    judge: _Judge,
+    coupling: Estimate,
+    cuts: list[tuple[Any, dict[str, np.ndarray]]],
+) -> Row:
     codes = np.asarray(generator.sample_codes(key, draws))
     representation = generator.representation
     found = _quantities(plate, representation.decode(codes))
     shape = representation.shape
     true_codes = truncation = None
-    if np.shape(reference.trace)[1:] == shape:
-        true_codes = representation.encode(np.asarray(reference.trace))
-        cut = _quantities(plate, representation.decode(true_codes))
+    if seen.shape[1:] == shape:
+        true_codes = representation.encode(seen)
+        cut = _cut(representation, true_codes, plate, cuts)
         truncation = judge.distance(cut[JUDGED], JUDGED, own[JUDGED], paired=True)
-    else:  # a whole field, of which the reference keeps the interface alone
+    else:  # a whole field, of which the traces are the interface alone
         truncation = Estimate(np.nan, 0.0, np.inf, 0)
     peak = found[JUDGED]
     budget = Budget(
@@ -212,6 +232,17 @@ def _row(generator, plate, reference, own, key, draws, judge: _Judge, coupling: 
         np.nan if true_codes is None else energy_distance(codes, true_codes),
         memorisation(codes, generator.codes), budget, generator.baseline,
     )  # fmt: skip
+
+
+def _cut(representation: Any, codes: np.ndarray, plate: PlateImpact, cuts: list) -> Any:
+    """Quantities of the true traces with what the representation keeps, found once for each."""
+    kept = representation.decode(codes[:2])
+    for other, found in cuts:
+        if np.array_equal(other, kept):
+            return found
+    found = _quantities(plate, representation.decode(codes))
+    cuts.append((kept, found))
+    return found
 
 
 def _concluded(rows: dict[str, Row]) -> Comparison:

@@ -31,6 +31,13 @@ class POD:
         captured: the part of the variance that they hold.
     """
 
+    mean: np.ndarray
+    basis: np.ndarray
+    spectrum: np.ndarray
+    scale: float
+    captured: float
+    _thin_shape: tuple[int, ...]
+
     def __init__(self, rank: int = 16, *, every: int = 1):
         """The representation; `fit` finds its basis.
 
@@ -60,9 +67,9 @@ class POD:
         n, numbers = flat.shape
         if self.rank > min(n - 1, numbers):
             raise InputError(
-                f"rank={self.rank} needs more than {self.rank} samples of at least as many numbers; "
-                f"got {n} samples of {numbers}. Take a rank of at most {min(n - 1, numbers)}, or "
-                "more samples."
+                f"rank={self.rank} needs more than {self.rank} samples of at least as many "
+                f"numbers; got {n} samples of {numbers}. Take a rank of at most "
+                f"{min(n - 1, numbers)}, or more samples."
             )
         fitted.mean = flat.mean(axis=0)
         spread, total = _components(flat - fitted.mean, self.rank)
@@ -108,6 +115,7 @@ def _components(centred: np.ndarray, rank: int) -> tuple[tuple[np.ndarray, np.nd
     if min(centred.shape) > max(8 * rank, 300):
         start = np.random.default_rng(0).standard_normal(min(centred.shape))
         _, values, rows = svds(centred, k=rank, v0=start)
+        assert rows is not None
         values, rows = values[::-1], rows[::-1]
     else:
         _, values, rows = svd(centred, full_matrices=False)

@@ -20,7 +20,8 @@ class Motion(NamedTuple):
     acceleration: Array
 
 
-#: A time within this part of an interval of a knot is that knot: displacements there are exact.
+#: A time within this part of an interval of a knot, or within the rounding of the sum of many
+#: steps, is that knot: displacements there are exact.
 _SNAP = 1e-6
 
 
@@ -77,7 +78,8 @@ class Trajectory(eqx.Module):
         """The motion at time t; beyond the last time as the last cubic goes on."""
         position = jnp.asarray(t) / self.interval
         nearest = jnp.round(position)
-        position = jnp.where(jnp.abs(position - nearest) < _SNAP, nearest, position)
+        hair = jnp.maximum(_SNAP, 32 * jnp.finfo(position.dtype).eps * jnp.abs(position))
+        position = jnp.where(jnp.abs(position - nearest) < hair, nearest, position)
         last = self.values.shape[0] - 1
         k = jnp.clip(jnp.floor(position), 0, last).astype(int)
         s = position - k

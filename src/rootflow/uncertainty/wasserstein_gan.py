@@ -224,7 +224,7 @@ class _Sliced(eqx.Module):
 
     def __call__(self, network, batch, key):
         made, along = jax.random.split(key)
-        fake = _made(network, made, *batch.shape, None)
+        fake = _made(network, made, batch.shape[0], batch.shape[1], None)
         line = jax.random.normal(along, (batch.shape[1], self.lines), batch.dtype)
         line = line / jnp.linalg.norm(line, axis=0)
         return jnp.mean((jnp.sort(fake @ line, axis=0) - jnp.sort(batch @ line, axis=0)) ** 2)

@@ -96,18 +96,10 @@ class Alpha(Method):
         unit = part * beta * square  # the position at the middle moves by unit a1
         shift = (1 - alpha_m) / unit
         known = -alpha_m / shift * a
-        moving = _Moving(base, velocity, gamma / (beta * h), args)
+        moving: Any = _Moving(base, velocity, gamma / (beta * h), args)
         inner = _accelerations(f)
-        stage = Stage(t + part * h, base, shift, known, moving)  # pyright: ignore
-        solve = shifted_at(
-            inner,
-            stage.t,
-            base,
-            moving,
-            shift,
-            self.linear_solver,
-            exact=False,  # pyright: ignore
-        )
+        stage = Stage(t + part * h, base, shift, known, moving)
+        solve = shifted_at(inner, stage.t, base, moving, shift, self.linear_solver, exact=False)
         tolerated = f.tolerance(args, z[: f.size])[: q.size]
         solved = solve_stage(
             inner, stage, unit * a, solve, tolerated, jnp.ones((), z.dtype), self.linear_solver
