@@ -145,7 +145,7 @@ def our_gan() -> Callable[[], Any]:
 
 
 def torch_gan() -> Callable[[], Any]:
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -195,7 +195,7 @@ def torch_gan() -> Callable[[], Any]:
 
 def torch_version() -> str | None:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         return None
     return torch.__version__

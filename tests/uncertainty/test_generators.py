@@ -260,3 +260,23 @@ def test_extrapolation_is_flagged(normal):
 def test_messages(normal, act, message):
     with pytest.raises(rf.InputError, match=message):
         act(normal)
+
+
+def test_sensitivities_of_a_conditional_generator(two_humps):
+    true, a = two_humps
+    told = uq.GaussianPCA(2).fit(true, conditions=a)
+    keys = jax.random.split(jax.random.key(1), 3)
+    first, again = (told.sample_each(keys, conditions=np.array([v])) for v in (0.5, 0.5))
+    np.testing.assert_array_equal(first, again)
+
+    def end(traces):
+        return traces[:, -1, 2, 0]
+
+    # Along x a trace is a times a mode, and a little else: variance 1.2^2 of 1, and the noise.
+    found = uq.sensitivities(
+        told, end, {"a": lambda key, n: jax.random.normal(key, (n,))}, key=jax.random.key(2),
+        count=2000,
+    )  # fmt: skip
+    assert found["a"].first.value > 0.9 and found["noise"].total.value < 0.1
+    with pytest.raises(rf.InputError, match="fitted with 1 conditions"):
+        uq.sensitivities(told, end, {}, key=jax.random.key(0), count=8)

@@ -9,6 +9,7 @@ Bodies are assembled by scikit-fem, the extra `[fem]`.
 """
 
 from .bar import Bar, BarRun
+from .dynamics import Marched, Structure, march
 from .flow_matching import FlowMatching
 from .generators import (
     Bootstrap,
@@ -38,10 +39,11 @@ from .monte_carlo import (
     sobol,
     two_level,
 )
-from .plane_stress import PlaneStress, wave_speed
+from .plane_stress import PlaneStress, von_mises, wave_speed
 from .plate import FullRun, Loads, Patch, PlateImpact, ZoneRun
 from .report import Budget, Comparison, Row, compare
 from .representations import POD, Image, WholeField
+from .sensitivity import sensitivities
 from .trajectory import Motion, Trajectory, newmark_rates
 from .wasserstein_gan import SlicedWasserstein, WassersteinGAN
 
@@ -62,6 +64,7 @@ __all__ = [
     "Image",
     "Interval",
     "Loads",
+    "Marched",
     "MarginalPCA",
     "Motion",
     "Patch",
@@ -71,6 +74,7 @@ __all__ = [
     "SlicedWasserstein",
     "Sobol",
     "Spectrum",
+    "Structure",
     "Trajectory",
     "TwoLevel",
     "WassersteinGAN",
@@ -80,14 +84,17 @@ __all__ = [
     "correlation_error",
     "energy_distance",
     "exceedance",
+    "march",
     "mean",
     "mean_interval",
     "memorisation",
     "newmark_rates",
     "pod_spectrum",
     "quantile",
+    "sensitivities",
     "sobol",
     "two_level",
+    "von_mises",
     "wasserstein",
     "wave_speed",
 ]

@@ -85,6 +85,26 @@ class Fitted:
         """
         return self.representation.decode(self.sample_codes(key, count, conditions))
 
+    def sample_each(
+        self, keys: PRNGKeyArray, *, conditions: ArrayLike | None = None
+    ) -> Float[np.ndarray, "count times nodes components"]:
+        """Draws one trace with each key: the same key is the same noise, whatever the conditions.
+
+        Args:
+            keys: shape (count,).
+            conditions: as of `sample`.
+
+        Raises:
+            InputError: as of `sample`.
+        """
+        count = whole("count", keys.shape[0] if keys.ndim else 0)
+        if self.conditions is None:
+            codes = jax.vmap(lambda key: self._draw(key, 1, None)[0])(keys)
+        else:
+            given = self.conditions.checked(conditions, count)
+            codes = jax.vmap(lambda key, c: self._draw(key, 1, c[None])[0])(keys, given)
+        return self.representation.decode(codes)
+
     def extrapolates(
         self, traces: Float[ArrayLike, "samples times nodes components"], *, level: float = 0.99
     ) -> np.ndarray:

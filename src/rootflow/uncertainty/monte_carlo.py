@@ -128,9 +128,10 @@ def two_level(
 ) -> TwoLevel:
     """The mean of a dear quantity, with a cheap one as control variate.
 
-        mean(dear - alpha paired) + alpha mean(cheap),  alpha = cov(dear, paired) / var(paired),
+        mean(dear - alpha paired) + alpha mean(cheap)
 
-    lessened by n / m (1 + n / m)^-1 for the variance of the second mean. What is cheap may be wrong
+    with alpha = cov(dear, paired) / var(paired) / (1 + n / m), which for n pairs and m other cheap
+    samples has the least variance. What is cheap may be wrong
     as a whole: the pairs take that out. It must be the same quantity in both places.
 
     Args:

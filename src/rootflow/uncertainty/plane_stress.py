@@ -77,7 +77,7 @@ class PlaneStress:
             raise InputError(
                 "the unknowns of this mesh are not two for each node: use a linear mesh."
             )
-        self.matrix = csr_matrix(_stiffness(fem, basis, self.young, self.poisson))
+        self.matrix: Any = csr_matrix(_stiffness(fem, basis, self.young, self.poisson))
         self.stiffness = node_product(self.matrix, 2, 2)
         self.nodes = jnp.asarray(mesh.p.T)
         mass = _lumped(fem, basis, self.density)

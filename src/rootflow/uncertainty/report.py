@@ -125,7 +125,8 @@ def compare(
         resamples: of the bootstrap behind them.
 
     Raises:
-        InputError: no generators, traces that do not match the reference, or fewer than ten draws or reference runs.
+        InputError: no generators, traces that do not match the reference, or fewer than ten draws
+            or reference runs.
     """
     if not generators:
         raise InputError("compare needs at least one generator: give {'name': recipe.fit(traces)}.")
@@ -138,7 +139,8 @@ def compare(
     seen = np.asarray(reference.trace) if traces is None else checks.traces(traces)
     if seen.shape[0] != true[JUDGED].size:
         raise InputError(
-            f"traces must be of the {true[JUDGED].size} loads of the reference; got {seen.shape[0]}."
+            f"traces must be of the {true[JUDGED].size} loads of the reference; got "
+            f"{seen.shape[0]}."
         )
     own = _quantities(plate, seen)
     coupling = judge.distance(own[JUDGED], JUDGED, paired=True)
@@ -169,7 +171,7 @@ class _Judge:
         A bootstrap adds its own scatter to the distance: it is taken off, down to zero.
         """
         truth = self.true[name]
-        unit = truth.std(ddof=1)
+        unit = float(truth.std(ddof=1))
         other = truth if against is None else against
         value = wasserstein(found, other) / unit
         again = []
@@ -185,7 +187,7 @@ class _Judge:
     def sampling(self, name: str, draws: int) -> Estimate:
         """W1 between sets of true samples of these sizes."""
         truth = self.true[name]
-        unit = truth.std(ddof=1)
+        unit = float(truth.std(ddof=1))
         again = []
         for _ in range(self.resamples):
             x = self.rng.choice(truth, draws)

@@ -23,7 +23,7 @@ class Data(NamedTuple):
 
 
 def data(quick: bool) -> Data:
-    """2,000 and 3,000 runs of the plate of the specification; fewer, of coarse elements, quickly."""
+    """2,000 and 3,000 runs of the plate of the protocol; fewer, of coarse elements, quickly."""
     plate = uq.PlateImpact(element=0.25 if quick else 0.1)
     counts = (120, 120) if quick else (2000, 3000)
     train = plate.run(plate.draw(jax.random.key(1), counts[0]), energy=False)
