@@ -167,8 +167,8 @@ class PlateImpact:
             lines: the mesh lines x = const, in place of those made from `element`.
 
         Raises:
-            InputError: scikit-fem is missing, a size is out of its range, the interface is not a
-                mesh line, a step above the limit of stability.
+            InputError: scikit-fem is missing, a size is out of its range, or the interface is not
+                a mesh line.
         """
         fem = scikit_fem()
         self._options = {
@@ -195,7 +195,6 @@ class PlateImpact:
         steps = math.ceil(checks.positive("end", end) / checks.positive("step", size) - 1e-9)
         self.step = end / max(steps, 3)
         self.times = self.step * np.arange(max(steps, 3) + 1)
-        checks_stable(self.step, self.body.frequency)
 
     def changed(self, **options: Any) -> "PlateImpact":
         """The same plate with other options, as `patch` or `young`."""
@@ -245,7 +244,8 @@ class PlateImpact:
             progress: told the part that is done.
 
         Raises:
-            InputError: loads that are no four arrays of one shape (samples,).
+            InputError: loads that are no four arrays of one shape (samples,), or explicit steps
+                above the limit of stability.
         """
         loads = _checked(loads)
 
@@ -337,6 +337,8 @@ class PlateImpact:
         width = min(_COLUMNS, _VECTOR * math.ceil(count / _VECTOR))
         watch = _Watch(self.zone_body.stress, first, self.interface, self.tip, options.field)
         implicit = options.method is not None and options.method.jacobians
+        if not implicit:
+            _check_stable(self.step, body.frequency)
         found = []
         for begin in range(0, count, width):
             places = np.minimum(np.arange(begin, begin + width), count - 1)
@@ -380,12 +382,13 @@ class _Options:
     progress: Callable[[float], Any] | None
 
 
-def checks_stable(step: float, frequency: float) -> None:
+def _check_stable(step: float, frequency: float) -> None:
     """Raises for a step of central differences above 2 / frequency."""
     if step * frequency >= 2:
         raise InputError(
             f"step={step:.4g} is above the limit of stability of central differences, 2 / "
-            f"omega_max = {2 / frequency:.4g}: take a smaller step or larger elements."
+            f"omega_max = {2 / frequency:.4g}: take a smaller step or larger elements, or "
+            "method=rf.GeneralizedAlpha(), which any step suits."
         )
 
 
