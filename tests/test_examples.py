@@ -172,6 +172,16 @@ def dense_memory(found):
     assert np.mean(found["after"]) > 0.93
 
 
+def random_loads(found):
+    rows = found["report"].rows
+    assert rows["bootstrap"].distance["peak von Mises"].value < 0.2
+    assert rows["linear"].distance["peak von Mises"].low > 0.2
+    assert rows["flow"].distance["peak von Mises"].value < 0.3
+    truth = np.mean(np.asarray(found["reference"].peak_von_mises_in_zone) > 1.0)
+    assert abs(found["chance"].value - truth) < 0.05
+    assert Path("random_loads.png").stat().st_size > 10_000
+
+
 def which_momentum(found):
     cycle = np.asarray(found["found"].cycle)
     last = np.asarray(found["cycling"].x[-3:])
@@ -218,6 +228,7 @@ CHECKS = {
     "15_train_and_guide_diffusion": train_and_guide_diffusion,
     "16_hessian_spectrum": hessian_spectrum,
     "17_dense_memory": dense_memory,
+    "21_random_loads": random_loads,
     "18_which_momentum": which_momentum,
     "19_private_training": private_training,
     "20_diffusion_couple": diffusion_couple,

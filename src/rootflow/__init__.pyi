@@ -12,6 +12,7 @@ from . import memory as memory
 from . import neural as neural
 from . import optimize as optimize
 from . import training as training
+from . import uncertainty as uncertainty
 from ._version import __version__ as __version__
 from .errors import (
     CertificateWarning as CertificateWarning,
@@ -66,6 +67,9 @@ from .flows.dde import solve_dde as solve_dde
 from .flows.ensemble import ensemble as ensemble
 from .flows.events import Event as Event
 from .flows.fields import (
+    Damped as Damped,
+)
+from .flows.fields import (
     SecondOrder as SecondOrder,
 )
 from .flows.fields import (
@@ -109,6 +113,9 @@ from .flows.methods import (
     ExponentialEuler as ExponentialEuler,
 )
 from .flows.methods import (
+    GeneralizedAlpha as GeneralizedAlpha,
+)
+from .flows.methods import (
     Heun as Heun,
 )
 from .flows.methods import (
@@ -128,6 +135,9 @@ from .flows.methods import (
 )
 from .flows.methods import (
     Midpoint as Midpoint,
+)
+from .flows.methods import (
+    Newmark as Newmark,
 )
 from .flows.methods import (
     Ralston as Ralston,

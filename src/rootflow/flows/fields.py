@@ -104,3 +104,19 @@ class SecondOrder(Separable):
     def __init__(self, acceleration: Callable[[Any, Any, Any], PyTree]):
         self.velocity = _identity
         self.force = acceleration
+
+
+class Damped(eqx.Module):
+    """d2q/dt2 = acceleration(t, q, dq/dt, args), for `Newmark` and `GeneralizedAlpha`.
+
+    The state is y = (q, dq/dt).
+
+    Attributes:
+        acceleration: returns the structure of q.
+    """
+
+    acceleration: Callable[[Any, Any, Any, Any], PyTree]
+
+    def __call__(self, t, y, args):
+        q, p = y
+        return p, self.acceleration(t, q, p, args)

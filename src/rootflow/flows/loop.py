@@ -232,6 +232,40 @@ def solve(setup: Setup, x: Inputs, ts: Array | None) -> tuple[Outcome, Array | N
     return out._replace(rows=None, last=None, kinds=None), saved_at(setup, x, out, ts)
 
 
+@partial(custom_jvp, nondiff_argnums=(0,))
+def solve_observed(setup: Setup, x: Inputs) -> Outcome:
+    """As `solve` with the steps kept, but of each start only what `save` makes of it.
+
+    What is saved is often much smaller than the state, of which nothing else is then kept.
+    """
+    carry, consts = _started(setup, x, None)
+    project = setup.methods[0].project
+
+    def body(kind, s, consts, live):
+        c, state, tried = _tried(setup, kind, s[0], s[1], consts, live)
+        seen = observe(setup.f, tried.t, project(tried.y), _plain(consts)[0].args)
+        return (c, state), Rows(tried.t, tried.h, seen, tried.mark), tried.keep
+
+    done = record(
+        _phases(setup, body), carry, consts,
+        block=setup.block, blocks=blocks_of(setup), states=True, stride=None,
+    )  # fmt: skip
+    return _outcome(setup, done.carry, consts, done, True)
+
+
+@partial(solve_observed.defjvp, symbolic_zeros=True)
+def _solve_observed_jvp(setup: Setup, primals, tangents):
+    project = setup.methods[0].project
+
+    def observed(x):
+        out = solve(setup, x, None)[0]
+        assert out.rows is not None and out.rows.y is not None
+        seen = jax.vmap(lambda t, z: observe(setup.f, t, project(z), x.args))
+        return out._replace(rows=out.rows._replace(y=seen(out.rows.t, out.rows.y)))
+
+    return jvp_of_active(observed, primals, tangents)
+
+
 def _moved(x: Any) -> Any:
     """Zero in value, with the derivative of `x`."""
     return x - lax.stop_gradient(x)

@@ -25,17 +25,23 @@ def steps_of(setup: Setup, x: Inputs, out: Outcome) -> Steps:
     return Steps(rows.t, rows.h, rows.y, out.last, direction, x.t0, out.t, lifted(setup, x))
 
 
-def accepted(setup: Setup, out: Outcome) -> tuple[Array, Array]:
-    """The end of every accepted step, in order, padded with NaN to `max_steps` rows."""
+def accepted(setup: Setup, out: Outcome, args: Given | None = None) -> tuple[Array, Array]:
+    """The end of every accepted step, in order, padded with NaN to `max_steps` rows.
+
+    With `args` the rows hold what was observed of the states (see `solve_observed`).
+    """
     rows = out.rows
     assert rows is not None and rows.y is not None
     project = setup.methods[0].project
+    end = project(out.y)
+    if args is not None:
+        project, end = (lambda row: row), observe(setup.f, out.t, end, args)
     # A member of a batch has idle rows between its steps: bring its own steps to the front.
     order = jnp.argsort(rows.h == 0, stable=True)
     index = jnp.arange(rows.t.shape[0])
     live, last = index < out.accepted, index == out.accepted - 1
     ts = jnp.where(last, out.t, jnp.roll(rows.t[order], -1))
-    ys = jnp.where(last[:, None], project(out.y), jnp.roll(jax.vmap(project)(rows.y[order]), -1, 0))
+    ys = jnp.where(last[:, None], end, jnp.roll(jax.vmap(project)(rows.y[order]), -1, 0))
     ts, ys = jnp.where(live, ts, jnp.nan), jnp.where(live[:, None], ys, jnp.nan)
     return ts[: setup.max_steps], ys[: setup.max_steps]
 

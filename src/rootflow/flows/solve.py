@@ -224,7 +224,11 @@ class Problem(eqx.Module):
         self.adjoint.check(setup, x)
         require_estimates(penalties, f, methods, x.t0, x.y0, args)
         times, outside = self._times(t0, t1)
-        out, saved = self.adjoint.solve(setup, x, None if keeps else times)
+        observes = self._observes(bool(of_steps))
+        if observes:
+            out, saved = loop.solve_observed(setup, x), None
+        else:
+            out, saved = self.adjoint.solve(setup, x, None if keeps else times)
         if not self.sure:
             finite = jnp.isfinite(self.t0) & jnp.isfinite(self.t1)
             result = jnp.where(finite, out.result, Result.bad_span)
@@ -233,7 +237,7 @@ class Problem(eqx.Module):
             out, saved = loop.refuse(setup, result, (out._replace(result=result), saved))
         if self.consistent is not None:
             out = out._replace(result=jnp.where(found, out.result, Result.inconsistent))
-        ts, ys, dense = self._saved(setup, x, out, saved, times, unravel)
+        ts, ys, dense = self._saved(setup, x, out, saved, times, unravel, observes)
         events = None
         if self.max_events is not None:
             at, states, which, count = happened(setup, x, out, self.max_events, self.hidden)
@@ -283,7 +287,19 @@ class Problem(eqx.Module):
             return t
         return jnp.where(t == self.length, self.t1, self.t0 + t)
 
-    def _saved(self, setup, x, out: Outcome, saved, times, unravel):
+    def _observes(self, penalised: bool) -> bool:
+        """Whether of every step only what `save` makes of it is kept, and not its state."""
+        if self.save is None or not isinstance(self.saveat, str) or penalised:
+            return False
+        if type(self.adjoint) is not DiscreteAdjoint or self.max_events is not None:
+            return False
+        seen = jax.tree.leaves(jax.eval_shape(self.save, self.t0, self.y0, self.args))
+        return bool(seen) and all(leaf.dtype == self.t0.dtype for leaf in seen)
+
+    def _saved(self, setup, x, out: Outcome, saved, times, unravel, observes=False):
+        if observes:
+            ts, seen = accepted(setup, out, x.args)
+            return self._absolute(ts), self._observed(seen, unravel), None
         project = setup.methods[0].project
         if isinstance(self.saveat, Array):
             if saved is None:  # the steps were kept for another reason

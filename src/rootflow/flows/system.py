@@ -23,7 +23,7 @@ from scipy.sparse import csr_matrix
 from ..errors import InputError
 from ..ground.derivative import custom_jvp, jvp_of_active
 from ..ground.linear import product
-from .fields import SemiLinear, Separable, Split, flat_linear
+from .fields import Damped, SecondOrder, SemiLinear, Separable, Split, flat_linear
 
 Flat = Callable[[Array, Array, Any], Array]
 
@@ -116,9 +116,10 @@ class System:
         size: n.
         parts: further functions by name, on flat arrays: `explicit`, `implicit` (`Split`),
             `nonlinear` (`SemiLinear`), `velocity`, `force` (`Separable`; they take and return the
-            flat p or q), `diffusion` (stochastic equations), `jac` (the Jacobian (n, n)), `save`
-            (what is saved of a state), `event0`, `jump0` and so on (see `Event`).
-        split: the size of q, for `Separable`.
+            flat p or q), `acceleration` (of a state, for equations of second order), `diffusion`
+            (stochastic equations), `jac` (the Jacobian (n, n)), `save` (what is saved of a state),
+            `event0`, `jump0` and so on (see `Event`).
+        split: the size of q, for states (q, p).
         sparsity: where the Jacobian may be different from zero; `None`: anywhere.
         massive: whether there is a mass matrix.
         reverse_only: whether a function has a derivative in reverse mode only (`jax.custom_vjp`).
@@ -247,25 +248,31 @@ def build(
     builder = Builder(y0, t0, args)
     flat, _ = ravel_pytree(y0)
     n = flat.size
+    split = linear = None
+    if isinstance(f, Separable | Damped):
+        if not (isinstance(y0, tuple) and len(y0) == 2):
+            kinds = "rf.Separable, rf.SecondOrder or rf.Damped"
+            raise InputError(
+                f"The state of a {kinds} equation is a pair: pass y0 = (q, p); got "
+                f"{describe(_like(y0))}."
+            )
+        split = ravel_pytree(y0[0])[0].size
     field = builder.add("field", f, y0, y0, "The vector field f(t, y, args)")
     parts: dict[str, Flat] = {}
-    split = linear = None
     if isinstance(f, Split):
         parts["explicit"] = builder.add("explicit", f.explicit, y0, y0, "The explicit part")
         parts["implicit"] = builder.add("implicit", f.implicit, y0, y0, "The implicit part")
     if isinstance(f, SemiLinear):
         parts["nonlinear"] = builder.add("nonlinear", f.nonlinear, y0, y0, "The nonlinear part")
         linear = flat_linear(f.linear, y0).astype(flat.dtype)
+    if isinstance(f, SecondOrder | Damped):
+        parts["acceleration"] = builder.add(
+            "acceleration", lambda t, y, args: f(t, y, args)[1], y0, y0[1], "The acceleration"
+        )
     if isinstance(f, Separable):
-        if not (isinstance(y0, tuple) and len(y0) == 2):
-            raise InputError(
-                "The state of a rf.Separable or rf.SecondOrder equation is a pair: pass "
-                f"y0 = (q, p); got {describe(_like(y0))}."
-            )
         q, p = y0
         parts["velocity"] = builder.add("velocity", f.velocity, p, q, "The velocity")
         parts["force"] = builder.add("force", f.force, q, p, "The force")
-        split = ravel_pytree(q)[0].size
     if jac is not None:
         parts["jac"] = builder.add("jac", jac, y0, None, "The Jacobian jac(t, y, args)")
         shape = jax.eval_shape(

@@ -10,6 +10,7 @@ from .imex import KenCarp4
 from .reversible import AsynchronousLeapfrog, Reversible, ReversibleHeun
 from .rosenbrock import Rodas5P, Rosenbrock23
 from .runge_kutta import Bosh3, Euler, Heun, Midpoint, Ralston, Tsit5
+from .structural import GeneralizedAlpha, Newmark
 from .symplectic import BlanesMoan4, LeapFrog, SemiImplicitEuler
 from .verner import Vern7
 
@@ -24,6 +25,7 @@ __all__ = [
     "Dopri8",
     "Euler",
     "ExponentialEuler",
+    "GeneralizedAlpha",
     "Heun",
     "ImplicitEuler",
     "KenCarp4",
@@ -32,6 +34,7 @@ __all__ = [
     "LeapFrog",
     "Method",
     "Midpoint",
+    "Newmark",
     "Proposal",
     "Ralston",
     "Reversible",

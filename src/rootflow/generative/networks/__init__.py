@@ -1,6 +1,6 @@
 """Small networks for diffusion models, called as a `Denoiser` calls its model."""
 
-from .mlp import MLP
+from ...networks import MLP
 from .unet import UNet
 
 __all__ = ["MLP", "UNet"]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from ...errors import InputError
-from .embedding import Embedding
+from ...networks import Embedding
 
 Images = Float[Array, "batch height width channels"]
 

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from ...errors import InputError
+from ..errors import InputError
 from .embedding import Embedding
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from ...errors import InputError
+from ..errors import InputError
 
 
 class Embedding(eqx.Module):

@@ -1,0 +1,6 @@
+"""Networks that more than one domain uses: told the time, they are velocities and denoisers."""
+
+from .embedding import Embedding
+from .mlp import MLP
+
+__all__ = ["MLP", "Embedding"]
