@@ -1,5 +1,6 @@
 """What holds for the package as a whole."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import rootflow
+from rootflow.reproduce.harness import catalogue
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -97,6 +99,38 @@ def test_every_dependency_is_pinned_for_continuous_integration():
     asked = [project["dependencies"], *project["optional-dependencies"].values()]
     names = {re.split(r"[^\w.-]", line)[0].lower() for lines in asked for line in lines}
     assert names - {"rootflow"} <= pinned
+
+
+def papers():
+    spec = importlib.util.spec_from_file_location("make_papers", ROOT / "docs" / "make_papers.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_papers_is_what_the_entries_say():
+    """`python docs/make_papers.py` writes it anew."""
+    assert (ROOT / "docs" / "papers.md").read_text(encoding="utf-8") == papers().page()
+
+
+def test_every_paper_has_a_guide_and_a_test():
+    guides = [path.read_text(encoding="utf-8") for path in (ROOT / "docs/guides").glob("*.md")]
+    tests = [path.read_text(encoding="utf-8") for path in (ROOT / "tests/reproduce").glob("*.py")]
+    for name in catalogue.names():
+        assert any(f"reproduce {name}" in text for text in guides), f"no guide tells of {name}"
+        assert any(f'"{name}"' in text for text in tests), f"no file in tests/reproduce has {name}"
+
+
+def test_tests_mirror_the_package():
+    here, package = ROOT / "tests", Path(rootflow.__file__).parent
+    folders = [path for path in here.rglob("*") if path.is_dir() and any(path.glob("test_*.py"))]
+    lost = [path for path in folders if not (package / path.relative_to(here)).is_dir()]
+    assert not lost, f"no part of the package has the name of {lost}"
+    untested = {
+        path.parent.name for path in package.glob("*/__init__.py")
+    } - {path.name for path in here.iterdir()}  # fmt: skip
+    assert untested <= {"networks", "reports", "tables"}  # tested through the domains
 
 
 def test_version_option():
