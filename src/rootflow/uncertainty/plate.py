@@ -127,7 +127,8 @@ class PlateImpact:
     moves to the last bit as it did there.
 
     Attributes:
-        body, zone_body: the plate and the zone, assembled.
+        body: the plate, assembled.
+        zone_body: the zone, assembled.
         times: of all steps, with the start.
         step: size of a step.
         interface: nodes on the interface; the first of the zone.
