@@ -31,7 +31,7 @@ from .heuristics import StepPenalty, reduced, require_estimates, split
 from .methods import AutoSwitch, Method
 from .methods.remembered import Remembered, repeatable
 from .problem import Inputs, Outcome, Setup
-from .saving import accepted, dense_output, happened, step_numbers
+from .saving import accepted, dense_output, happened, saved_at, step_numbers
 from .solution import MESSAGES, Happened, Heuristics, Result, Solution, Stats
 from .system import Pattern, System, Tolerances, build
 
@@ -303,8 +303,6 @@ class Problem(eqx.Module):
         project = setup.methods[0].project
         if isinstance(self.saveat, Array):
             if saved is None:  # the steps were kept for another reason
-                from .saving import saved_at
-
                 saved = saved_at(setup, x, out, times)
             return self.saveat, self._observed(saved, unravel), None
         if self.saveat == "steps":

@@ -15,7 +15,7 @@ from .likelihood import log_likelihood
 from .losses import ELBO, DiffusionLoss, EDMWeight, LogitNormal, LogNormal, MinSNR
 from .networks import MLP, UNet
 from .preconditioning import EDMPreconditioned
-from .sample import Inversion, Samples, sample
+from .sample import sample
 from .samplers.adaptive import AdaptiveDPMSolver
 from .samplers.bdia import BDIA
 from .samplers.ddim import DDIM, DDPM
@@ -28,6 +28,7 @@ from .samplers.predictor_corrector import PredictorCorrector
 from .samplers.probability_flow import ProbabilityFlow
 from .samplers.reverse_sde import ReverseSDE
 from .samplers.unipc import UniPC
+from .samples import Inversion, Samples
 from .schedules import EDM, VE, RectifiedFlow, Schedule, SubVP, VPCosine, VPLinear
 from .threshold import DynamicThreshold
 

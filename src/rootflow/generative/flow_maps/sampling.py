@@ -14,8 +14,9 @@ from .. import gradients, grids
 from ..grids import Grid, Knots
 from ..loop import turns
 from ..numerics import is_traced, namespace
-from ..sample import Samples, as_samples, raise_if_not_finite
+from ..sample import as_samples, raise_if_not_finite
 from ..samplers.base import Plan, Sampler, require
+from ..samples import Samples
 from ..schedules import Level, Schedule
 from .maps import Map, check_map
 

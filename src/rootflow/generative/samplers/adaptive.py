@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ...errors import DerivativeError, SolveError
 from ..numerics import expand, is_traced
+from ..samples import Samples
 from ..schedules import Level
 from .base import Evaluate, Integrator, require
 from .dpm_solver import step_weights
@@ -69,8 +70,6 @@ class AdaptiveDPMSolver(Integrator):
     def integrate(
         self, denoiser: Any, condition: PyTree, x: Array, begin: Any, end: Any, throw: bool
     ) -> Any:
-        from ..sample import Samples
-
         with np.errstate(divide="ignore"):
             ends = [denoiser.schedule.log_snr(t) for t in (begin, end)]
         if not is_traced(*ends):

@@ -10,6 +10,7 @@ from ...flows.adjoints import Adjoint, DiscreteAdjoint
 from ...flows.methods import Method, Tsit5
 from ...flows.ode import solve_ode
 from ..flow import frame
+from ..samples import Samples
 from .base import Integrator, require
 
 
@@ -46,8 +47,6 @@ class ProbabilityFlow(Integrator):
     def integrate(
         self, denoiser: Any, condition: PyTree, x: Array, begin: Any, end: Any, throw: bool
     ) -> Any:
-        from ..sample import Samples
-
         there = frame(denoiser, begin, end, self.variable)
         sol = solve_ode(
             there.field,

@@ -15,6 +15,7 @@ from ...flows.sde import solve_sde
 from ..flow import frame
 from ..grids import with_signal
 from ..numerics import is_traced
+from ..samples import Samples
 from .base import Integrator, require
 
 TOLERANCE = 1e-2  # of adaptive steps
@@ -73,8 +74,6 @@ class ReverseSDE(Integrator):
         throw: bool,
         key: Any = None,
     ) -> Any:
-        from ..sample import Samples
-
         schedule = denoiser.schedule
         with np.errstate(divide="ignore"):
             clean = schedule.log_snr(end)
