@@ -34,12 +34,19 @@ def judged(
     """
     values = np.asarray(states.local.value)
     best = float(values.min())
-    done = np.asarray(states.status) == damped_newton.CONVERGED
-    for i in np.flatnonzero(~done & np.isfinite(values)):
-        done[i] = _promise(states, lay, int(i)) <= tie(float(values[i]))
+    done = finished(states, lay)
     group = done & (values <= best + tie(best))
     reported = int(np.argmin(np.where(group, values, np.inf) if group.any() else values))
     return reported, done, values - values[reported] <= max(_SAME, tie(best))
+
+
+def finished(states: damped_newton.State, lay: Layout) -> Bool[np.ndarray, " starts"]:
+    """Which searches converged, by themselves or because nothing more can be promised."""
+    values = np.asarray(states.local.value)
+    done = np.asarray(states.status) == damped_newton.CONVERGED
+    for i in np.flatnonzero(~done & np.isfinite(values)):
+        done[i] = _promise(states, lay, int(i)) <= tie(float(values[i]))
+    return done
 
 
 def _promise(states: damped_newton.State, lay: Layout, i: int) -> float:

@@ -76,6 +76,14 @@ def note(estimate: Estimate, result: FitResult) -> str:
     return ""
 
 
+def solved(result: FitResult) -> str:
+    """The sentence " Solved by ...", with the reason where that was not the first choice."""
+    if not result.solver:
+        return ""
+    because = f", because {result.solver_reason}" if result.solver_reason else ""
+    return f" Solved by {result.solver}{because}."
+
+
 def with_unit(name: str, unit: str) -> str:
     """An axis label: the name, and its unit in parentheses if it has one.
 

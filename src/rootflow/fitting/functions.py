@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError
-from .model import Model, did_you_mean
+from .model import Model
+from .suggestions import did_you_mean
 
 #: Code in these places is not the user's.
 _NOT_THEIRS = (

@@ -5,7 +5,6 @@ measured and how noisy it is; `fitting.modelfile` makes one from a TOML file, `r
 from a plain `f(t, y, p)`.
 """
 
-import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -13,9 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from ..errors import InputError
-
-#: Names that are compared for what may have been meant: how long, and how many.
-_LONGEST, _MOST = 100, 1000
+from .suggestions import did_you_mean
 
 Scale = Literal["linear", "log"]
 NoiseKind = Literal["normal", "lognormal", "proportional"]
@@ -23,16 +20,6 @@ Values = Mapping[str, Any]
 """Named scalars: the states, the parameters or the covariates of one group."""
 FromParameters = Callable[[Values, Values], Any]
 """A value computed from parameters and covariates: `f(p, c)`."""
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The sentence " Did you mean ...?" naming what is close to `name`, or an empty string."""
-    if len(str(name)) > _LONGEST:  # comparing takes the square of the length
-        return ""
-    near = sorted({str(word) for word in known if len(str(word)) <= _LONGEST})[:_MOST]
-    folded = {word.casefold(): word for word in near}
-    close = difflib.get_close_matches(str(name).casefold(), list(folded), n=3, cutoff=0.6)
-    return f" Did you mean {' or '.join(repr(folded[match]) for match in close)}?" if close else ""
 
 
 @dataclass(frozen=True)
@@ -164,7 +151,7 @@ class Dose:
                 object.__setattr__(self, name, number)
 
 
-_NAMED = ("states", "parameters", "observed", "units")
+_NAMED = ("states", "parameters", "observed", "units", "solve")
 
 
 # Compared and hashed by identity: a model holds functions, and jitted code is cached on it.
@@ -190,6 +177,8 @@ class Model:
         equations: what the report prints, pairs (left side, right side).
         units: unit by observed column; the entry under the time column's name is the time's.
         source: where the model came from (a file name) for the report.
+        solve: how the equations are solved: `method`, `rtol`, `atol`, `max_steps`, as `rf.fit` has
+            them; what is given there goes before.
 
     Raises:
         InputError: names that clash or do not exist, per-group parameters without a group column,
@@ -211,6 +200,7 @@ class Model:
     equations: tuple[tuple[str, str], ...] = ()
     units: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    solve: Mapping[str, Any] = field(default_factory=dict)
 
     # A model is never changed, and programs are compiled for this very object.
     def __deepcopy__(self, memo: Any) -> "Model":

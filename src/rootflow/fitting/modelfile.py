@@ -23,8 +23,9 @@ from .model import (
     Model,
     Noise,
     Parameter,
-    did_you_mean,
 )
+from .solving import OPTIONS, options
+from .suggestions import did_you_mean
 from .textfile import read_text
 
 MAX_BYTES = 1_000_000
@@ -37,7 +38,7 @@ _DOT_PART = rf"(?:[ \t]*+\.[ \t]*+{_PART})"
 _DEEP_KEY = re.compile(
     rf"(?m)(?:^|[\[{{,])[ \t]*+{_PART}{_DOT_PART}{{{_MOST_PARTS},}}+[ \t]*+(?:=|\]|$)"
 )
-_TABLES = ("model", "states", "parameters", "equations", "observed", "noise", "dose")
+_TABLES = ("model", "states", "parameters", "equations", "observed", "noise", "dose", "solve")
 _MODEL_KEYS = ("name", "description", "time", "time_unit", "group", "covariates", "t0")
 _PARAMETER_KEYS = ("guess", "lower", "upper", "scale", "fixed", "unit", "per_group")
 _NOISE_KEYS = ("kind", "scale", "weights")
@@ -188,6 +189,7 @@ class _Reader:
         group = self.text_or_none("model", head, "group")
         description = self.text_or_none("model", head, "description") or ""
         noise = self._noise(outputs)
+        solve = self._solve()
         return self.made(
             "",
             lambda: Model(
@@ -206,6 +208,7 @@ class _Reader:
                 equations=_equation_texts(rates, states, outputs, t0) + dose_texts,
                 units=units,
                 source=self.path.name,
+                solve=solve,
             ),
         )
 
@@ -379,6 +382,13 @@ class _Reader:
             return self.number(key, value)
         note = "\n  (a dose is a formula of parameters and covariates)"
         return _FromParameters(self.formula(key, value, names, note))
+
+    def _solve(self) -> dict[str, Any]:
+        table = self.table("solve")
+        self.known("solve", table, OPTIONS)
+        for name, value in table.items():
+            self.made(f"solve.{name}", lambda name=name, value=value: options({name: value}, {}))
+        return table
 
     def _check_unused(self, parameters: Mapping[str, Any]):
         for name in parameters:

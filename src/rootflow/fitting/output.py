@@ -135,6 +135,8 @@ def as_record(result: FitResult) -> dict[str, Any]:
         "starts": result.starts,
         "seed": result.seed,
         "method": result.method,
+        "solver": result.solver,
+        "solver_reason": result.solver_reason,
         "seconds": result.seconds,
     }
     return _plain(record)

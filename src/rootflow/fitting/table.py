@@ -19,7 +19,8 @@ from jaxtyping import Bool, Float, Int
 
 from ..errors import InputError
 from .cells import MISSING, NUMBER, hint_for, is_blank, label_of
-from .model import Model, did_you_mean
+from .model import Model
+from .suggestions import did_you_mean
 from .textfile import read_text
 
 MAX_BYTES = 200_000_000
