@@ -10,14 +10,13 @@ import numpy as np
 
 from ..errors import InputError
 from ..flows.methods import AutoSwitch, Method
-from ..roots.solvers import damped_newton
 from . import functions, problem, uncertainty
-from .convergence import judged
+from .convergence import Outcome, judged, outcome
 from .from_functions import model_from_functions
 from .model import Dose, Model, Noise, Parameter
 from .modelfile import load_model
 from .predict import Predictor
-from .problem import Layout
+from .problem import Layout, Solver
 from .result import Estimate, FitResult, Start
 from .search import Progress, Search, latin_hypercube
 from .solving import Solving, check_method, name_of, options
@@ -139,12 +138,11 @@ def _fit(model, dataset, starts, seed, profile, solving: Solving, max_iterations
     states, used = search.retried(states, np.ones(points.shape, bool))
     clock.lap("search")
     values = np.asarray(states.local.value)
-    best, done, reached = judged(states, lay)
+    best, done, reached = judged(states, lay, search.noise(states))
     search.settle(used[best])
     u = np.asarray(states.x[best])
     scales, squares, parts = (np.asarray(x[best]) for x in states.local.aux)
     parts = parts if len(parts) else np.asarray(states.local.curvature[best])[None]
-    status = np.asarray(states.status)
     converged = bool(done[best])
 
     observations = dataset.observations
@@ -167,7 +165,13 @@ def _fit(model, dataset, starts, seed, profile, solving: Solving, max_iterations
         intervals = _profile(search, lay, u, float(values[best]), se, found)
         clock.lap("profile")
 
-    warnings = [] if converged else [_not_converged(status[best], max_iterations)]
+    blocked = bool(np.broadcast_to(states.blocked, values.shape)[best] > 0)
+    ended = outcome(
+        converged, int(np.asarray(states.status)[best]), blocked, len(found.undetermined) > 0,
+        bool(np.any(at_bound != "")),
+    )  # fmt: skip
+    message = _message(ended, max_iterations, search.solver)
+    warnings = [] if converged else [message]
     warnings += uncertainty.explain(found, names, lay.log, value)
     warnings += [
         f"{names[i]} is on its {at_bound[i]} bound, {value[i]:.4g}: the data would take it "
@@ -210,7 +214,7 @@ def _fit(model, dataset, starts, seed, profile, solving: Solving, max_iterations
             f"start{'s' if starts > 1 else ''} (the guess, then a Latin hypercube)"
         ),
         seconds=clock.laps, converged=converged,
-        message="converged" if converged else _not_converged(status[best], max_iterations),
+        message=message, outcome=ended,
         _predict=Predictor(model, lay, search.solvers_from_here(), data, u, found, scales),
         solver=name_of(search.solver), solver_reason=search.reason,
     )  # fmt: skip
@@ -227,18 +231,32 @@ class _Clock:
         self.last = now
 
 
-def _not_converged(status: int, max_iterations: int) -> str:
-    if status == damped_newton.MAX_ITERATIONS:
+def _message(ended: Outcome, max_iterations: int, solver: Solver) -> str:
+    if ended == "flat":
+        return "converged, where the data leave a combination of the parameters open (flat)"
+    if ended == "at a bound":
+        return "converged at a bound"
+    if ended == "out of iterations":
         return (
             f"The search did not converge in {max_iterations} iterations: the estimates are the "
             "best found, not the best there is. Give better guesses or narrower bounds, or more "
             "iterations (max_iterations; --max-iterations on the command line)."
         )
-    return (
-        "The search stalled: no step improves the fit, yet it does not look like a minimum. The "
-        "model may not be smooth in its parameters there; tighten rtol (--rtol on the command "
-        "line) or change the guesses."
-    )
+    if ended == "blocked":
+        stiff = any(method.jacobians for method in solver.method.methods)
+        way = "" if stiff else 'let a stiff method solve them (method = "auto" or "stiff"), '
+        return (
+            "The search stopped where the equations cannot be solved further on by "
+            f"{solver.max_steps} steps of {name_of(solver)}: {way}allow more steps (max_steps), or "
+            "narrow the bounds."
+        )
+    if ended == "stalled":
+        return (
+            "The search stalled: no step improves the fit, yet it does not look like a minimum. "
+            "The model may not be smooth in its parameters there; tighten rtol (--rtol on the "
+            "command line) or change the guesses."
+        )
+    return "converged"
 
 
 def _without_freedom(model: Model, fitted, counts, found, size: int) -> list[str]:

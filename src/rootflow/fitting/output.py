@@ -121,6 +121,7 @@ def as_record(result: FitResult) -> dict[str, Any]:
             "observations": result.observations,
         },
         "converged": result.converged,
+        "outcome": result.outcome,
         "message": result.message,
         "warnings": result.warnings,
         "estimates": result.estimates,

@@ -14,7 +14,7 @@ from ..flows.solution import Result
 from ..roots.solvers import damped_newton
 from ..roots.solvers.damped_newton import RUNNING
 from . import problem
-from .convergence import finished, tie
+from .convergence import finished, noise_of_solves, tie
 from .model import Model
 from .problem import Ended, GroupData, Layout, Solver
 from .solving import held_down, name_of
@@ -123,7 +123,7 @@ class Search:
         used = [self.solver] * len(status)
         last = self.solvers[-1]
         blocked = np.broadcast_to(states.blocked, status.shape) > 0
-        failed = np.flatnonzero(blocked & ~finished(states, self.lay))
+        failed = np.flatnonzero(blocked & ~finished(states, self.lay, self.noise(states)))
         if last == self.solver or not len(failed):
             return states, used
         # A power of two: fewer programs to compile.
@@ -148,6 +148,11 @@ class Search:
         for i in rows:
             used[i] = last
         return states._replace(iterations=count), used
+
+    def noise(self, states: damped_newton.State) -> Float[np.ndarray, " starts"]:
+        """What the error of the solves makes of the value of each search."""
+        scales = np.asarray(states.local.aux[0])
+        return noise_of_solves(self.model, self.data, self.solver, scales)
 
     def settle(self, solver: Solver) -> None:
         """What the best search was solved by serves everything that follows."""
