@@ -314,5 +314,5 @@ def test_a_table_of_the_model_file_that_cannot_be_used(table, said, tmp_path):
 def test_a_guess_that_no_method_can_solve_with_the_steps_given():
     with pytest.raises(rf.InputError, match="3 steps of Tsit5 and of Rodas5P do not reach"):
         fit_follower(np.ones(30), max_steps=3)
-    with pytest.raises(rf.InputError, match='of Tsit5 do not.*give method = "stiff"'):
+    with pytest.raises(rf.InputError, match=r'of Tsit5 do not.*give method = "stiff"'):
         fit_follower(np.ones(30), max_steps=3, method="explicit")
