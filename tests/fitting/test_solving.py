@@ -1,5 +1,6 @@
 """How a fit solves its equations: stiff models, what fails and is tried again, and the options."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.integrate
@@ -7,6 +8,7 @@ import scipy.integrate
 import rootflow as rf
 from rootflow.fitting import search, solving
 from rootflow.fitting.modelfile import load_model
+from rootflow.roots.solvers import damped_newton
 
 ROBERTSON = """\
 [states]
@@ -213,6 +215,45 @@ def test_the_best_search_decides_for_all_that_follows():
     assert result["k"] == pytest.approx(400, rel=0.1)
     mean, _, _ = result.predict([25.0], noise=False)["x"]
     assert mean[0, 0] == pytest.approx(np.exp(-7.5), rel=1e-3)
+
+
+def test_predictions_go_over_to_the_stiff_method_where_the_equations_get_stiff():
+    """A rate k exp(t): easy for Tsit5 up to t = 3, not to t = 12, where x follows the cosine."""
+
+    def faster(t, y, p):
+        return {"x": -p["k"] * jnp.exp(t) * (y["x"] - jnp.cos(t))}
+
+    times = np.linspace(0.0, 3.0, 12)
+    (x,) = scipy.integrate.solve_ivp(
+        lambda t, y: -2 * np.exp(t) * (y - np.cos(t)), (0, 3), [0.0], t_eval=times, rtol=1e-9
+    ).y
+    result = rf.fit(
+        faster, {"time": times, "x": x + 0.01 * np.sin(5 * times)}, states={"x": 0.0},
+        parameters={"k": rf.Parameter(1.0, 0.1, 10.0, scale="log")}, starts=1,
+    )  # fmt: skip
+    assert result.solver == "Tsit5" and result.converged
+    mean, low, high = result.predict([12.0], noise=False)["x"]
+    assert mean[0, 0] == pytest.approx(np.cos(12.0), abs=1e-5)
+    assert high[0, 0] - low[0, 0] < 1e-5  # k no longer matters
+
+
+def test_an_objective_that_is_not_finite_is_a_step_back():
+    """Newton's first step on x**4 - 3 x from 0.3 goes to 2.4, and beyond 1 nothing is known."""
+
+    def objective(x):
+        value = jnp.where(x[0] < 1.0, x[0] ** 4 - 3 * x[0], jnp.nan)
+        curvature = jnp.where(x[0] < 1.0, 12 * x[0] ** 2, jnp.nan)
+        return damped_newton.Local(value, 4 * x**3 - 3, curvature[None, None], (), 7)
+
+    done = damped_newton.advance(
+        objective, damped_newton.init(np.array([[0.3], [2.0]])), jnp.full(1, -9.0),
+        jnp.full(1, 9.0), jnp.ones((2, 1), bool), steps=jnp.asarray(200), tolerance=1e-9,
+        max_iterations=100,
+    )  # fmt: skip
+    assert done.status[0] == damped_newton.CONVERGED and done.blocked[0] == 0
+    assert done.x[0, 0] == pytest.approx(0.75 ** (1 / 3), rel=1e-5)
+    # The second starts where there is nothing: it ends, and says for what reason.
+    assert done.status[1] == damped_newton.STALLED and done.blocked[1] == 7
 
 
 def test_a_model_that_is_not_stiff_pays_nothing(monkeypatch):

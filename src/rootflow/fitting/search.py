@@ -207,11 +207,12 @@ class Search:
         worst = Result(int(ended.code.max()))
         names = list(dict.fromkeys(name_of(s) for s in self.solvers))
         if worst is Result.max_steps:
-            explicit = not any(m.jacobians for s in self.solvers for m in s.method.methods)
+            stiff = any(m.jacobians for s in self.solvers for m in s.method.methods)
             way = (
-                'because it blows up or is stiff: for stiff equations give method = "stiff"'
-                if explicit
-                else "because it blows up or needs more of them (max_steps)"
+                "because it blows up, or needs more of them (max_steps), a looser rtol or a method "
+                "of higher order"
+                if stiff
+                else 'because it blows up or is stiff: for stiff equations give method = "stiff"'
             )
             return (
                 f"The model cannot be solved at the guess: {solver.max_steps} steps of "
