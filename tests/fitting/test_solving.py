@@ -199,17 +199,27 @@ def test_a_search_that_fails_is_tried_again_by_the_stiff_method():
 
 
 def test_the_best_search_decides_for_all_that_follows():
-    """The data ask for k = 400: the search from the easy guess goes over to the stiff method."""
+    """The data ask for k = 400: the search from the easy guess goes over to the stiff method.
+
+    Where it may not, it ends as blocked.
+    """
     share = 400 / (400 - 0.3)
     close = np.linspace(0.0, 20.0, 30)
     close[1:8] = np.geomspace(5e-4, 1e-2, 7)
     x = share * np.exp(-0.3 * close) + (0.3 - share) * np.exp(-400 * close)
-    result = rf.fit(
-        follows, {"time": close, "x": x + 0.01 * np.sin(9 * np.arange(30))},
-        states={"x": 0.3, "s": 1.0},
-        parameters={"k": rf.Parameter(50.0, 1.0, 1e5, scale="log")},
-        noise={"x": rf.Noise("normal", scale=0.01)}, starts=1,
-    )  # fmt: skip
+
+    def fitted(**options):
+        return rf.fit(
+            follows, {"time": close, "x": x + 0.01 * np.sin(9 * np.arange(30))},
+            states={"x": 0.3, "s": 1.0},
+            parameters={"k": rf.Parameter(50.0, 1.0, 1e5, scale="log")},
+            noise={"x": rf.Noise("normal", scale=0.01)}, starts=1, **options,
+        )  # fmt: skip
+
+    held = fitted(method="explicit", max_steps=512)
+    assert held.outcome == "blocked" and not held.converged and held["k"] < 200
+    assert "512 steps of Tsit5: let a stiff method" in held.message
+    result = fitted()
     assert result.solver == "Rodas5P" and result.converged
     assert "could not go on by 512 steps of Tsit5" in result.solver_reason
     assert result["k"] == pytest.approx(400, rel=0.1)
