@@ -336,6 +336,13 @@ def test_options_that_cannot_be_used(options, said):
         fit_follower(np.ones(30), **options)
 
 
+def test_a_method_that_no_program_can_be_kept_for():
+    method = rf.Reversible(rf.Tsit5())
+    object.__setattr__(method, "coupling", jnp.asarray(0.9))
+    with pytest.raises(rf.InputError, match=r"Reversible\(\.\.\.\) holds an array"):
+        fit_follower(np.ones(30), method=method)
+
+
 def test_an_option_of_a_model_that_there_is_not():
     model = rf.Model(
         vector_field=lambda t, y, p, c: {"x": -p["k"] * y["x"]}, states={"x": 1.0},

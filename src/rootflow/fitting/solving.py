@@ -124,6 +124,12 @@ def _method(value: Any) -> Any:
                 f"method {type(value).__name__}() has no error estimate and cannot choose its own "
                 f"steps, as a fit needs it to. Methods: {_listed()}."
             )
+        try:
+            hash(value)
+        except TypeError:  # programs are compiled for it
+            raise InputError(
+                f"method {type(value).__name__}(...) holds an array; make it with plain numbers."
+            ) from None
         return value
     names = {name.casefold(): name for name in ("auto", *METHODS)}
     known = isinstance(value, str) and names.get(value.casefold())
