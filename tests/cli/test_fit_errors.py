@@ -79,6 +79,16 @@ def changed(old, new):
         (changed("-k*x", "__import__('os').remove('data.csv')"), DATA, ["no Python runs in it"]),
         (changed("-k*x", "-k*x.__class__"), DATA, ["attribute access"]),
         (changed("-k*x", "x" * 900_000), DATA, ["equations.x", "900,000 characters"]),
+        (
+            MODEL + '[solve]\nmethod = "stif"\n',
+            DATA,
+            ["model.toml, line 19, solve.method", "'stif' is not known", "Did you mean 'stiff'"],
+        ),
+        (
+            MODEL + "[solve]\nmax_steps = 0\n",
+            DATA,
+            ["model.toml, line 19, solve.max_steps", "positive integer"],
+        ),
         (changed("[equations]", "[equation"), DATA, ["model.toml", "line 10", "not valid TOML"]),
         (changed("-k*x", "-k*x + x**9"), DATA, ["cannot be solved at the guess"]),
         (changed("-k*x", "k - x*0 - 9"), DATA, ["At the guess", "'x'", "lognormal"]),
@@ -116,6 +126,14 @@ def test_a_hundred_megabytes_of_formula(desk):
         (["model.toml", "data.csv", "--out", "data.csv/sub"], ["data.csv is a file"]),
         (["model.toml", "data.csv", "--starts", "0"], ["--starts"]),
         (["model.toml", "data.csv", "--seed", "-1"], ["--seed"]),
+        (
+            ["model.toml", "data.csv", "--method", "Kvaerno"],
+            ["'Kvaerno' is not known", "Did you mean 'Kvaerno", "'auto', 'explicit', 'stiff'"],
+        ),
+        (["model.toml", "data.csv", "--method", "EulerMaruyama"], ["is not known", "'Rodas5P'"]),
+        (["model.toml", "data.csv", "--rtol", "-1e-8"], ["rtol must be", "-1e-08"]),
+        (["model.toml", "data.csv", "--atol", "-1"], ["atol must be", "-1"]),
+        (["model.toml", "data.csv", "--max-steps", "0"], ["max_steps must be", "got 0"]),
     ],
 )
 def test_bad_arguments_are_refused(desk, arguments, said):
@@ -137,6 +155,23 @@ def test_results_are_written_and_json_goes_alone_to_standard_output(desk):
     found = {e["name"]: e["value"] for e in record["estimates"] if e["kind"] != "scale"}
     assert found["k"] == pytest.approx(-slope, rel=1e-4)
     assert found["x"] == pytest.approx(np.exp(level), rel=1e-4)
+
+
+def test_how_the_equations_are_solved_is_said_everywhere(desk):
+    """The option goes before the model file; table, JSON and report name what was used."""
+    (desk / "model.toml").write_text(f'{MODEL}[solve]\nmethod = "stiff"\nrtol = 1e-6\n', "utf-8")
+    call = ["fit", "model.toml", "data.csv", "--starts", "1", "--max-steps", "600"]
+    done = CliRunner().invoke(app, call, env={"COLUMNS": "300"})
+    assert done.exit_code == 0, done.output
+    assert "Solved by Rodas5P." in done.stdout
+    record = json.loads((desk / "fit-decay" / "fit.json").read_text("utf-8"))
+    assert record["solver"] == "Rodas5P" and record["solver_reason"] == ""
+    assert record["outcome"] == "converged" and record["starts"][0]["solver"] == "Rodas5P"
+    assert "rtol 1e-06" in record["method"]
+    assert "<dt>solved by</dt><dd>Rodas5P</dd>" in (desk / "fit-decay/report.html").read_text()
+    done = CliRunner().invoke(app, [*call, "--method", "explicit", "--rtol", "1e-7", "--json"])
+    record = json.loads(done.stdout)
+    assert record["solver"] == "Tsit5" and "rtol 1e-07" in record["method"]
 
 
 def test_a_fit_that_does_not_converge_says_so_and_is_written(desk, monkeypatch):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import rootflow as rf
-from rootflow.fitting import fit as fitting
-from rootflow.fitting.convergence import judged
+from rootflow.fitting import search
+from rootflow.fitting.convergence import judged, outcome
 from rootflow.fitting.problem import Layout
 from rootflow.roots.solvers import damped_newton as dn
 
@@ -53,7 +53,8 @@ def test_a_better_end_that_did_not_converge_is_not_explained_away():
 @pytest.mark.parametrize("status", [dn.STALLED, dn.MAX_ITERATIONS])
 def test_a_search_that_stops_at_round_off_has_converged(status):
     """Promised reductions of a full Newton step: g^2 / 2 for unit curvature."""
-    for pull, expected in ((1e-4, True), (1e-2, False)):
+    # No step improves a stalled search: 0.045 standard errors are as good as it gets.
+    for pull, expected in ((1e-4, True), (1e-2, status == dn.STALLED), (5e-2, False)):
         _, done, _ = judged(states([BEST], [status], [[pull, 0.0]]), layout())
         assert done[0] == expected
     # A bound that the gradient pushes against counts for nothing, one that it leaves does.
@@ -62,7 +63,7 @@ def test_a_search_that_stops_at_round_off_has_converged(status):
         assert done[0] == expected
     # A direction without curvature, along which the objective still falls.
     flat = [[[1.0, 1.0], [1.0, 1.0]]]
-    for pull, expected in (([1e-5, 1e-5], True), ([1e-3, -1e-3], False)):
+    for pull, expected in (([1e-5, 1e-5], True), ([1e-2, -1e-2], False)):
         _, done, _ = judged(states([BEST], [status], [pull], flat), layout())
         assert done[0] == expected
 
@@ -73,6 +74,42 @@ def test_ties_are_scaled_to_the_objective():
     steep = [[0.0, 0.0], [1.0, 0.0]]
     found, done, _ = judged(states(values, [dn.CONVERGED, dn.STALLED], steep), layout())
     assert found == 0 and done[0]
+
+
+def test_what_the_error_of_the_solves_hides_is_one_value():
+    """A stalled search 5e-5 below one that converged: the solves are no better than 1e-4."""
+    values = [BEST, BEST - 5e-5]
+    ends = states(values, [dn.CONVERGED, dn.STALLED], [[0.0, 0.0], [1.0, 0.0]])
+    for noise, expected in ((0.0, 1), (1e-4, 0)):
+        found, done, _ = judged(ends, layout(), noise)
+        assert found == expected and done[found] == (expected == 0)
+    # What counts for it has a limit: 0.01.
+    ends = states([BEST, BEST - 0.1], [dn.CONVERGED, dn.STALLED], [[0.0, 0.0], [1.0, 0.0]])
+    assert judged(ends, layout(), 1e6)[0] == 1
+
+
+def test_a_step_that_changes_nothing_leads_nowhere():
+    """Where the curvature is huge the promise may be large, and the step below round-off."""
+    curved = np.broadcast_to(1e20 * np.eye(2), (1, 2, 2))
+    for pull, expected in ((1e12, True), (1e18, False)):  # 1e-8 and 0.01 of a coordinate of 1
+        ends = states([BEST], [dn.MAX_ITERATIONS], [[pull, 0.0]], curved)
+        ends = ends._replace(x=np.full((1, 2), 0.5))
+        assert judged(ends, layout())[1][0] == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ((True, dn.CONVERGED, False, False, False), "converged"),
+        ((True, dn.STALLED, True, True, True), "flat"),
+        ((True, dn.MAX_ITERATIONS, False, False, True), "at a bound"),
+        ((False, dn.MAX_ITERATIONS, True, False, False), "out of iterations"),
+        ((False, dn.STALLED, True, True, False), "blocked"),
+        ((False, dn.STALLED, False, False, True), "stalled"),
+    ],
+)
+def test_how_a_search_ended_has_a_name(said, word):
+    assert outcome(*said) == word
 
 
 def test_no_search_that_can_be_evaluated_but_one():
@@ -87,7 +124,7 @@ def test_the_fit_reports_it(monkeypatch):
     ends = states([BEST] * 13 + [BEST - 3e-10], [dn.CONVERGED] * 13 + [dn.STALLED], steep)
     aux = (np.ones((14, 1)), np.ones((14, 1)), np.zeros((14, 0, 2, 2)))
     ends = ends._replace(x=np.ones((14, 2)), local=ends.local._replace(aux=aux))
-    monkeypatch.setattr(fitting._Search, "run", lambda *arguments, **options: ends)
+    monkeypatch.setattr(search.Search, "run", lambda *arguments, **options: ends)
     times = np.arange(6.0)
     result = rf.fit(
         lambda t, y, p: {"x": p["slope"] + 0.0 * y["x"]}, {"time": times, "x": times},

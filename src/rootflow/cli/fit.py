@@ -12,9 +12,9 @@ from .progress import bar
 from .streams import plain, refuse
 
 if TYPE_CHECKING:
-    from ..fitting.fit import Progress
     from ..fitting.model import Model
     from ..fitting.result import FitResult
+    from ..fitting.search import Progress
     from ..fitting.table import Dataset
 
 
@@ -43,13 +43,35 @@ def fit(
     profile: Annotated[
         bool, typer.Option("--profile", help="Also compute profile-likelihood intervals.")
     ] = False,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="How to solve the equations: auto, explicit, stiff, or a method's name, such as "
+            "Kvaerno5. Default: what the model says, or auto.",
+            show_default=False,
+        ),
+    ] = None,
     rtol: Annotated[
         float | None,
-        typer.Option(help="Relative tolerance of the solves. Default: 1e-8.", show_default=False),
+        typer.Option(
+            help="Relative tolerance of the solves. Default: what the model says, or 1e-8.",
+            show_default=False,
+        ),
     ] = None,
     atol: Annotated[
         float | None,
-        typer.Option(help="Absolute tolerance of the solves. Default: 1e-10.", show_default=False),
+        typer.Option(
+            help="Absolute tolerance of the solves. Default: what the model says, or 1e-10.",
+            show_default=False,
+        ),
+    ] = None,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(
+            help="The most steps of a solve. Default: what the model says, or 512, and 16384 where "
+            "those do not do.",
+            show_default=False,
+        ),
     ] = None,
     max_iterations: Annotated[
         int | None,
@@ -77,7 +99,10 @@ def fit(
     """
     from ..errors import RootflowError
 
-    asked = {"rtol": rtol, "atol": atol, "max_iterations": max_iterations}
+    asked = {
+        "method": method, "rtol": rtol, "atol": atol, "max_steps": max_steps,
+        "max_iterations": max_iterations,
+    }  # fmt: skip
     options = {name: value for name, value in asked.items() if value is not None}
     try:
         description, dataset = _load(model, data, example, tuple(missing or ()), decimal)

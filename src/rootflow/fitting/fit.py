@@ -3,37 +3,27 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from ..errors import InputError
-from ..flows.solution import Result
-from ..roots.solvers import damped_newton
-from ..roots.solvers.damped_newton import RUNNING
+from ..flows.methods import AutoSwitch, Method
 from . import functions, problem, uncertainty
-from .convergence import judged
+from .convergence import Outcome, judged, outcome
 from .from_functions import model_from_functions
 from .model import Dose, Model, Noise, Parameter
 from .modelfile import load_model
 from .predict import Predictor
 from .problem import Layout, Solver
 from .result import Estimate, FitResult, Start
+from .search import Progress, Search, latin_hypercube
+from .solving import Solving, check_method, name_of, options
 from .table import Dataset, Table, assemble, load_table
 from .uncertainty import Uncertainty
 
-Progress = Callable[[float, float, str], None]
-
-#: Steps that a solve may take; the many are tried if the model needs more at the guess.
-_FEW_STEPS, _MANY_STEPS = 512, 16384
-#: Trial steps between two reports of progress.
-_CHUNK = 5
-#: Promised reduction of the negative log-likelihood at which a search has converged.
-_TOLERANCE = 1e-9
-#: What a relative tolerance of the solves may be.
-_RTOL = (1e-14, 0.1)
+__all__ = ["Progress", "fit"]
 
 
 def fit(
@@ -50,8 +40,10 @@ def fit(
     starts: int | None = None,
     seed: int = 0,
     profile: bool = False,
-    rtol: float = 1e-8,
-    atol: float = 1e-10,
+    method: str | Method | AutoSwitch | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_steps: int | None = None,
     max_iterations: int = 200,
     progress: Progress | None = None,
 ) -> FitResult:
@@ -78,8 +70,15 @@ def fit(
         starts: number of searches; the first begins at the guess. Default 16.
         seed: of the random starts.
         profile: also compute profile-likelihood intervals.
-        rtol: relative tolerance of the solves, from 1e-14 to 0.1.
-        atol: absolute tolerance of the solves, at least 0.
+        method: how the equations are solved. `"auto"`: by Tsit5, an explicit method, and if that
+            takes too many steps or the equations turn out to be stiff, by Rodas5P; `"explicit"`:
+            Tsit5; `"stiff"`: Rodas5P; the name of a method, such as `"Kvaerno5"`; or a method that
+            chooses its own steps, such as `rf.BDF()`. Default: what the model says, or `"auto"`.
+        rtol: relative tolerance of the solves, from 1e-14 to 0.1. Default: what the model says, or
+            1e-8.
+        atol: absolute tolerance of the solves, at least 0. Default: what the model says, or 1e-10.
+        max_steps: the most steps of a solve. Default: what the model says, or 512, and 16384 where
+            those do not do.
         max_iterations: trial steps of a search.
         progress: called with the finished fraction, the best cost so far and a message.
 
@@ -89,7 +88,8 @@ def fit(
         and a warning says so.
 
     Raises:
-        InputError: a model or data that cannot be used, or a solve that fails at the guess.
+        InputError: a model, data or options that cannot be used, or a solve that fails at the
+            guess.
     """
     if isinstance(model, str | os.PathLike):
         model = load_model(model)
@@ -107,69 +107,42 @@ def fit(
             model, data, states, parameters, observed, noise, doses, time, group
         )
     starts = 16 if starts is None else starts
-    _check_options(starts, seed, rtol, atol, max_iterations)
+    _check_options(starts, seed, max_iterations)
+    given = {"method": method, "rtol": rtol, "atol": atol, "max_steps": max_steps}
+    solving = options(model.solve, given)
     dataset = data if isinstance(data, Dataset) else assemble(model, data)
     with jax.enable_x64(True):
         return _fit(
-            model, dataset, int(starts), seed, profile, float(rtol), float(atol),
-            int(max_iterations), progress,
+            model, dataset, int(starts), seed, profile, solving, int(max_iterations), progress
         )  # fmt: skip
 
 
-def _check_options(starts, seed, rtol, atol, max_iterations):
+def _check_options(starts, seed, max_iterations):
     least = {"starts": (starts, 1), "seed": (seed, 0), "max_iterations": (max_iterations, 1)}
     for name, (value, low) in least.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
             wanted = "a positive integer" if low else "an integer, at least 0"
             raise InputError(f"{name} must be {wanted}; got {value!r}.")
-    for name, value, low, high in (("rtol", rtol, *_RTOL), ("atol", atol, 0.0, np.inf)):
-        fine = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-        if not fine or not low <= value <= high or value == np.inf:
-            wanted = f"from {low:g} to {high:g}" if np.isfinite(high) else "and at least 0"
-            raise InputError(
-                f"{name} must be a number {wanted}; got {value!r}. It is the tolerance of the "
-                "solves, and the derivative is as exact as they are."
-            )
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2), static_argnames=("max_iterations",))
-def _advance(model, lay, solver, data, states, lower, upper, free, steps, *, max_iterations):
-    return damped_newton.advance(
-        problem.objective(model, lay, solver, data), states, lower, upper, free,
-        steps=steps, tolerance=_TOLERANCE, max_iterations=max_iterations,
-    )  # fmt: skip
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _values(model, lay, solver, data, u):
-    eta, _, codes = problem.group_values(model, lay, solver, u, data, derivative=False)
-    return eta, codes
-
-
-def _fit(model, dataset, starts, seed, profile, rtol, atol, max_iterations, progress):
+def _fit(model, dataset, starts, seed, profile, solving: Solving, max_iterations, progress):
     clock = _Clock()
     functions.check(model)
     lay = problem.layout(model, len(dataset.groups))
     data = problem.group_data(model, dataset)
     t0 = float(dataset.t0[0]) if np.all(dataset.t0 == dataset.t0[0]) else None
-    points = _latin_hypercube(lay, starts, seed)
-    search = _Search(model, lay, data, max_iterations, progress)
-    free = np.ones((starts, lay.size), bool)
-    search.solver = Solver(rtol, atol, _FEW_STEPS, t0)
-    states = search.run(points, free)
-    if states is None:
-        search.solver = Solver(rtol, atol, _MANY_STEPS, t0)
-        trouble = _trouble(model, lay, search.solver, data, points[0])
-        states = None if trouble else search.run(points, free)
-        if states is None:
-            raise InputError(trouble or f"{_NOT_FINITE} {_HINT}")
+    points = latin_hypercube(lay, starts, seed)
+    search = Search(model, lay, data, solving.solvers(t0), max_iterations, progress)
+    check_method(model, lay, search.solver, data)
+    states = search.from_guess(points)
+    states, used = search.retried(states, np.ones(points.shape, bool))
     clock.lap("search")
     values = np.asarray(states.local.value)
-    best, done, reached = judged(states, lay)
+    best, done, reached = judged(states, lay, search.noise(states))
+    search.settle(used[best])
     u = np.asarray(states.x[best])
     scales, squares, parts = (np.asarray(x[best]) for x in states.local.aux)
     parts = parts if len(parts) else np.asarray(states.local.curvature[best])[None]
-    status = np.asarray(states.status)
     converged = bool(done[best])
 
     observations = dataset.observations
@@ -192,7 +165,13 @@ def _fit(model, dataset, starts, seed, profile, rtol, atol, max_iterations, prog
         intervals = _profile(search, lay, u, float(values[best]), se, found)
         clock.lap("profile")
 
-    warnings = [] if converged else [_not_converged(status[best], max_iterations)]
+    blocked = bool(np.broadcast_to(states.blocked, values.shape)[best] > 0)
+    ended = outcome(
+        converged, int(np.asarray(states.status)[best]), blocked, len(found.undetermined) > 0,
+        bool(np.any(at_bound != "")),
+    )  # fmt: skip
+    message = _message(ended, max_iterations, search.solver)
+    warnings = [] if converged else [message]
     warnings += uncertainty.explain(found, names, lay.log, value)
     warnings += [
         f"{names[i]} is on its {at_bound[i]} bound, {value[i]:.4g}: the data would take it "
@@ -216,8 +195,10 @@ def _fit(model, dataset, starts, seed, profile, rtol, atol, max_iterations, prog
     estimates += _fixed_estimates(model)
     estimates += _scale_estimates(model, scales, counts, found.freedom)
     listed = [
-        Start(float(v), bool(ok), int(n), bool(same))
-        for v, ok, n, same in zip(values, done, np.asarray(states.iterations), reached, strict=True)
+        Start(float(v), bool(ok), int(n), bool(same), name_of(solver))
+        for v, ok, n, same, solver in zip(
+            values, done, np.asarray(states.iterations), reached, used, strict=True
+        )
     ]
     return FitResult(
         model=model, dataset=dataset, estimates=estimates, free_names=names,
@@ -228,12 +209,14 @@ def _fit(model, dataset, starts, seed, profile, rtol, atol, max_iterations, prog
         warnings=warnings, starts=listed, seed=seed,
         method=(
             "maximum likelihood by Levenberg-Marquardt within bounds, exact derivative of the "
-            f"solve (Tsit5, rtol {rtol:g}, atol {atol:g}), {starts} "
+            f"solve ({name_of(search.solver)}, rtol {solving.rtol:g}, atol {solving.atol:g}), "
+            f"{starts} "
             f"start{'s' if starts > 1 else ''} (the guess, then a Latin hypercube)"
         ),
         seconds=clock.laps, converged=converged,
-        message="converged" if converged else _not_converged(status[best], max_iterations),
-        _predict=Predictor(model, lay, search.solver, _MANY_STEPS, data, u, found, scales),
+        message=message, outcome=ended,
+        _predict=Predictor(model, lay, search.solvers_from_here(), data, u, found, scales),
+        solver=name_of(search.solver), solver_reason=search.reason,
     )  # fmt: skip
 
 
@@ -248,102 +231,32 @@ class _Clock:
         self.last = now
 
 
-class _Search:
-    """A batch of searches, in chunks so that progress can be told."""
-
-    solver: Solver
-
-    def __init__(self, model, lay: Layout, data, max_iterations: int, progress):
-        self.model, self.lay, self.data = model, lay, data
-        self.max_iterations = max_iterations
-        self.progress = progress
-
-    def run(self, points: np.ndarray, free: np.ndarray, need_first: bool = True):
-        """The final states, or `None` if the objective cannot be evaluated at the first point."""
-        aux = problem.empty_aux(self.model, self.lay, len(points))
-        states = damped_newton.init(points, aux)
-        chunk = np.int32(_CHUNK if self.progress else self.max_iterations + 1)
-        while True:
-            states = _advance(
-                self.model, self.lay, self.solver, self.data, states,
-                self.lay.lower, self.lay.upper, free, chunk, max_iterations=self.max_iterations,
-            )  # fmt: skip
-            status = np.asarray(states.status)
-            if need_first and not np.isfinite(states.local.value[0]):
-                return None
-            done = np.mean(status > RUNNING)
-            if self.progress:
-                best = float(np.min(states.local.value))
-                self.progress(float(done), best, f"{int((status > RUNNING).sum())} of "
-                              f"{len(points)} searches finished")  # fmt: skip
-            if done == 1:
-                return states
-
-
-_HINT = "Change the guesses (or their bounds), or check the equations and their units."
-_NOT_FINITE = "The likelihood or its derivative is not finite at the guess."
-
-
-def _trouble(model: Model, lay: Layout, solver: Solver, data, u) -> str:
-    """Why the likelihood cannot be evaluated at the guess; empty if it can."""
-    eta, codes = map(np.asarray, _values(model, lay, solver, data, u))
-    worst = Result(int(codes.max()))
-    if worst is Result.max_steps:
-        return (
-            f"The model cannot be solved at the guess: {solver.max_steps} steps do not reach the "
-            f"last measurement, because it blows up or is stiff. {_HINT}"
-        )
-    if worst is not Result.success:
-        return (
-            "The model cannot be solved at the guess: the solution blows up or leaves the domain "
-            f"of a function before the last measurement. {_HINT}"
-        )
-    measured = np.asarray(data.weights) > 0
-    for i, column in enumerate(model.observed):
-        if not np.all(np.isfinite(eta[:, i][measured[:, i]])):
-            kind = model.noise[column].kind
-            why = " (lognormal noise needs it positive)" if kind == "lognormal" else ""
-            if any(callable(dose.time) for dose in model.doses):
-                why += " (the time of a dose, where it is computed, may not lie before the start)"
-            return (
-                f"At the guess the model's value of {column!r} is not usable{why} at some "
-                f"measured time. {_HINT}"
-            )
-    return ""
-
-
-def _not_converged(status: int, max_iterations: int) -> str:
-    if status == damped_newton.MAX_ITERATIONS:
+def _message(ended: Outcome, max_iterations: int, solver: Solver) -> str:
+    if ended == "flat":
+        return "converged, where the data leave a combination of the parameters open (flat)"
+    if ended == "at a bound":
+        return "converged at a bound"
+    if ended == "out of iterations":
         return (
             f"The search did not converge in {max_iterations} iterations: the estimates are the "
             "best found, not the best there is. Give better guesses or narrower bounds, or more "
             "iterations (max_iterations; --max-iterations on the command line)."
         )
-    return (
-        "The search stalled: no step improves the fit, yet it does not look like a minimum. The "
-        "model may not be smooth in its parameters there; tighten rtol (--rtol on the command "
-        "line) or change the guesses."
-    )
-
-
-def _latin_hypercube(lay: Layout, starts: int, seed: int) -> np.ndarray:
-    """The guess, and a Latin hypercube within the bounds.
-
-    Where a bound is missing, starts are drawn within a factor of 10 of the guess (log scale), or
-    within its size (linear).
-    """
-    rng = np.random.default_rng(seed)
-    reach = np.where(lay.log, np.log(10.0), np.maximum(np.abs(lay.start), 1.0))
-    low = np.where(np.isfinite(lay.lower), lay.lower, lay.start - reach)
-    high = np.where(np.isfinite(lay.upper), lay.upper, lay.start + reach)
-    low, high = np.minimum(low, lay.start), np.maximum(high, lay.start)
-    rest = starts - 1
-    points = [lay.start]
-    if rest:
-        cells = np.stack([rng.permutation(rest) for _ in range(lay.size)], axis=1)
-        share = (cells + rng.uniform(size=cells.shape)) / rest
-        points += list(low + share * (high - low))
-    return np.array(points)
+    if ended == "blocked":
+        stiff = any(method.jacobians for method in solver.method.methods)
+        way = "" if stiff else 'let a stiff method solve them (method = "auto" or "stiff"), '
+        return (
+            "The search stopped where the equations cannot be solved further on by "
+            f"{solver.max_steps} steps of {name_of(solver)}: {way}allow more steps (max_steps), or "
+            "narrow the bounds."
+        )
+    if ended == "stalled":
+        return (
+            "The search stalled: no step improves the fit, yet it does not look like a minimum. "
+            "The model may not be smooth in its parameters there; tighten rtol (--rtol on the "
+            "command line) or change the guesses."
+        )
+    return "converged"
 
 
 def _without_freedom(model: Model, fitted, counts, found, size: int) -> list[str]:
@@ -393,7 +306,7 @@ def _scale_estimates(model: Model, scales, counts, freedom) -> list[Estimate]:
 
 
 def _profile(
-    search: _Search, lay: Layout, u, best: float, se, found: Uncertainty
+    search: Search, lay: Layout, u, best: float, se, found: Uncertainty
 ) -> list[tuple[float, float] | None]:
     """Profile-likelihood intervals: each parameter held at a row of values, the others refitted."""
     sides = np.array([0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0])
@@ -414,6 +327,7 @@ def _profile(
         free[:, j] = False
         states = search.run(points, free, need_first=False)
         assert states is not None
+        states, _ = search.retried(states, free)
         rise = 2 * (np.asarray(states.local.value) - best)
         moved = points[:, j] - u[j]
         low = uncertainty.crossing(moved[:n], rise[:n], level)

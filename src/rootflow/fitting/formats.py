@@ -37,3 +37,11 @@ def note(estimate: Estimate, result: FitResult) -> str:
     if math.isinf(estimate.se):
         return "not determined by the data"
     return ""
+
+
+def solved(result: FitResult) -> str:
+    """The sentence " Solved by ...", with the reason where that was not the first choice."""
+    if not result.solver:
+        return ""
+    because = f", because {result.solver_reason}" if result.solver_reason else ""
+    return f" Solved by {result.solver}{because}."

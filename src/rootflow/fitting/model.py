@@ -151,7 +151,7 @@ class Dose:
                 object.__setattr__(self, name, number)
 
 
-_NAMED = ("states", "parameters", "observed", "units")
+_NAMED = ("states", "parameters", "observed", "units", "solve")
 
 
 # Compared and hashed by identity: a model holds functions, and jitted code is cached on it.
@@ -177,6 +177,8 @@ class Model:
         equations: what the report prints, pairs (left side, right side).
         units: unit by observed column; the entry under the time column's name is the time's.
         source: where the model came from (a file name) for the report.
+        solve: how the equations are solved: `method`, `rtol`, `atol`, `max_steps`, as `rf.fit` has
+            them; what is given there goes before.
 
     Raises:
         InputError: names that clash or do not exist, per-group parameters without a group column,
@@ -198,6 +200,7 @@ class Model:
     equations: tuple[tuple[str, str], ...] = ()
     units: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    solve: Mapping[str, Any] = field(default_factory=dict)
 
     # A model is never changed, and programs are compiled for this very object.
     def __deepcopy__(self, memo: Any) -> "Model":

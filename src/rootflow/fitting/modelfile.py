@@ -1,8 +1,8 @@
 """Model files: TOML to a `Model`.
 
 A model file has the tables `[model]`, `[states]`, `[parameters]`, `[equations]`, `[observed]`,
-`[noise]` and any number of `[[dose]]`; the guide "Model files" describes them. Formulas go through
-`fitting.expressions`, so that a model file is data and never runs as a program.
+`[noise]`, `[solve]` and any number of `[[dose]]`; the guide "Model files" describes them. Formulas
+go through `fitting.expressions`, so that a model file is data and never runs as a program.
 """
 
 import os
@@ -26,18 +26,19 @@ from .model import (
     Noise,
     Parameter,
 )
+from .solving import OPTIONS, options
+from .toml_lines import LONGEST_LINE, key_lines, toml_reason
 
 MAX_BYTES = 1_000_000
 
 _LONGEST_KEY = 80
-_LONGEST_LINE = 2000
 _MOST_PARTS = 16
 _PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
 _DOT_PART = rf"(?:[ \t]*+\.[ \t]*+{_PART})"
 _DEEP_KEY = re.compile(
     rf"(?m)(?:^|[\[{{,])[ \t]*+{_PART}{_DOT_PART}{{{_MOST_PARTS},}}+[ \t]*+(?:=|\]|$)"
 )
-_TABLES = ("model", "states", "parameters", "equations", "observed", "noise", "dose")
+_TABLES = ("model", "states", "parameters", "equations", "observed", "noise", "dose", "solve")
 _MODEL_KEYS = ("name", "description", "time", "time_unit", "group", "covariates", "t0")
 _PARAMETER_KEYS = ("guess", "lower", "upper", "scale", "fixed", "unit", "per_group")
 _NOISE_KEYS = ("kind", "scale", "weights")
@@ -74,7 +75,7 @@ class _Reader:
     def __init__(self, path: Path, text: str):
         self.path = path
         self.text = text
-        self.lines = _key_lines(text)
+        self.lines = key_lines(text)
         self.content = self._toml()
         self.used: set[str] = set()
 
@@ -84,7 +85,7 @@ class _Reader:
         line = self.lines.get(key)
         key = key if len(key) <= _LONGEST_KEY else f"{key[: _LONGEST_KEY - 3]}..."
         reason = str(reason)
-        reason = reason if len(reason) <= _LONGEST_LINE else f"{reason[: _LONGEST_LINE - 3]}..."
+        reason = reason if len(reason) <= LONGEST_LINE else f"{reason[: LONGEST_LINE - 3]}..."
         place = f"{self.path}, line {line}" if line else f"{self.path}"
         return kind(f"{place}, {key}: {reason}" if key else f"{place}: {reason}")
 
@@ -106,7 +107,7 @@ class _Reader:
         try:
             return tomllib.loads(self.text)
         except ValueError as error:  # TOMLDecodeError, or an integer of too many digits
-            raise InputError(f"{self.path}: {_toml_reason(self.text, str(error))}") from None
+            raise InputError(f"{self.path}: {toml_reason(self.text, str(error))}") from None
         except RecursionError:
             raise InputError(
                 f"{self.path}: brackets are nested too deep; a model file needs two levels."
@@ -188,6 +189,7 @@ class _Reader:
         group = self.text_or_none("model", head, "group")
         description = self.text_or_none("model", head, "description") or ""
         noise = self._noise(outputs)
+        solve = self._solve()
         return self.made(
             "",
             lambda: Model(
@@ -206,6 +208,7 @@ class _Reader:
                 equations=_equation_texts(rates, states, outputs, t0) + dose_texts,
                 units=units,
                 source=self.path.name,
+                solve=solve,
             ),
         )
 
@@ -380,6 +383,13 @@ class _Reader:
         note = "\n  (a dose is a formula of parameters and covariates)"
         return _FromParameters(self.formula(key, value, names, note))
 
+    def _solve(self) -> dict[str, Any]:
+        table = self.table("solve")
+        self.known("solve", table, OPTIONS)
+        for name, value in table.items():
+            self.made(f"solve.{name}", lambda name=name, value=value: options({name: value}, {}))
+        return table
+
     def _check_unused(self, parameters: Mapping[str, Any]):
         for name in parameters:
             if name not in self.used:
@@ -456,46 +466,3 @@ def _folder_name(stem: str) -> str:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-_HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]#\s][^\[\]#]*?)\s*\]")
-_KEY = re.compile(r"""\s*("[^"]*"|'[^']*'|[\w-]+)(?:\s*\.\s*[\w-]+)*\s*=""")
-
-
-def _key_lines(text: str) -> dict[str, int]:
-    """The line of each "table" and "table.key", as far as a look at line beginnings tells."""
-    lines: dict[str, int] = {}
-    table, doses = "", 0
-    for number, line in enumerate(text.splitlines(), start=1):
-        line = line[:_LONGEST_LINE]  # the patterns take the square of the length of blanks
-        if header := _HEADER.match(line):
-            table = header.group(2).replace('"', "").replace("'", "")
-            if header.group(1) == "[[" and table == "dose":
-                doses += 1
-                table = "dose" if doses == 1 else f"dose#{doses}"
-            lines.setdefault(table, number)
-        elif key := _KEY.match(line):
-            name = key.group(1).strip("\"'")
-            full = f"{table}.{name}" if table else name
-            lines.setdefault(full, number)
-            # Inside { guess = ..., lower = ... } every entry is on the line of its table.
-            for inner in re.findall(r"[{,]\s*(\w+)\s*=", line):
-                lines.setdefault(f"{full}.{inner}", number)
-    return lines
-
-
-def _toml_reason(text: str, message: str) -> str:
-    place = re.search(r"\(at line (\d+), column (\d+)\)", message)
-    if place is None:
-        return f"this is not valid TOML: {message}."
-    row, column = int(place.group(1)), int(place.group(2))
-    what = message[: place.start()].strip()
-    line = text.splitlines()[row - 1] if row <= len(text.splitlines()) else ""
-    shown = "".join(c if c.isprintable() else " " for c in line)
-    shown = f"\n  {shown}\n  {' ' * (column - 1)}^" if len(shown) <= 100 else ""
-    hint = ""
-    if re.match(r"\s*[\w-]+\s*=\s*[^\"'\s\d\[{]", line):
-        hint = " Formulas and other texts need quotes."
-    elif what == "Illegal character '\\n'":
-        what = "the closing quote is missing"
-    return f"line {row}, column {column} is not valid TOML: {what}.{hint}{shown}"

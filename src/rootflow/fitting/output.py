@@ -93,6 +93,7 @@ def as_record(result: FitResult) -> dict[str, Any]:
             "observations": result.observations,
         },
         "converged": result.converged,
+        "outcome": result.outcome,
         "message": result.message,
         "warnings": result.warnings,
         "estimates": result.estimates,
@@ -107,6 +108,8 @@ def as_record(result: FitResult) -> dict[str, Any]:
         "starts": result.starts,
         "seed": result.seed,
         "method": result.method,
+        "solver": result.solver,
+        "solver_reason": result.solver_reason,
         "seconds": result.seconds,
     }
     return plain(record)

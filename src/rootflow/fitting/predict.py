@@ -18,7 +18,7 @@ from .uncertainty import Uncertainty
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _linearised(model, lay, solver, data, u):
-    """Linked model values, their derivative by local parameters, and result codes."""
+    """Linked model values, their derivative by local parameters, and how solves ended."""
     return problem.group_values(model, lay, solver, u, data, derivative=True)
 
 
@@ -52,8 +52,8 @@ class Predictor:
     So one compiled program, and one run of it, serves both the curve and the residuals.
 
     Attributes:
-        model, lay, solver, data: as the search had them.
-        most: steps a solve may take where `solver` does not reach the times asked for.
+        model, lay, data: as the search had them.
+        solvers: that of the search, and what to try where it does not reach the times asked for.
         u: the estimate.
         found: its uncertainty.
         scales: noise scales by column, as they were fitted or given.
@@ -62,8 +62,7 @@ class Predictor:
 
     model: Model
     lay: Layout
-    solver: Solver
-    most: int
+    solvers: tuple[Solver, ...]
     data: GroupData
     u: Float[np.ndarray, " n"]
     found: Uncertainty
@@ -99,14 +98,17 @@ class Predictor:
         """
         before = bool(np.any(ts < np.asarray(self.data.t0)[:, None]))
         mean = jacobian = codes = np.zeros(0)
-        for steps in dict.fromkeys((self.solver.max_steps, self.most)):
-            solver = replace(self.solver, before=before, max_steps=steps)
+        before_it = None
+        for solver in self.solvers:
+            if before_it == solver.method and not np.any(codes == Result.max_steps):
+                continue  # more steps are not what it needs
+            before_it = solver.method
+            solver = replace(solver, before=before)
             with jax.enable_x64(True):
                 at = self.data._replace(ts=ts)
-                mean, jacobian, codes = map(
-                    np.asarray, _linearised(self.model, self.lay, solver, at, self.u)
-                )
-            if not np.any(codes == Result.max_steps):
+                out = _linearised(self.model, self.lay, solver, at, self.u)
+                mean, jacobian, codes = map(np.asarray, (out[0], out[1], out[2].code))
+            if not codes.any():
                 break
         if codes.any():
             raise SolveError(

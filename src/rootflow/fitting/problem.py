@@ -16,12 +16,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..flows.adjoints import DiscreteAdjoint, ForwardAdjoint
+from ..flows.methods import AutoSwitch, Method, Tsit5
 from ..flows.ode import solve_ode
-from ..flows.solution import Result
+from ..flows.solution import Result, Solution
 from ..roots.solvers.damped_newton import Local
 from .model import Model, Parameter
 from .table import Dataset
 
+_TSIT5 = Tsit5()
 #: So many measured times are best filled in as the solve passes them.
 _FEW = 256
 #: A fitted scale is not let below this fraction of the size of the data.
@@ -130,6 +132,21 @@ class Solver:
     max_steps: int
     t0: float | None
     before: bool = False
+    method: Method | AutoSwitch = _TSIT5
+
+
+class Ended(NamedTuple):
+    """How a solve ended, or one of each group.
+
+    Attributes:
+        code: the worst `Result` of its pieces.
+        steps: accepted steps.
+        stiffness: the sum over them of the step times the method's estimate of the stiffness.
+    """
+
+    code: Any
+    steps: Any
+    stiffness: Any
 
 
 def parameters(model: Model, local: tuple[str, ...], v: Array) -> tuple[dict, dict]:
@@ -147,8 +164,8 @@ def parameters(model: Model, local: tuple[str, ...], v: Array) -> tuple[dict, di
 
 def trajectory(
     model: Model, local: tuple[str, ...], solver: Solver, v: Array, ts: Array, t0: Array, c: dict
-) -> tuple[Float[Array, "columns slots"], Int[Array, ""]]:
-    """The observed columns at the times `ts` of one group, and how the solve ended (`Result`).
+) -> tuple[Float[Array, "columns slots"], Ended]:
+    """The observed columns at the times `ts` of one group, and how the solve ended.
 
     Doses cut the time into pieces; each piece is solved on its own, so that the jumps are exact. A
     time at which a dose is given sees the state after it; a dose after the last time is seen by
@@ -170,8 +187,8 @@ def trajectory(
         times = jnp.clip(ts, jnp.minimum(begin, end), jnp.maximum(begin, end))
         times = jnp.concatenate([times, end[None]])
         return solve_ode(
-            field, y, (begin, end), (p, c), saveat=times, rtol=solver.rtol, atol=solver.atol,
-            max_steps=solver.max_steps, throw=False, adjoint=adjoint,
+            field, y, (begin, end), (p, c), method=solver.method, saveat=times, rtol=solver.rtol,
+            atol=solver.atol, max_steps=solver.max_steps, throw=False, adjoint=adjoint,
         )  # fmt: skip
 
     begin, end = t0, jnp.maximum(jnp.max(ts), t0)
@@ -179,14 +196,14 @@ def trajectory(
     computed = any(callable(dose.time) for dose in model.doses)
     first, since = y, t0
     saved = None
-    code = jnp.asarray(int(Result.success))
+    ended = Ended(jnp.asarray(int(Result.success)), 0, 0.0)
     lost = False
     for dose_time, state, amount in _doses(model, solver, p, c, v.dtype):
         if dose_time is not None:
             until = jnp.clip(dose_time, begin, end)
             sol = solve(y, begin, until)
             saved = _merge(saved, sol.ys, ts, since)
-            code = jnp.maximum(code, sol.result)
+            ended = _worse(ended, sol)
             y = {name: x[-1] for name, x in sol.ys.items()}
             begin, since = until, dose_time
             if computed:
@@ -194,18 +211,26 @@ def trajectory(
         y = _jump(y, state, amount)
     sol = solve(y, begin, end)
     saved = _merge(saved, sol.ys, ts, since)
-    code = jnp.maximum(code, sol.result)
+    ended = _worse(ended, sol)
     if solver.before:
         sol = solve(first, t0, jnp.minimum(jnp.min(ts), t0))
         saved = {name: jnp.where(ts < t0, sol.ys[name][:-1], x) for name, x in saved.items()}
-        code = jnp.maximum(code, sol.result)
+        ended = _worse(ended, sol)
     if computed:
         saved = {name: jnp.where(lost, jnp.nan, x) for name, x in saved.items()}
 
     def observe(t, y):
         return jnp.stack([jnp.asarray(g(t, y, p, c), v.dtype) for g in model.observed.values()])
 
-    return jax.vmap(observe, out_axes=1)(ts, saved), code
+    return jax.vmap(observe, out_axes=1)(ts, saved), ended
+
+
+def _worse(ended: Ended, sol: Solution) -> Ended:
+    return Ended(
+        jnp.maximum(ended.code, sol.result),
+        ended.steps + sol.stats.accepted,
+        ended.stiffness + jax.lax.stop_gradient(sol.heuristics.stiffness),
+    )
 
 
 def _value(x: Any, p: dict, c: dict) -> Any:
@@ -318,17 +343,17 @@ def likelihood(model: Model, eta: Array, data: GroupData) -> Likelihood:
 
 def group_values(
     model: Model, lay: Layout, solver: Solver, u: Array, data: GroupData, *, derivative: bool
-) -> tuple[Array, Array | None, Array]:
-    """Linked model values of all groups, their derivative by local parameters, result codes."""
+) -> tuple[Array, Array | None, Ended]:
+    """Linked model values of all groups, their derivative by local parameters, how solves ended."""
 
     def one(v, ts, t0, c):
         def values(v):
-            x, code = trajectory(model, lay.local, solver, v, ts, t0, c)
-            return linked(model, x), code
+            x, ended = trajectory(model, lay.local, solver, v, ts, t0, c)
+            return linked(model, x), ended
 
         if not derivative:
-            eta, code = values(v)
-            return eta, None, code
+            eta, ended = values(v)
+            return eta, None, ended
         push = lambda d: jax.jvp(values, (v,), (d,), has_aux=True)
         basis = jnp.eye(v.size, dtype=v.dtype)
         return jax.vmap(push, out_axes=(None, -1, None))(basis)
@@ -349,11 +374,12 @@ def objective(model: Model, lay: Layout, solver: Solver, data: GroupData) -> Cal
     """u -> `Local`: value, gradient, Fisher information; infinite where the solve fails.
 
     Its `aux` are the scales of the noise and the sums of squares by column, and the information
-    that each column gives (empty where there is one column: then it is the whole).
+    that each column gives (empty where there is one column: then it is the whole). The reason
+    why it is infinite is the `Result` of the solve, 0 if that is not to blame.
     """
 
     def of(u: Float[Array, " n"]) -> Local:
-        eta, jacobian, codes = group_values(model, lay, solver, u, data, derivative=True)
+        eta, jacobian, ended = group_values(model, lay, solver, u, data, derivative=True)
         assert jacobian is not None
         found = likelihood(model, eta, data)
         measured = (data.weights > 0)[..., None]
@@ -369,8 +395,9 @@ def objective(model: Model, lay: Layout, solver: Solver, data: GroupData) -> Cal
         )
         curvature = by_column.sum(0)
         fine = (
-            jnp.all(codes == Result.success)
+            jnp.all(ended.code == Result.success)
             & jnp.isfinite(found.value)
+            & jnp.all(jnp.isfinite(gradient))
             & jnp.all(jnp.isfinite(curvature))
         )
         return Local(
@@ -378,6 +405,7 @@ def objective(model: Model, lay: Layout, solver: Solver, data: GroupData) -> Cal
             jnp.where(fine, gradient, 0.0),
             jnp.where(fine, curvature, jnp.eye(u.size)),
             (found.scales, found.squares, by_column if len(by_column) > 1 else by_column[:0]),
+            jnp.max(ended.code),
         )
 
     return of

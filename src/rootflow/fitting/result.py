@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from .convergence import Outcome
 from .model import Model
 from .predict import times
 from .table import Dataset
@@ -48,12 +49,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Start:
-    """One of the searches: where it ended, and whether that is the best end of all."""
+    """One of the searches: where it ended, whether that is the best end of all, and its solver."""
 
     cost: float
     converged: bool
     iterations: int
     reached_best: bool
+    solver: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,12 @@ class FitResult:
         seconds: by stage.
         converged: whether a search converged at the best value found.
         message: how it ended.
+        outcome: the same as a word. Of fits that converged `"converged"`, `"flat"` (the data leave
+            a combination of parameters open) or `"at a bound"`; of others `"out of iterations"`,
+            `"blocked"` (the equations cannot be solved further on) or `"stalled"`.
+        solver: the method that solved the equations: of the best search, and of all that was
+            computed from it (errors, bands, profiles, predictions).
+        solver_reason: why that was not the first choice; empty if it was.
     """
 
     model: Model
@@ -118,6 +126,9 @@ class FitResult:
     converged: bool
     message: str
     _predict: Callable[[np.ndarray, bool], dict[str, tuple]] = field(repr=False)
+    solver: str = ""
+    solver_reason: str = ""
+    outcome: Outcome = "converged"
 
     def __getitem__(self, name: str) -> float:
         """The value of a shared parameter, initial value, or parameter `name[group]`."""

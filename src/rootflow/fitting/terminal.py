@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 from .expression_messages import visible
-from .formats import error_shown, interval_shown, label, note, shown
+from .formats import error_shown, interval_shown, label, note, shown, solved
 from .result import Estimate, FitResult
 
 if TYPE_CHECKING:
@@ -113,5 +113,5 @@ def _summary(result: FitResult) -> str:
     ended = f"{best} of {searches} searches ended at the best fit" if searches > 1 else "one search"
     return (
         f"{result.observations} measurements, {len(result.free_names)} fitted numbers, "
-        f"negative log-likelihood {shown(result.nll, 1e-3)}; {ended}."
+        f"negative log-likelihood {shown(result.nll, 1e-3)}; {ended}.{solved(result)}"
     )

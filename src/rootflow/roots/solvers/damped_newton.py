@@ -22,16 +22,23 @@ _LARGEST_DAMPING = 1e14
 
 
 class Local(NamedTuple):
-    """The objective about a point: value, gradient, curvature, and what else is known there."""
+    """The objective about a point: value, gradient, curvature, and what else is known there.
+
+    `reason`: where the value is not finite, why: a positive number of the objective's own, or 0.
+    """
 
     value: Float[Array, ""]
     gradient: Float[Array, " n"]
     curvature: Float[Array, "n n"]
     aux: Any = ()
+    reason: Int[Array, ""] | int = 0
 
 
 class State(NamedTuple):
-    """Where a search is."""
+    """Where a search is.
+
+    `blocked`: the largest `Local.reason` of the points refused since the last that was accepted.
+    """
 
     x: Float[Array, " n"]
     local: Local
@@ -39,6 +46,7 @@ class State(NamedTuple):
     growth: Float[Array, ""]
     iterations: Int[Array, ""]
     status: Int[Array, ""]
+    blocked: Int[Array, ""] | int = 0
 
 
 def init(x: Float[np.ndarray, "starts n"], aux: Any = ()) -> State:
@@ -52,8 +60,8 @@ def init(x: Float[np.ndarray, "starts n"], aux: Any = ()) -> State:
     count: Any = np.zeros(starts, np.int32)
     flat: Any = np.zeros_like(x)
     curvature: Any = np.broadcast_to(np.eye(n, dtype=x.dtype), (starts, n, n))
-    local = Local(np.inf * one, flat, curvature, aux)
-    return State(x + flat, local, 1e-3 * one, 2 * one, count, count + NEW)
+    local = Local(np.inf * one, flat, curvature, aux, count)
+    return State(x + flat, local, 1e-3 * one, 2 * one, count, count + NEW, count)
 
 
 def step(
@@ -121,6 +129,8 @@ def step(
             jnp.where(state.iterations + 1 >= max_iterations, MAX_ITERATIONS, RUNNING),
         ),
     )
+    reason = jnp.where(jnp.isfinite(new.value), 0, new.reason)
+    new = new._replace(reason=jnp.asarray(new.reason, jnp.int32))
     pick = lambda a, b: jnp.where(accepted, a, b)
     status = jnp.where(new_search, jnp.where(accepted, RUNNING, STALLED), status)
     after = State(
@@ -130,6 +140,7 @@ def step(
         jnp.where(accepted, 2.0, 2 * state.growth),
         state.iterations + ~new_search,
         status.astype(state.status.dtype),
+        jnp.where(accepted, 0, jnp.maximum(state.blocked, reason)).astype(jnp.int32),
     )
     running = state.status <= RUNNING
     return jax.tree.map(lambda a, b: jnp.where(running, a, b), after, state)

@@ -1,0 +1,268 @@
+"""The searches of a fit, all at once; which solver they use, and what is done where one fails."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float
+
+from ..errors import InputError
+from ..flows.solution import Result
+from ..roots.solvers import damped_newton
+from ..roots.solvers.damped_newton import RUNNING
+from . import problem
+from .convergence import finished, noise_of_solves, tie
+from .model import Model
+from .problem import Ended, GroupData, Layout, Solver
+from .solving import held_down, name_of
+
+#: Called with the finished fraction, the best cost so far and a message.
+Progress = Callable[[float, float, str], None]
+
+#: Trial steps between two reports of progress.
+_CHUNK = 5
+#: Promised reduction of the negative log-likelihood at which a search has converged.
+_TOLERANCE = 1e-9
+
+_HINT = "Change the guesses (or their bounds), or check the equations and their units."
+_NOT_FINITE = "The likelihood or its derivative is not finite at the guess."
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2), static_argnames=("max_iterations",))
+def _advance(model, lay, solver, data, states, lower, upper, free, steps, *, max_iterations):
+    return damped_newton.advance(
+        problem.objective(model, lay, solver, data), states, lower, upper, free,
+        steps=steps, tolerance=_TOLERANCE, max_iterations=max_iterations,
+    )  # fmt: skip
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _values(model, lay, solver, data, u):
+    eta, _, ended = problem.group_values(model, lay, solver, u, data, derivative=False)
+    return eta, ended
+
+
+@dataclass
+class Search:
+    """A batch of searches, in chunks so that progress can be told.
+
+    Attributes:
+        model, lay, data: what is fitted to what.
+        solvers: what to solve with, in the order in which it is tried.
+        max_iterations: trial steps of a search.
+        progress: is told.
+        solver: the one in use.
+        reason: why it is not the first of `solvers`; empty if it is.
+    """
+
+    model: Model
+    lay: Layout
+    data: GroupData
+    solvers: tuple[Solver, ...]
+    max_iterations: int
+    progress: Progress | None = None
+    solver: Solver = field(init=False)
+    reason: str = ""
+
+    def __post_init__(self):
+        self.solver = self.solvers[0]
+
+    def from_guess(self, points: Float[np.ndarray, "starts n"]) -> damped_newton.State:
+        """The final states of searches with the solver that the first point, the guess, needs.
+
+        Raises:
+            InputError: no solver makes the likelihood finite at the guess.
+        """
+        free = np.ones(points.shape, bool)
+        states = self.run(points, free)
+        if states is None:
+            self.solver, self.reason = self._needed(points[0])
+            states = self.run(points, free)
+        if states is None:
+            raise InputError(f"{_NOT_FINITE} {_HINT}")
+        return states
+
+    def run(self, points, free, need_first: bool = True, solver: Solver | None = None):
+        """The final states, or `None` if the objective cannot be evaluated at the first point."""
+        solver = self.solver if solver is None else solver
+        aux = problem.empty_aux(self.model, self.lay, len(points))
+        states = damped_newton.init(points, aux)
+        chunk = 1  # the first step only evaluates the objective
+        while True:
+            states = _advance(
+                self.model, self.lay, solver, self.data, states, self.lay.lower, self.lay.upper,
+                free, np.int32(chunk), max_iterations=self.max_iterations,
+            )  # fmt: skip
+            status = np.asarray(states.status)
+            if need_first and not np.isfinite(states.local.value[0]):
+                return None
+            done = np.mean(status > RUNNING)
+            if self.progress:
+                best = float(np.min(states.local.value))
+                self.progress(float(done), best, f"{int((status > RUNNING).sum())} of "
+                              f"{len(points)} searches finished")  # fmt: skip
+            if done == 1:
+                return states
+            chunk = _CHUNK if self.progress else self.max_iterations + 1
+
+    def retried(
+        self, states: damped_newton.State, free: Bool[np.ndarray, "starts n"]
+    ) -> tuple[damped_newton.State, list[Solver]]:
+        """The states, those anew by the last solver that the one in use did not let converge.
+
+        A search fails if its start cannot be solved, or if it stops where every step further leads
+        to equations that cannot be solved. It goes on from where it stands.
+
+        Returns:
+            The states, and the solver of each.
+        """
+        status = np.asarray(states.status)
+        used = [self.solver] * len(status)
+        last = self.solvers[-1]
+        blocked = np.broadcast_to(states.blocked, status.shape) > 0
+        failed = np.flatnonzero(blocked & ~finished(states, self.lay, self.noise(states)))
+        if last == self.solver or not len(failed):
+            return states, used
+        # A power of two: fewer programs to compile.
+        batch = np.resize(failed, 1 << int(len(failed) - 1).bit_length())
+        progress, self.progress = self.progress, None
+        if progress:
+            best = float(np.min(states.local.value))
+            progress(1.0, best, f"{len(failed)} more by {name_of(last)}")
+        x = np.asarray(states.x)
+        again = self.run(x[batch], free[batch], need_first=False, solver=last)
+        self.progress = progress
+        assert again is not None
+        values = np.asarray(states.local.value)
+        new = np.asarray(again.local.value)[: len(failed)]
+        old = values[failed]
+        margin = np.array([tie(v) if np.isfinite(v) else 0.0 for v in old])
+        better = np.isfinite(new) & (new <= old + margin)
+        rows, taken = failed[better], np.flatnonzero(better)
+        before = np.asarray(states.iterations)
+        states = jax.tree.map(partial(_replaced, rows=rows, taken=taken), states, again)
+        count = np.where(np.isin(np.arange(len(before)), rows), before, 0) + states.iterations
+        for i in rows:
+            used[i] = last
+        return states._replace(iterations=count), used
+
+    def noise(self, states: damped_newton.State) -> Float[np.ndarray, " starts"]:
+        """What the error of the solves makes of the value of each search."""
+        scales = np.asarray(states.local.aux[0])
+        return noise_of_solves(self.model, self.data, self.solver, scales)
+
+    def settle(self, solver: Solver) -> None:
+        """What the best search was solved by serves everything that follows."""
+        if solver != self.solver:
+            self.reason = (
+                "the search that found the best fit could not go on by "
+                f"{self.solver.max_steps} steps of {name_of(self.solver)}"
+            )
+            self.solver = solver
+
+    def solvers_from_here(self) -> tuple[Solver, ...]:
+        """The solver in use, and those that come after it."""
+        return self.solvers[self.solvers.index(self.solver) :]
+
+    def _needed(self, u: Float[np.ndarray, " n"]) -> tuple[Solver, str]:
+        """The solver that the guess needs, and why."""
+        first, last = self.solvers[0], self.solvers[-1]
+        longest = [s for s in self.solvers if s.method == first.method][-1]
+        eta, ended = self._evaluated(longest, u)
+        worst = int(ended.code.max())
+        other = last.method != longest.method
+        stiff = other and held_down(longest, ended)
+        if worst == Result.success and not stiff:
+            self._check(longest, u, eta, ended)
+            why = f"{first.max_steps} steps do not reach the last measurement at the guess"
+            return longest, why if longest != first else ""
+        if not other:
+            self._check(longest, u, eta, ended)
+        eta, ended = self._evaluated(last, u)
+        self._check(last, u, eta, ended)
+        name = name_of(longest)
+        if worst == Result.max_steps:
+            return last, (
+                f"{longest.max_steps} steps of {name} do not reach the last measurement at the "
+                "guess"
+            )
+        if stiff:
+            return last, f"at the guess the equations are stiff for {name}"
+        return last, f"{name} fails at the guess"
+
+    def _evaluated(self, solver: Solver, u) -> tuple[np.ndarray, Ended]:
+        out = _values(self.model, self.lay, solver, self.data, u)
+        eta, ended = jax.tree.map(np.asarray, out)
+        return eta, ended
+
+    def _check(self, solver: Solver, u, eta: np.ndarray, ended: Ended):
+        if trouble := self._trouble(solver, eta, ended):
+            raise InputError(trouble)
+
+    def _trouble(self, solver: Solver, eta: np.ndarray, ended: Ended) -> str:
+        """Why the likelihood cannot be evaluated at the guess; empty if it can."""
+        worst = Result(int(ended.code.max()))
+        names = list(dict.fromkeys(name_of(s) for s in self.solvers))
+        if worst is Result.max_steps:
+            stiff = any(m.jacobians for s in self.solvers for m in s.method.methods)
+            way = (
+                "because it blows up, or needs more of them (max_steps), a looser rtol or a method "
+                "of higher order"
+                if stiff
+                else 'because it blows up or is stiff: for stiff equations give method = "stiff"'
+            )
+            return (
+                f"The model cannot be solved at the guess: {solver.max_steps} steps of "
+                f"{' and of '.join(names)} do not reach the last measurement, {way}. {_HINT}"
+            )
+        if worst is not Result.success:
+            return (
+                "The model cannot be solved at the guess: the solution blows up or leaves the "
+                f"domain of a function before the last measurement. {_HINT}"
+            )
+        measured = np.asarray(self.data.weights) > 0
+        for i, column in enumerate(self.model.observed):
+            if not np.all(np.isfinite(eta[:, i][measured[:, i]])):
+                kind = self.model.noise[column].kind
+                why = " (lognormal noise needs it positive)" if kind == "lognormal" else ""
+                if any(callable(dose.time) for dose in self.model.doses):
+                    why += (
+                        " (the time of a dose, where it is computed, may not lie before the start)"
+                    )
+                return (
+                    f"At the guess the model's value of {column!r} is not usable{why} at some "
+                    f"measured time. {_HINT}"
+                )
+        return ""
+
+
+def _replaced(old: Any, new: Any, *, rows: np.ndarray, taken: np.ndarray) -> Any:
+    old, new = np.asarray(old), np.asarray(new)
+    if not old.ndim:
+        return old
+    out = old.copy()
+    out[rows] = new[taken]
+    return out
+
+
+def latin_hypercube(lay: Layout, starts: int, seed: int) -> Float[np.ndarray, "starts n"]:
+    """The guess, and a Latin hypercube within the bounds.
+
+    Where a bound is missing, starts are drawn within a factor of 10 of the guess (log scale), or
+    within its size (linear).
+    """
+    rng = np.random.default_rng(seed)
+    reach = np.where(lay.log, np.log(10.0), np.maximum(np.abs(lay.start), 1.0))
+    low = np.where(np.isfinite(lay.lower), lay.lower, lay.start - reach)
+    high = np.where(np.isfinite(lay.upper), lay.upper, lay.start + reach)
+    low, high = np.minimum(low, lay.start), np.maximum(high, lay.start)
+    rest = starts - 1
+    points = [lay.start]
+    if rest:
+        cells = np.stack([rng.permutation(rest) for _ in range(lay.size)], axis=1)
+        share = (cells + rng.uniform(size=cells.shape)) / rest
+        points += list(low + share * (high - low))
+    return np.array(points)
