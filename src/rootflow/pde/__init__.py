@@ -1,0 +1,3 @@
+"""Partial differential equations: structure-preserving volumes and variational solvers."""
+
+__all__: list[str] = []
