@@ -4,3 +4,6 @@ from .ellipticity import Constants, Ellipticity, constants, estimate, steps_need
 from .energy import Energy
 from .grid import SineGrid
 from .minimise import Certificate, Minimised, certify, minimise, minimiser, preconditioned_step
+from .frequencies import Frequencies, Pruned
+from .networks import CosineNetwork, SineProduct, compress, sample_network, sampling_error, width_needed
+from .reaction import Reaction, solve_reaction
