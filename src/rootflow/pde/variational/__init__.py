@@ -7,3 +7,6 @@ from .minimise import Certificate, Minimised, certify, minimise, minimiser, prec
 from .frequencies import Frequencies, Pruned
 from .networks import CosineNetwork, SineProduct, compress, sample_network, sampling_error, width_needed
 from .reaction import Reaction, solve_reaction
+from .greedy import Atoms, Greedy, solve_greedy
+from .ritz import Ritz, solve_ritz
+from .two_layer import TwoLayer
