@@ -12,7 +12,7 @@ from ...errors import InputError
 from ...ground.checks import one_of, whole
 
 Rule = Literal["auto", "gauss", "sobol", "uniform"]
-_PANEL = 8
+PANEL = 8
 
 
 class Points(NamedTuple):
@@ -33,12 +33,12 @@ class Points(NamedTuple):
 
 def line(n: int) -> tuple[np.ndarray, np.ndarray]:
     """Gauss-Legendre points and weights on (0, 1): one rule up to 64 points, then panels of 8."""
-    if n > 64 and n % _PANEL:
+    if n > 64 and n % PANEL:
         raise InputError(
-            f"{n} Gauss points along an axis: more than 64 come in panels of {_PANEL}, so take a "
-            f"multiple of {_PANEL}."
+            f"{n} Gauss points along an axis: more than 64 come in panels of {PANEL}, so take a "
+            f"multiple of {PANEL}."
         )
-    size = n if n <= 64 else _PANEL
+    size = n if n <= 64 else PANEL
     x, w = np.polynomial.legendre.leggauss(size)
     panels = n // size
     x = ((x + 1) / 2 + np.arange(panels)[:, None]).ravel() / panels

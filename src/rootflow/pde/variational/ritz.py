@@ -116,7 +116,7 @@ def solve_ritz(
     dense_parameters = whole("dense_parameters", dense_parameters)
     weight = checks.positive("penalty", penalty) if boundary == "penalty" else 0.0
     damping = checks.positive("damping", damping)
-    _check_problem(problem, dim)
+    check_problem(problem, dim)
     k_start, k_points, k_run = jax.random.split(key, 3)
     seed = int(jax.random.randint(k_points, (), 0, 2**30))
     chosen = rule_of(rule, dim, points, seed)
@@ -146,7 +146,8 @@ def solve_ritz(
     return _finished(problem, network, history, weight, chosen, k_points)
 
 
-def _check_problem(problem: Energy, dim: int) -> None:
+def check_problem(problem: Any, dim: int) -> None:
+    """Raises `InputError` unless it is an energy whose source is a function."""
     if not isinstance(problem, Energy):
         raise InputError(f"problem must be an Energy; got {problem!r:.60}.")
     if not (problem.source is None or callable(problem.source)):
@@ -222,6 +223,33 @@ def _jacobians(unravel, theta, points):
     return of_states, of_edge(theta, points.faces)
 
 
+def energy_on(problem: Energy, network: Any, points: Points, penalty: float = 0.0) -> float:
+    """The energy of a network on some points."""
+    return float(_energy_on(problem, network, points, penalty))
+
+
+@eqx.filter_jit
+def _energy_on(problem, network, points, penalty):
+    s, edge = states(network, points.x), jax.vmap(network)(points.faces)
+    return energy_of(problem, s, edge, points, penalty)
+
+
+def warn_of_quadrature(
+    problem: Energy, network: Any, used: Points, other: Points, penalty: float = 0.0
+) -> None:
+    """Warns where the energy is much higher on other points than on those that were used."""
+    here = energy_on(problem, network, used, penalty)
+    there = energy_on(problem, network, other, penalty)
+    if not there - here < 0.05 * max(abs(here), abs(there)):
+        warnings.warn(
+            f"the energy is {here:.4g} on the points it was minimised on and {there:.4g} on "
+            "others: what was minimised is the error of the quadrature. Use more points (ten for "
+            "each parameter), or rule='uniform', which draws new ones for each step.",
+            QuadratureWarning,
+            stacklevel=3,
+        )
+
+
 def _finished(problem, network, history, weight, chosen, key) -> Ritz:
     dim = network.weights.shape[1]
     if dim <= 3:
@@ -230,18 +258,9 @@ def _finished(problem, network, history, weight, chosen, key) -> Ritz:
         other = gauss(dim, side**dim)
     else:
         other = uniform(jax.random.fold_in(key, 1), dim, 1 << 14)
-    loss = eqx.filter_jit(_Loss(problem, weight))
-    check = float(loss(network, other, None)[0])
+    check = energy_on(problem, network, other, weight)
     if not callable(chosen):
-        here = float(loss(network, chosen, None)[0])
-        if not check - here < 0.05 * max(abs(check), abs(here)):
-            warnings.warn(
-                f"the energy is {here:.4g} on the points it was minimised on and {check:.4g} on "
-                "others: what was minimised is the error of the quadrature. Use more points (ten "
-                "for each parameter), or rule='uniform', which draws new ones for each step.",
-                QuadratureWarning,
-                stacklevel=3,
-            )
+        warn_of_quadrature(problem, network, chosen, other, weight)
     return Ritz(
         network,
         history["loss"],
