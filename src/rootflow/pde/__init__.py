@@ -8,3 +8,10 @@ from .volumes.evolve import evolve as evolve
 from .volumes.models import ChemotaxisModel as ChemotaxisModel
 from .volumes.models import CorrectedKellerSegel as CorrectedKellerSegel
 from .volumes.models import IndirectChemotaxis as IndirectChemotaxis
+from .volumes.compare import LimitReport as LimitReport
+from .volumes.compare import compare_limit as compare_limit
+from .volumes.layer import Prediction as Prediction
+from .volumes.layer import defects as defects
+from .volumes.layer import initial_layer as initial_layer
+from .volumes.layer import layer_kick as layer_kick
+from .volumes.layer import predict_error as predict_error
