@@ -15,3 +15,13 @@ from .volumes.layer import defects as defects
 from .volumes.layer import initial_layer as initial_layer
 from .volumes.layer import layer_kick as layer_kick
 from .volumes.layer import predict_error as predict_error
+from .volumes.boundary import Dirichlet as Dirichlet
+from .volumes.boundary import Flux as Flux
+from .volumes.boundary import Neumann as Neumann
+from .volumes.boundary import NoFlux as NoFlux
+from .volumes.boundary import Periodic as Periodic
+from .volumes.boundary import Robin as Robin
+from .volumes.conservation import ConservationLaw as ConservationLaw
+from .volumes.critical import BlowUp as BlowUp
+from .volumes.critical import critical_mass as critical_mass
+from .volumes.critical import detect_blow_up as detect_blow_up

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
+from scipy import sparse
 
 from ..errors import InputError
 from ..ground.checks import whole
@@ -91,6 +92,23 @@ class Volumes:
         differentiable in everything.
         """
         raise NotImplementedError
+
+    def neighbours(self, periodic: tuple[int, ...] = ()) -> Any:
+        """The pattern of cells and their neighbours, (cells, cells), as of scipy.sparse.
+
+        Args:
+            periodic: the axes along which the first and the last cell are neighbours.
+        """
+        total = sparse.csr_matrix((math.prod(self.shape),) * 2)
+        for axis, n in enumerate(self.shape):
+            line = sparse.diags([1.0, 1.0, 1.0], [-1, 0, 1], shape=(n, n), format="lil")
+            if axis in periodic:
+                line[0, n - 1] = line[n - 1, 0] = 1.0
+            product = sparse.csr_matrix([[1.0]])
+            for other, m in enumerate(self.shape):
+                product = sparse.kron(product, line if other == axis else sparse.identity(m))
+            total = total + product
+        return sparse.csr_matrix(total)
 
     def check(self, name: str, field: Any) -> Array:
         """A field as an array of floats.
@@ -289,10 +307,14 @@ class RadialGrid(Volumes):
     def volumes(self) -> np.ndarray:  # pyright: ignore
         return self._sphere * np.diff(self.faces**self.dim) / self.dim
 
+    @property
+    def areas(self) -> np.ndarray:
+        """The areas of the faces, shape (cells + 1,); a point has none, but in one dimension."""
+        return self._sphere * self.faces ** (self.dim - 1)
+
     @cached_property
     def conductances(self) -> tuple[np.ndarray]:  # pyright: ignore
-        area = self._sphere * self.faces[1:-1] ** (self.dim - 1)
-        return (area / np.diff(self.centres),)
+        return (self.areas[1:-1] / np.diff(self.centres),)
 
     def helmholtz(self, right, a0, a1):
         return _line(self, right, a0, a1)

@@ -171,9 +171,11 @@ def _times(span: tuple[float, float], first: float, count: int) -> np.ndarray:
 
 
 def _stiff(model, grid, start: Fields, span, times, rtol, atol) -> dict[str, Array]:
+    rates = model.rates(grid)
+    start = {"n": start["n"]} if rates.limit else start
     sol = solve_ode(
-        model.rates(grid), start, span, method=Rodas5P(), saveat=times, rtol=rtol, atol=atol,
-        max_steps=100_000,
+        rates, start, span, method=Rodas5P(), saveat=times, rtol=rtol, atol=atol,
+        jac_sparsity=rates.sparsity, max_steps=100_000,
     )  # fmt: skip
     return sol.ys
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
 from jax.scipy.special import xlogy
+from jaxtyping import Array, ArrayLike, Float
+from scipy import sparse
 
 from ...errors import InputError
 from ..grids import Volumes
@@ -67,6 +68,16 @@ class Rates(eqx.Module):
     model: "ChemotaxisModel"
     grid: Volumes = eqx.field(static=True)
     limit: bool = eqx.field(static=True)
+
+    @property
+    def sparsity(self) -> Any:
+        """Where the Jacobian may be different from zero, for `jac_sparsity`; `None`: anywhere."""
+        if self.limit:
+            return None
+        near = self.grid.neighbours()
+        here = sparse.identity(near.shape[0])
+        # In the order of the flattened state: c, n, w.
+        return sparse.bmat([[near, None, here], [near, near, None], [None, here, near]])
 
     def __call__(self, t: Any, y: Fields, args: Any = None) -> Fields:
         del t, args
