@@ -106,7 +106,7 @@ def compare_limit(
         method = "stiff" if 3 * int(np.prod(grid.shape)) <= _STIFF else "scheme"
     times = _times(span, 1e-7, 1400) if method == "stiff" else _times(span, 5e-5, 160)
     times = times if ts is None else np.asarray(ts, float)
-    n = limit.prepare(grid, {"n": start.get("n")})["n"]
+    n = models[0].prepare(grid, start)["n"]
     if method == "stiff":
         densities = _stiff(limit, grid, {"n": n}, span, times, rtol, atol)["n"]
     else:

@@ -177,9 +177,9 @@ class ConservationLaw(eqx.Module):
             return jnp.zeros(())
         v = self.velocity[axis]
         if callable(v):
-            at_faces = jnp.moveaxis(jnp.asarray(v(*faces.coordinates(self.grid))), axis, 0)
-            full = (self.grid.shape[axis] + 1, *np.delete(np.array(self.grid.shape), axis))
-            return jnp.broadcast_to(at_faces, full)[which]
+            places = faces.coordinates(self.grid)
+            at_faces = jnp.broadcast_to(jnp.asarray(v(*places)), places[0].shape)
+            return jnp.moveaxis(at_faces, axis, 0)[which]
         if v.ndim == 0:
             return v
         v = jnp.moveaxis(v, axis, 0)
@@ -190,13 +190,14 @@ class ConservationLaw(eqx.Module):
 def fitted(here: Array, there: Array, D: Any, v: Any, gap: Any) -> Array:
     """The exponentially fitted flux from one value to another at a distance; upwind for D = 0."""
     D, v = jnp.broadcast_arrays(jnp.asarray(D, here.dtype), jnp.asarray(v, here.dtype))
-    moving = D > 0
-    safe = jnp.where(moving, D, 1)
-    z = v * gap / safe
     # Where transport is that strong the flux is upwind to round-off.
-    upwind = ~moving | (jnp.abs(z) > 60)
-    z = jnp.where(upwind, 0, z)
-    fits = safe / gap * (bernoulli(-z) * here - bernoulli(z) * there)
+    upwind = jnp.abs(v) * gap >= 60 * D
+    upwind &= v != 0
+    D = jnp.maximum(D, 0)
+    # Not so small that its derivative, of size 1 / D², is infinite.
+    safe = jnp.where(upwind, 1, jnp.maximum(D, jnp.sqrt(jnp.finfo(D.dtype).tiny)))
+    z = jnp.where(upwind, 0, v * gap / safe)
+    fits = D / gap * (bernoulli(-z) * here - bernoulli(z) * there)
     return jnp.where(upwind, jnp.maximum(v, 0) * here + jnp.minimum(v, 0) * there, fits)
 
 
