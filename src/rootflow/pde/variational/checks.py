@@ -68,7 +68,7 @@ def ellipticity(value: Any) -> tuple[float, float]:
         low, high = (float(v) for v in value)
     except (TypeError, ValueError):
         raise InputError(
-            f"ellipticity must be two numbers (λ, Λ), the bounds of the Hessian of L; got {value!r}."
+            f"ellipticity must be two numbers (λ, Λ), bounds of the Hessian of L; got {value!r}."
         ) from None
     if not (math.isfinite(low) and math.isfinite(high) and 0 < low <= high):
         raise InputError(

@@ -44,7 +44,7 @@ class Constants(NamedTuple):
     rate: float
 
 
-def constants(
+def elliptic_constants(
     lower: float, upper: float, poincare: float, kind: Literal["sharp", "published"] = "sharp"
 ) -> Constants:
     """Step and rate from λ, Λ and C_p.

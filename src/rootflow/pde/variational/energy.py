@@ -45,7 +45,8 @@ class Energy(eqx.Module):
                 source = jnp.asarray(source)
             except (TypeError, ValueError):
                 raise InputError(
-                    f"source must be a function of x, a field on a grid, or None; got {source!r:.60}."
+                    f"source must be a function of x, a field on a grid, or None; "
+                    f"got {source!r:.60}."
                 ) from None
         self.L = L
         self.source = source

@@ -248,9 +248,7 @@ class Frequencies:
         if not len(c):
             k, c = np.zeros((1, self.dim), self.k.dtype), np.zeros(1, complex)
         kept = Frequencies._raw(k, c, self.period)
-        return Pruned(
-            kept, lost.h1_norm(), lost.l2_norm(), lost.barron_norm(), int(small.sum())
-        )
+        return Pruned(kept, lost.h1_norm(), lost.l2_norm(), lost.barron_norm(), int(small.sum()))
 
     def _norm(self, weights) -> float:
         means = np.where(np.any(self.k != 0, axis=1), 0.5, 1.0)

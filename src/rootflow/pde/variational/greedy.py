@@ -248,7 +248,9 @@ class _SpanNewton(eqx.Module):
     def step(self, problem, c, state):
         energy, span, points = problem
         empty = jnp.zeros((1, c.size), c.dtype)
-        local: Local = expand(energy, span @ c, jnp.zeros(1, c.dtype), _inside(points), 0.0, "energy")
+        local: Local = expand(
+            energy, span @ c, jnp.zeros(1, c.dtype), _inside(points), 0.0, "energy"
+        )
         direction, g = dense_direction(local, span, empty)
         lengths = 2.0 ** -jnp.arange(12, dtype=c.dtype)
         values = jax.lax.map(lambda t: _value(energy, span, c - t * direction, points), lengths)

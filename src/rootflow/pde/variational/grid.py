@@ -85,7 +85,7 @@ class SineGrid(eqx.Module):
 
     @property
     def poincare(self) -> float:
-        """C_p in ‖u‖² <= C_p ‖Du‖², the reciprocal of the smallest eigenvalue (about 1 / (π² d))."""
+        """C_p in ‖u‖² <= C_p ‖Du‖²: one over the smallest eigenvalue, about 1 / (π² d)."""
         return 1.0 / (4.0 * self.dim * self.n**2 * np.sin(0.5 * np.pi / self.n) ** 2)
 
     def transform(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

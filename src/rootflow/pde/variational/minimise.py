@@ -17,7 +17,7 @@ from ...roots import fixed_point
 from ...roots.iterate import iterate_to
 from . import checks
 from .checks import EllipticityWarning
-from .ellipticity import Constants, Ellipticity, constants
+from .ellipticity import Constants, Ellipticity, elliptic_constants
 from .energy import Energy
 from .grid import SineGrid
 
@@ -26,7 +26,7 @@ _CHUNK = 32
 _HALVINGS = 40
 
 
-class Certificate(NamedTuple):
+class ErrorCertificate(NamedTuple):
     """How far a field is from the minimiser at most, without knowing it.
 
     Attributes:
@@ -93,7 +93,7 @@ def preconditioned_step(
     return u - step * grid.riesz(problem.gradient(u, grid))
 
 
-def certify(problem: Energy, grid: SineGrid, u: Any, **options: Any) -> Certificate:
+def certify(problem: Energy, grid: SineGrid, u: Any, **options: Any) -> ErrorCertificate:
     """Bounds the distance of any field, or network, from the minimiser on a grid.
 
     The bound is that of the discrete problem on the grid; how far its minimiser is from that of the
@@ -111,9 +111,9 @@ def certify(problem: Energy, grid: SineGrid, u: Any, **options: Any) -> Certific
     """
     values = checks.field("u", u(grid.points) if callable(u) else u, grid.shape)
     elliptic = problem.bounds(grid.dim, **options)
-    strong = constants(_convex(elliptic, grid), elliptic.upper, grid.poincare).strong
+    strong = elliptic_constants(_convex(elliptic, grid), elliptic.upper, grid.poincare).strong
     size = grid.dual_norm(problem.gradient(values, grid))
-    return Certificate(size**2 / (2 * strong), size / strong, size, strong)
+    return ErrorCertificate(size**2 / (2 * strong), size / strong, size, strong)
 
 
 def _convex(elliptic: Ellipticity, grid: SineGrid) -> float:
@@ -247,7 +247,7 @@ def minimise(
         u0: initial guess, by default zero.
         relative_error: stop when ‖u - u*‖ <= relative_error ‖u*‖ in H is certain.
         absolute_error: added to what is allowed.
-        constants_of: `"sharp"` or `"published"`, as in `constants`.
+        constants_of: `"sharp"` or `"published"`, as in `elliptic_constants`.
         step: η, instead of theirs.
         max_steps: steps allowed.
         keep: whether to keep all iterates.
@@ -265,7 +265,7 @@ def minimise(
         raise InputError("relative_error and absolute_error are both zero: raise one.")
     max_steps = whole("max_steps", max_steps)
     elliptic = problem.bounds(grid.dim, **(bounds or {}))
-    rely = constants(_convex(elliptic, grid), elliptic.upper, grid.poincare, constants_of)
+    rely = elliptic_constants(_convex(elliptic, grid), elliptic.upper, grid.poincare, constants_of)
     if step is not None:
         step = checks.positive("step", step, 2 / rely.smooth)
         rate = 1 - 2 * rely.strong * step * (1 - step * rely.smooth / 2)
@@ -385,7 +385,7 @@ def minimiser(
         InputError, SolveError: as `minimise` and `fixed_point`.
     """
     elliptic = problem.bounds(grid.dim)
-    step = constants(_convex(elliptic, grid), elliptic.upper, grid.poincare).step
+    step = elliptic_constants(_convex(elliptic, grid), elliptic.upper, grid.poincare).step
     u0 = jnp.zeros(grid.shape) if u0 is None else checks.field("u0", u0, grid.shape)
 
     def towards(u):

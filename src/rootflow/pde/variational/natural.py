@@ -51,7 +51,11 @@ def integrand(problem: Energy) -> Callable[[Array, Array], Array]:
 
 
 def energy_of(
-    problem: Energy, s: Float[Array, "n d+1"], edge: Float[Array, " m"], points: Points, penalty: Any
+    problem: Energy,
+    s: Float[Array, "n d+1"],
+    edge: Float[Array, " m"],
+    points: Points,
+    penalty: Any,
 ) -> Array:
     """The energy of states at points, and the penalty for values on the boundary."""
     inside = jnp.sum(points.weights * jax.vmap(integrand(problem))(points.x, s))

@@ -91,8 +91,6 @@ class SineProduct(eqx.Module):
         return Frequencies.of(signs, c, period=2.0)
 
 
-
-
 Target = Frequencies | SineProduct
 Norm = Literal["l2", "h1"]
 

@@ -55,8 +55,8 @@ def solve_reaction(
     """Solves -Δu + u + cubic u³ = f by u <- (1 - η) u + η (I - Δ)^-1 (f - cubic u³).
 
     The energy ∫ |∇u|²/2 + u²/2 + cubic u⁴/4 - f u is strongly convex in H with μ = 1, so that the
-    residual in H^-1 bounds the distance from the solution. What is left out of the products is added to the bound. (Step: Marwah et al. 2023;
-    bound and dictionary: this package.)
+    residual in H^-1 bounds the distance from the solution; what is left out of products is added
+    to the bound. (Step: Marwah et al. 2023; bound and dictionary: this package.)
 
     Args:
         source: f.

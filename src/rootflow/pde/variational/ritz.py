@@ -1,4 +1,4 @@
-"""Energies minimised over networks: Sobolev and energy natural gradients, and the Deep Ritz method."""
+"""Energies minimised over networks: natural gradients, and the Deep Ritz method."""
 
 import warnings
 from typing import Any, Literal, NamedTuple
