@@ -2,10 +2,10 @@
 
 Energies ∫ L(x, u, ∇u) - f u over the unit cube, after Marwah, Lipton, Lu and Risteski (2023),
 "Neural network approximations of PDEs beyond linearity: a representational perspective", ICML,
-arXiv 2210.12101. On grids they are minimised with an error bound at every step (`minimise`); in up to a
-hundred dimensions reactions and diffusions are solved on a few frequencies with exact Barron norms
-(`solve_reaction`); networks are sampled from such expansions (`sample_network`), trained
-(`solve_ritz`) or grown atom by atom (`solve_greedy`).
+arXiv 2210.12101. On grids they are minimised with an error bound at every step
+(`minimise`); in up to a hundred dimensions reactions and diffusions are solved on a few frequencies
+with exact Barron norms (`solve_reaction`); networks are sampled from such expansions
+(`sample_network`), trained (`solve_ritz`) or grown atom by atom (`solve_greedy`).
 """
 
 from .barron import BarronGrowth, barron_growth

@@ -146,7 +146,7 @@ def estimate(
     Raises:
         InputError: L is not convex in p at one of the states.
     """
-    checks.positive("value", value), checks.positive("slope", slope)
+    value, slope = checks.positive("value", value), checks.positive("slope", slope)
     samples = whole("samples", samples, 8)
     key = jax.random.key(0) if key is None else key
     states = sampled(key, dim, samples, value, slope)

@@ -101,7 +101,7 @@ class Energy(eqx.Module):
                 "the source is a field on a grid and has no value between its points: give it as a "
                 "function of x."
             )
-        return self.source(x)
+        return jnp.asarray(self.source(x))
 
     def source_on(self, grid: SineGrid) -> Float[Array, "*shape"]:
         """f at the inner points of a grid."""
@@ -110,7 +110,7 @@ class Energy(eqx.Module):
         if callable(self.source):
             checks.scalar_of("source", self.source, jnp.zeros(grid.dim))
             points = grid.points.reshape(-1, grid.dim)
-            return jax.vmap(self.source)(points).reshape(grid.shape)
+            return jax.vmap(self.density)(points).reshape(grid.shape)
         return checks.field("source", self.source, grid.shape)
 
     def energy(self, u: Float[Array, "*shape"], grid: SineGrid) -> Float[Array, ""]:

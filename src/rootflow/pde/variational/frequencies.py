@@ -190,11 +190,11 @@ class Frequencies:
             marks = np.concatenate([mine + theirs, mine - theirs])
         negative = marks[:, 0] < 0
         marks = np.where(negative[:, None], -marks, marks)
-        c = np.where(negative, c.conj(), c)
+        c = np.where(negative, np.conj(c), c)
         _, chosen, group = np.unique(marks[:, 0], return_index=True, return_inverse=True)
         if not np.array_equal(marks[chosen, 1][group], marks[:, 1]):
             raise InputError("two frequencies look alike to both hashes: take other frequencies.")
-        real, imag = (np.bincount(group, part, len(chosen)) for part in (c.real, c.imag))
+        real, imag = (np.bincount(group, part, len(chosen)) for part in (np.real(c), np.imag(c)))
         pair = chosen % len(i)
         sign = np.where(chosen < len(i), 1, -1)[:, None]
         k = self.k[i[pair]] + sign * other.k[j[pair]]
@@ -300,6 +300,7 @@ def _whole_frequencies(frequencies: Any) -> np.ndarray:
         fine, array, exact = False, np.asarray(frequencies, object), None
     if not fine or exact is None:
         wrong = next((k for k in array.ravel() if not _is_whole(k)), array.ravel()[0])
+        wrong = wrong.item() if isinstance(wrong, np.generic) else wrong
         raise InputError(
             f"frequencies must be whole numbers; got {wrong!r}. Other waves are whole ones of a "
             "longer period: give `period`."
@@ -331,8 +332,8 @@ def _canonical(k: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     first = np.argmax(k != 0, axis=1)
     leading = k[np.arange(len(k)), first]
     k = np.where((leading < 0)[:, None], -k, k)
-    c = np.where(leading < 0, c.conj(), c)
-    c = np.where(leading == 0, c.real, c)
+    c = np.where(leading < 0, np.conj(c), c)
+    c = np.where(leading == 0, np.real(c), c)
     # Rows are told apart by a hash, which is checked, for sorting them in full is slow.
     marks = _marks(k)[:, 0]
     _, chosen, group = np.unique(marks, return_index=True, return_inverse=True)
@@ -340,8 +341,8 @@ def _canonical(k: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         _, chosen, group = np.unique(k, axis=0, return_index=True, return_inverse=True)
         group = group.ravel()
     size = len(chosen)
-    real = np.bincount(group, c.real, size)
-    return k[chosen], real + 1j * np.bincount(group, c.imag, size)
+    real = np.bincount(group, np.real(c), size)
+    return k[chosen], real + 1j * np.bincount(group, np.imag(c), size)
 
 
 def _marks(k: np.ndarray) -> np.ndarray:

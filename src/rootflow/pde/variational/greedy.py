@@ -242,10 +242,11 @@ def _factor(x, zero):
 class _SpanNewton(eqx.Module):
     """Newton's method over the span of atoms, a method of the loop of `roots`."""
 
-    def init(self, problem, c):
+    def init(self, problem, x):
         return ()
 
-    def step(self, problem, c, state):
+    def step(self, problem, x, state):
+        c = x
         energy, span, points = problem
         empty = jnp.zeros((1, c.size), c.dtype)
         local: Local = expand(

@@ -1,6 +1,7 @@
 """Grids of the unit cube with zero boundary values, on which sines diagonalise the Laplacian."""
 
 import itertools
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -100,7 +101,7 @@ class SineGrid(eqx.Module):
             c = sine_transform(c, axis)
         return c
 
-    def filtered(self, u: Float[Array, "*shape"], factors: Array) -> Float[Array, "*shape"]:
+    def filtered(self, u: Float[Array, "*shape"], factors: Any) -> Float[Array, "*shape"]:
         """The field whose coefficients are those of `u` times `factors`."""
         return self.inverse(self.transform(u) * jnp.asarray(factors, u.dtype))
 

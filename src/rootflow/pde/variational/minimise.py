@@ -267,7 +267,7 @@ def minimise(
     elliptic = problem.bounds(grid.dim, **(bounds or {}))
     rely = elliptic_constants(_convex(elliptic, grid), elliptic.upper, grid.poincare, constants_of)
     if step is not None:
-        step = checks.positive("step", step, 2 / rely.smooth)
+        step = float(checks.positive("step", step, 2 / rely.smooth))
         rate = 1 - 2 * rely.strong * step * (1 - step * rely.smooth / 2)
         rely = rely._replace(step=step, rate=rate)
     u0 = jnp.zeros(grid.shape) if u0 is None else checks.field("u0", u0, grid.shape)

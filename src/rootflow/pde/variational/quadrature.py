@@ -88,9 +88,11 @@ def sobol(dim: int, points: int, seed: int) -> Points:
             f"points={points} is no power of two, as Sobol points must be: take "
             f"{2 ** max(int(np.log2(points)), 0)}."
         )
-    x = qmc.Sobol(dim, seed=seed).random(points)
+    x = qmc.Sobol(dim, seed=seed).random(points)  # pyright: ignore[reportCallIssue]
     weights = np.full(points, 1 / points)
-    face = qmc.Sobol(dim - 1, seed=seed + 1).random(points) if dim > 1 else np.zeros((1, 0))
+    face = np.zeros((1, 0))
+    if dim > 1:
+        face = qmc.Sobol(dim - 1, seed=seed + 1).random(points)  # pyright: ignore[reportCallIssue]
     return Points(
         *map(jnp.asarray, (x, weights, *_on_faces(face, np.full(len(face), 1 / len(face)), dim)))
     )
