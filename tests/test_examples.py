@@ -213,6 +213,12 @@ def diffusion_couple(found):
     assert Path("diffusion_couple.png").stat().st_size > 10_000
 
 
+def certified_energy(found):
+    assert np.all(found["run"].error_bounds >= found["errors"])
+    assert found["errors"][-1] < 1e-6 * found["run"].sizes[-1]
+    assert (Path.cwd() / "certified_energy.png").exists()
+
+
 CHECKS = {
     "01_solve_and_differentiate": solve_and_differentiate,
     "02_root_and_implicit": root_and_implicit,
@@ -232,6 +238,7 @@ CHECKS = {
     "18_which_momentum": which_momentum,
     "19_private_training": private_training,
     "20_diffusion_couple": diffusion_couple,
+    "23_certified_energy": certified_energy,
 }
 
 

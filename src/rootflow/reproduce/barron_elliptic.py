@@ -129,8 +129,8 @@ def _draw(data: dict) -> Figure:
     for color, dim in zip(("C0", "C1", "C2"), (1, 2, 3)):
         mine = [c for c in data["descent"] if c["dim"] == dim and c["kappa"] == 1.0]
         if mine:
-            steps.semilogy(mine[-1]["bounds"], "--", color=color)
             steps.semilogy(mine[-1]["errors"], "o-", ms=3, color=color, label=f"$d={dim}$")
+            steps.semilogy(mine[-1]["bounds"], "k--", lw=0.8, zorder=3)
     steps.set(xlabel="step", ylabel="relative error in $H$", title="Certificate (dashed), error")
     steps.legend(fontsize=8)
     for row in data["driven"]:

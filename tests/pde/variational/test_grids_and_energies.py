@@ -203,6 +203,21 @@ def test_a_step_that_is_too_long_is_shortened_and_said_so():
         pde.minimise(pde.Energy(half_square, lambda x: 1.0 * x[0], ellipticity=(2.0, 2.0)), grid)
 
 
+def test_estimates_that_do_not_hold_at_the_solution_are_widened():
+    grid = pde.SineGrid(1, 16)
+    star = 3 * jnp.sin(jnp.pi * grid.points[:, 0])
+    problem = pde.Energy(lambda x, u, p: 0.5 * p @ p + u**4).with_solution(star, grid)
+    with pytest.warns(pde.EllipticityWarning, match="grows with the state"):
+        run = pde.minimise(problem, grid)
+    assert run.ellipticity.upper > 12 * 8  # 12 u² at the top of the solution, 12 where sampled
+    errors = np.array([float(grid.h1_norm(u - star)) for u in run.iterates])
+    assert len(errors) == len(run.energies) == len(run.steps_used) + 1
+    assert np.all(run.error_bounds >= errors - 1e-12) and run.converged
+    gaps = run.energies - float(problem.energy(star, grid))
+    keep = gaps[1:] > 1e-10
+    assert np.all((gaps[1:] / gaps[:-1])[keep] <= run.rate_bound + 1e-9)
+
+
 def test_any_field_is_certified():
     grid = pde.SineGrid(1, 16)
     star = jnp.sin(jnp.pi * grid.points[:, 0])

@@ -264,23 +264,64 @@ def minimise(
     if not relative + absolute:
         raise InputError("relative_error and absolute_error are both zero: raise one.")
     max_steps = whole("max_steps", max_steps)
-    elliptic = problem.bounds(grid.dim, **(bounds or {}))
-    rely = elliptic_constants(_convex(elliptic, grid), elliptic.upper, grid.poincare, constants_of)
     if step is not None:
-        step = float(checks.positive("step", step, 2 / rely.smooth))
-        rate = 1 - 2 * rely.strong * step * (1 - step * rely.smooth / 2)
-        rely = rely._replace(step=step, rate=rate)
+        step = float(checks.positive("step", step))
     u0 = jnp.zeros(grid.shape) if u0 is None else checks.field("u0", u0, grid.shape)
-    method = _Descent(grid, rely.step, rely.strong, relative, absolute, keep)
-    x = u0.ravel()
-    start = _start(method, problem, x)
-    if isinstance(start[0], Tracer):
-        raise InputError(
-            "minimise keeps a record and so does not run inside jit, vmap or grad: use minimiser, "
-            "which returns u alone and is differentiable."
-        )
-    records, error = _recorded(method, problem, x, max_steps, start)
-    return _finished(problem, grid, records, start, rely, elliptic, error <= 1, throw)
+    elliptic = problem.bounds(grid.dim, **(bounds or {}))
+    x, records, start = u0.ravel(), None, None
+    while True:
+        rely = _relied_on(elliptic, grid, constants_of, step)
+        method = _Descent(grid, rely.step, rely.strong, relative, absolute, keep)
+        here = _start(method, problem, x)
+        if isinstance(here[0], Tracer):
+            raise InputError(
+                "minimise keeps a record and so does not run inside jit, vmap or grad: use "
+                "minimiser, which returns u alone and is differentiable."
+            )
+        made = 0 if records is None else len(records[3])
+        start = here if start is None else start
+        x, new, error = _recorded(method, problem, x, max_steps - made, here)
+        records = new if records is None else _joined(records, new)
+        wider = None if problem.ellipticity else _wider(problem, grid, x, elliptic)
+        if wider is None or error > 1:
+            break
+        elliptic = wider  # estimates that do not hold at the solution: again, with those that do
+    return _finished(problem, grid, (x, records), start, rely, elliptic, error <= 1, throw)
+
+
+def _relied_on(elliptic, grid, constants_of, step) -> Constants:
+    """μ, Λ, η and the rate for these bounds."""
+    rely = elliptic_constants(_convex(elliptic, grid), elliptic.upper, grid.poincare, constants_of)
+    if step is None:
+        return rely
+    step = float(checks.positive("step", step, 2 / rely.smooth))
+    rate = 1 - 2 * rely.strong * step * (1 - step * rely.smooth / 2)
+    return rely._replace(step=step, rate=rate)
+
+
+def _wider(problem, grid, x, elliptic) -> Ellipticity | None:
+    """The bounds, widened to hold at a state; None where they do already."""
+    seen = problem.seen(x.reshape(grid.shape), grid)
+    slack = 1e-6 * max(1.0, elliptic.upper)
+    fine = (
+        seen.lower >= elliptic.lower - slack
+        and seen.deficit <= elliptic.deficit + slack
+        and seen.upper <= elliptic.upper + slack
+    )
+    if fine:
+        return None
+    return Ellipticity(
+        min(seen.lower, elliptic.lower),
+        max(seen.upper, elliptic.upper),
+        max(seen.deficit, elliptic.deficit),
+        elliptic.growth,
+    )
+
+
+def _joined(first, second):
+    """Two records in a row; what the second begins with is what the first ends with."""
+    second = [*second[:4], second[4][1:]]
+    return [np.concatenate(pair) for pair in zip(first, second)]
 
 
 def _recorded(method, problem, x, max_steps, start):
@@ -298,7 +339,7 @@ def _recorded(method, problem, x, max_steps, start):
     empty = [np.zeros(0)] * 4 + [np.zeros((0, x.size))]
     joined = [np.concatenate(parts) for parts in zip(*(chunks or [empty]))]
     joined[4] = np.concatenate([keep, joined[4]])
-    return (x, joined), error
+    return x, joined, error
 
 
 def _finished(problem, grid, records, start, rely, elliptic, converged, throw):
@@ -318,7 +359,8 @@ def _finished(problem, grid, records, start, rely, elliptic, converged, throw):
         warnings.warn(f"{text}.", ConvergenceWarning, stacklevel=3)
     shortened = len(steps) > 0 and steps.min() < rely.step * (1 - 1e-6)
     rate = max(rely.rate, 1 - rely.strong * float(steps.min())) if shortened else rely.rate
-    _check_assumptions(problem, grid, u, elliptic)
+    if problem.ellipticity:
+        _check_assumptions(problem, grid, u, elliptic)
     return Minimised(
         u=u,
         energies=energies,
