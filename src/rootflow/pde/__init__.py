@@ -2,6 +2,7 @@
 
 from .grids import Grid as Grid
 from .grids import RadialGrid as RadialGrid
+from .grids import Volumes as Volumes
 from .volumes.evolve import Certificate as Certificate
 from .volumes.evolve import Run as Run
 from .volumes.evolve import evolve as evolve
