@@ -25,9 +25,7 @@ def tridiagonal(
     negative nothing is ever subtracted: the solution is not negative either, to the last bit.
     """
     dtype = jnp.result_type(diagonal, right)
-    lower, diagonal, upper, right = (
-        jnp.asarray(v, dtype) for v in (lower, diagonal, upper, right)
-    )
+    lower, diagonal, upper, right = (jnp.asarray(v, dtype) for v in (lower, diagonal, upper, right))
     operator = lx.TridiagonalLinearOperator(diagonal, lower, upper)
     return lx.linear_solve(operator, right, lx.Tridiagonal(), throw=False).value
 
@@ -49,7 +47,5 @@ def positive_definite(
         precondition: a symmetric approximation of the inverse.
         tolerance: the residual, relative to the right-hand side, at which to stop.
     """
-    solve = krylov(
-        product, right.size, tolerance, precondition, precondition, conjugate_gradients
-    )
+    solve = krylov(product, right.size, tolerance, precondition, precondition, conjugate_gradients)
     return solve(right)

@@ -93,7 +93,8 @@ class ConservationLaw(eqx.Module):
         rate = -total / grid.volumes
         if self.source is None:
             return rate
-        return rate + (self.source(t, u, args) if callable(self.source) else self.source)
+        made = self.source(t, u, args) if callable(self.source) else self.source
+        return rate + jnp.asarray(made)
 
     def outflow(self, t: Any, u: Array, args: Any = None) -> dict[str, Float[Array, ""]]:
         """What leaves through each side per time, by name; periodic sides have none."""

@@ -39,10 +39,11 @@ def kicks(epsilons: tuple[float, ...], time: float = 1.0) -> dict[str, list[floa
     grid, shape = line()
     x, n0 = grid.centres[0], 3 * shape
     start = {
-        "n": n0, "c": 0.3 * (1 + jnp.cos(2 * jnp.pi * x / 5)), "w": 2 + 1.5 * jnp.cos(jnp.pi * x / 5),
+        "n": n0, "c": 0.3 * (1 + jnp.cos(2 * jnp.pi * x / 5)),
+        "w": 2 + 1.5 * jnp.cos(jnp.pi * x / 5),
     }  # fmt: skip
     limit = pde.IndirectChemotaxis(0.0, 0.5)
-    ts = np.append(np.linspace(0.05, 1.0, 20) * time, [])
+    ts = np.linspace(0.05, 1.0, 20) * time
 
     def path(model, fields):
         rates = model.rates(grid)
@@ -90,7 +91,12 @@ def square(epsilons: tuple[float, ...], cells: int) -> dict[str, Any]:
     n0 = jnp.pi * (1 + 0.5 * jnp.cos(jnp.pi * x / 2) * jnp.cos(jnp.pi * y / 2))
     ts = np.append(0.0, np.geomspace(1e-5, 0.2, 160))
     found: dict[str, Any] = {}
-    for name, more in (("well", {}), ("ill", {"c": 0 * n0, "w": 0 * n0})):
+    starts = {
+        "well": {},
+        "on the limit's manifold": {"c": grid.helmholtz(n0, 1.0, 1.0), "w": n0},
+        "ill": {"c": 0 * n0, "w": 0 * n0},
+    }
+    for name, more in starts.items():
         report = pde.compare_limit(
             lambda e: pde.IndirectChemotaxis(e, e), pde.IndirectChemotaxis(0.0, 0.0), grid,
             {"n": n0, **more}, (0.0, 0.2), epsilons=epsilons, method="scheme", ts=ts,
@@ -105,7 +111,9 @@ def corrected(taus: tuple[float, ...], time: float = 1.0) -> dict[str, list[floa
     grid, shape = line()
 
     def end(model):
-        return rf.solve_ode(model.rates(grid), {"n": 1.2 * shape}, (0.0, time), **_TIGHT).ys["n"][-1]
+        return rf.solve_ode(model.rates(grid), {"n": 1.2 * shape}, (0.0, time), **_TIGHT).ys["n"][
+            -1
+        ]
 
     direct, found = end(pde.IndirectChemotaxis(0.0, 0.0)), {"plain": [], "corrected": []}
     for tau in taus:
