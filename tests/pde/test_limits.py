@@ -54,9 +54,7 @@ def test_the_layer_is_that_of_the_signals_with_the_density_frozen():
             "w": (0.5 * GRID.laplacian(w) - w) / 0.1,
         }
 
-    exact = rf.solve_ode(
-        relax, delta, (0.0, 0.15), method=rf.Rodas5P(), rtol=1e-10, atol=1e-12
-    ).ys
+    exact = rf.solve_ode(relax, delta, (0.0, 0.15), method=rf.Rodas5P(), rtol=1e-10, atol=1e-12).ys
     found = pde.initial_layer(model, GRID, ILL, 0.15)
     for name in ("c", "w"):
         np.testing.assert_allclose(found[name], exact[name][-1], atol=1e-9)
@@ -139,9 +137,7 @@ def test_two_grids_tell_a_collapse_from_a_profile():
     for run in (collapse.coarse, collapse.fine):
         assert run.result == rf.Result.event_occurred and run.certificate.mass_drift < 1e-12
     # With a signal that is indirect there is none in two dimensions.
-    indirect = pde.detect_blow_up(
-        pde.IndirectChemotaxis(0.0, 1.0), disk, blob(2.0), (0.0, 0.05)
-    )
+    indirect = pde.detect_blow_up(pde.IndirectChemotaxis(0.0, 1.0), disk, blob(2.0), (0.0, 0.05))
     assert indirect.verdict == "bounded"
 
 

@@ -81,9 +81,7 @@ class Volumes:
     def gradient_square(self, field: Array) -> Array:
         """The integral of |∇u|², the same that the Laplacian has: -∫ u Δu."""
         steps = self.differences(field)
-        return sum(
-            (jnp.sum(k * d * d) for k, d in zip(self.conductances, steps)), jnp.zeros(())
-        )
+        return sum((jnp.sum(k * d * d) for k, d in zip(self.conductances, steps)), jnp.zeros(()))
 
     def helmholtz(self, right: Array, a0: ArrayLike, a1: ArrayLike) -> Array:
         """The solution u of a0 u - a1 Δu = right, with no flux through the boundary.
@@ -91,6 +89,10 @@ class Volumes:
         A field along one axis is eliminated, others are transformed. Linear in `right`,
         differentiable in everything.
         """
+        raise NotImplementedError
+
+    def refined(self, factor: int = 2) -> "Volumes":
+        """The same domain with `factor` times as many cells along each axis."""
         raise NotImplementedError
 
     def neighbours(self, periodic: tuple[int, ...] = ()) -> Any:
@@ -101,9 +103,10 @@ class Volumes:
         """
         total = sparse.csr_matrix((math.prod(self.shape),) * 2)
         for axis, n in enumerate(self.shape):
-            line = sparse.diags([1.0, 1.0, 1.0], [-1, 0, 1], shape=(n, n), format="lil")
+            near = np.abs(np.arange(n)[:, None] - np.arange(n)) <= 1
             if axis in periodic:
-                line[0, n - 1] = line[n - 1, 0] = 1.0
+                near[0, n - 1] = near[n - 1, 0] = True
+            line = sparse.csr_matrix(near.astype(float))
             product = sparse.csr_matrix([[1.0]])
             for other, m in enumerate(self.shape):
                 product = sparse.kron(product, line if other == axis else sparse.identity(m))
@@ -130,10 +133,10 @@ class Volumes:
         return array.astype(jnp.result_type(float, array.dtype))
 
 
-def _line(grid: Volumes, right: Array, a0: ArrayLike, a1: ArrayLike) -> Array:
+def _line(grid: Volumes, right: Array, a0: Any, a1: Any) -> Array:
     (k,) = grid.conductances
     k = jnp.broadcast_to(jnp.asarray(k * a1), (grid.shape[0] - 1,))
-    volumes = jnp.broadcast_to(grid.volumes, grid.shape)
+    volumes = jnp.asarray(jnp.broadcast_to(grid.volumes, grid.shape))
     diagonal = a0 * volumes + jnp.pad(k, (0, 1)) + jnp.pad(k, (1, 0))
     return elimination.tridiagonal(-k, diagonal, -k, volumes * right)
 

@@ -48,7 +48,7 @@ class Robin(Condition):
 
 
 class Dirichlet(Robin):
-    """u = value at the boundary: a number, an array of the shape of the side, or a function of t."""
+    """u = value at the boundary: a number, an array of the side's shape, or a function of t."""
 
     def __init__(self, value: Value):
         super().__init__(1.0, 0.0, value)
@@ -99,7 +99,7 @@ def conditions(grid: Volumes, given: Mapping[str, Condition] | Condition | None)
     """
     names = sides_of(grid)
     if isinstance(given, Condition):
-        given = {name: given for name in names}
+        given = dict.fromkeys(names, given)
     chosen: dict[str, Condition] = {name: NoFlux() for name in names}
     for name, condition in ({} if given is None else given).items():
         if name not in names:
@@ -146,8 +146,8 @@ def _check_value(grid: Volumes, name: str, condition: Condition) -> None:
     axis = next(a for a, pair in enumerate(pairs) if name in pair)
     if jnp.shape(value) not in ((), side_shape(grid, axis)):
         raise InputError(
-            f"the value at {name!r} has shape {jnp.shape(value)}; it must be one number or of shape "
-            f"{side_shape(grid, axis)}, a number for each cell of the side."
+            f"the value at {name!r} has shape {jnp.shape(value)}; it must be one number or of "
+            f"shape {side_shape(grid, axis)}, a number for each cell of the side."
         )
     if not isinstance(value, Tracer) and not np.all(np.isfinite(np.asarray(value))):
         raise InputError(f"the value at {name!r} must be finite.")

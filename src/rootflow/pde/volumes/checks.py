@@ -106,5 +106,5 @@ def increasing_span(span: Any) -> None:
         raise InputError(f"span must be a pair (t0, t1); got {span!r}.") from None
     if known(t0, t1) and not (np.isfinite(t0) and np.isfinite(t1) and t0 < t1):
         raise InputError(
-            f"span must be finite and increase (diffusion does not run backwards); got ({t0}, {t1})."
+            f"span must be finite and increase (diffusion has one direction); got ({t0}, {t1})."
         )

@@ -9,6 +9,7 @@ finds events and differentiates.
 import dataclasses
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -107,7 +108,10 @@ class _Parts:
         if self.order == 2:
             half, first = one_step(model, self.grid, fields, h / 2)
             half, second = one_step(model, self.grid, half, h / 2)
-            new = jax.tree.map(lambda fine, coarse: 2 * fine - coarse, half, new)
+            better = jax.tree.map(lambda fine, coarse: 2 * fine - coarse, half, new)
+            # Where extrapolation would leave something negative the half steps are kept.
+            fine = jnp.all(jnp.stack([jnp.all(field >= 0) for field in better.values()]))
+            new = jax.tree.map(partial(jnp.where, fine), better, half)
             repair = jnp.maximum(repair, jnp.maximum(first, second))
         return _State(new, lax.stop_gradient(_watched(model, self.grid, new, watch, repair)))
 
@@ -198,9 +202,10 @@ def evolve(
         steps: times at which the steps end, (k,), for example a geometric grid through a layer.
         tolerance: see `dt`.
         growth: by what a step grows after each that was kept.
-        order: 1, or 2 for Richardson's extrapolation of one step and two half steps. Mass is then
-            still kept; positivity and decay of the energy are no longer guaranteed: the certificate
-            says whether they held.
+        order: 1, or 2 for Richardson's extrapolation of one step and two half steps (which are
+            kept as they are where the extrapolation is negative). Mass and positivity are kept as
+            before; that the energy does not rise is no longer guaranteed: the certificate says
+            whether it did.
         saveat: times at which to save, (n,); between steps by straight lines, which keep mass and
             positivity. By default the last time only.
         event: an `rf.Event` whose condition takes (t, fields, model); the run ends there.

@@ -169,9 +169,9 @@ def predict_error(
     if limit == "IDS":
         missing = c - grid.helmholtz(n, 1.0, 1.0)
         after = after + grid.norm(missing)
-        density = density + grid.norm(
-            _pushed(grid, n, potential, model.chi * missing)
-        ) * _life(grid, n)
+        density = density + grid.norm(_pushed(grid, n, potential, model.chi * missing)) * _life(
+            grid, n
+        )
     scale = grid.norm(n)
     return Prediction(
         density, grid.norm(delta["c"]), grid.norm(delta["w"]), after,

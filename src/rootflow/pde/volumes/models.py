@@ -55,7 +55,7 @@ class ChemotaxisModel(eqx.Module):
 
     @abstractmethod
     def rates(self, grid: Volumes) -> "Rates":
-        """The right-hand side `f(t, y, args)` for `rf.solve_ode`: space is discrete, time is not."""
+        """The right-hand side `f(t, y, args)` for `rf.solve_ode`: only space is discrete."""
 
 
 class Rates(eqx.Module):
