@@ -62,7 +62,7 @@ def _dictionaries(quick: bool, measured: dict, data: dict) -> None:
     measured["dictionary"] = max(errors)
     measured["dictionary-dimension"] = max(errors) / min(errors)
     measured["dictionary-norm"] = max(row["norm"] for row in made)
-    driven = [dictionaries.driven(d) for d in ((10,) if quick else (6, 20, 50))]
+    driven = [dictionaries.driven(d) for d in ((10,) if quick else (5, 20, 50))]
     measured["norm"] = max(row["norms"][-1] for row in driven)
     measured["modes"] = max(row["modes"] for row in driven)
     measured["residual"] = max(row["residual"] for row in driven)

@@ -96,16 +96,40 @@ def pseudo_inverse(gram: Float[Array, "k k"], g: Float[Array, " k"]) -> Float[Ar
     return lx.linear_solve(operator, g / size, lx.SVD(rcond=rcond), throw=False).value
 
 
+def truncated(
+    gram: Float[Array, "k k"], g: Float[Array, " k"], count: int = 4
+) -> Float[Array, "count k"]:
+    """G⁺ g with eigenvalues below several fractions of the largest left out, the first the least.
+
+    Which cut-off leads down furthest changes along the way: far from the solution small eigenvalues
+    spoil the direction, near it they are what is left to do.
+    """
+    values, vectors = jnp.linalg.eigh(gram)
+    shares = vectors.T @ g
+    eps = float(jnp.finfo(gram.dtype).eps)
+    least = gram.shape[0] * eps * jnp.max(jnp.abs(values))
+    cuts = least * eps ** (-jnp.arange(count) / (2.0 * count))
+
+    def cut_at(cut):
+        kept = values > cut
+        return vectors @ jnp.where(kept, shares / jnp.where(kept, values, 1.0), 0.0)
+
+    return jax.vmap(cut_at)(cuts)
+
+
 def dense_direction(
-    local: Local, jacobian: Float[Array, "n d+1 k"], edge_jacobian: Float[Array, "m k"]
-) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
-    """G⁺ ∇E and ∇E, with the Gram matrix G formed."""
+    local: Local,
+    jacobian: Float[Array, "n d+1 k"],
+    edge_jacobian: Float[Array, "m k"],
+    inverse: Callable[[Array, Array], Array] = pseudo_inverse,
+) -> tuple[Array, Float[Array, " k"]]:
+    """G⁺ ∇E, as `inverse` makes it, and ∇E, with the Gram matrix G formed."""
     stretched = jnp.einsum("nab,nbk->nak", local.metric, jacobian)
     k = jacobian.shape[-1]
     gram = jacobian.reshape(-1, k).T @ stretched.reshape(-1, k)
     gram = gram + edge_jacobian.T @ (local.edge_metric[:, None] * edge_jacobian)
     g = jacobian.reshape(-1, k).T @ local.slopes.ravel() + edge_jacobian.T @ local.edge_slopes
-    return pseudo_inverse(0.5 * (gram + gram.T), g), g
+    return inverse(0.5 * (gram + gram.T), g), g
 
 
 def applied_direction(

@@ -24,6 +24,7 @@ from .natural import (
     energy_of,
     expand,
     states,
+    truncated,
 )
 from .quadrature import Points, Rule, gauss, rule_of, uniform
 from .two_layer import Activation, Boundary, TwoLayer
@@ -89,7 +90,8 @@ def solve_ritz(
         key: for the start, and for points that are drawn.
         metric: `"energy"`: the natural gradient with the Gram matrix D²E(∂_i u, ∂_j u) (Müller and
             Zeinhofer 2023, arXiv 2302.13161); `"sobolev"`: with ⟨∂_i u, ∂_j u⟩ in H, which
-            simulates the preconditioned iteration; both step by the best of 1, 1/2, ..., 2^-30.
+            simulates the preconditioned iteration; both step by the best of 1, 1/2, ..., 2^-30, in
+            the best of four pseudo-inverses, which leave out more or less of the spectrum.
             `"adam"`: stochastic descent, the Deep Ritz method (E and Yu 2018).
         activation: of the neurons.
         boundary: `"zero"`: a factor ∏ x_i (1 - x_i); `"penalty"`: penalty / 2 ∫ u² over the
@@ -188,18 +190,21 @@ class _Natural(eqx.Module):
 
         local = expand(self.problem, *function(theta), points, self.penalty, self.metric)
         if self.dense:
-            direction, g = dense_direction(local, *_jacobians(unravel, theta, points))
+            directions, g = dense_direction(local, *_jacobians(unravel, theta, points), truncated)
         else:
             direction, g = applied_direction(local, function, theta, self.damping)
+            directions = direction[None]
 
-        def energy(length):
-            return energy_of(
-                self.problem, *function(theta - length * direction), points, self.penalty
-            )
+        def energy(pair):
+            changed = theta - pair[0] * directions[pair[1]]
+            return energy_of(self.problem, *function(changed), points, self.penalty)
 
-        lengths = 2.0 ** -jnp.arange(_HALVINGS, dtype=theta.dtype)
-        values = jax.lax.map(energy, lengths)
-        best = jnp.nanargmin(jnp.where(jnp.isfinite(values), values, jnp.inf))
+        halves = 2.0 ** -jnp.arange(_HALVINGS, dtype=theta.dtype)
+        lengths = jnp.tile(halves, len(directions))
+        which = jnp.repeat(jnp.arange(len(directions)), _HALVINGS)
+        values = jax.lax.map(energy, (lengths, which))
+        best = jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf))
+        direction = directions[which[best]]
         better = values[best] < local.value
         length = jnp.where(better, lengths[best], 0.0)
         model = unravel(theta - length * direction)
@@ -207,7 +212,7 @@ class _Natural(eqx.Module):
             "loss": jnp.where(better, values[best], local.value),
             "path_norm": model.path_norm(),
             "length": length,
-            "residual": jnp.sqrt(jnp.maximum(jnp.vdot(g, direction), 0.0)),
+            "residual": jnp.sqrt(jnp.maximum(jnp.vdot(g, directions[0]), 0.0)),
         }
 
 

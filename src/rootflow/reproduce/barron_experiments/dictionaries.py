@@ -11,11 +11,11 @@ from ... import pde
 
 
 def pairs(dim: int, count: int, amplitude: float) -> pde.Frequencies:
-    """`count` waves over neighbouring variables, cos 2π (x_i + x_{i+1})."""
+    """`count` waves cos 2π (x_i + x_j), each over another random pair of variables."""
+    every = np.stack(np.triu_indices(dim, 1), axis=1)
+    chosen = every[np.random.default_rng(dim).choice(len(every), count, replace=False)]
     k = np.zeros((count, dim), int)
-    for row in range(count):
-        at = 2 * row if 2 * count <= dim else row
-        k[row, at : at + 2] = 1
+    np.put_along_axis(k, chosen, 1, axis=1)
     return pde.Frequencies.of(k, np.full(count, amplitude))
 
 
