@@ -99,16 +99,16 @@ def pseudo_inverse(gram: Float[Array, "k k"], g: Float[Array, " k"]) -> Float[Ar
 def truncated(
     gram: Float[Array, "k k"], g: Float[Array, " k"], count: int = 4
 ) -> Float[Array, "count k"]:
-    """G⁺ g with eigenvalues below several fractions of the largest left out, the first the least.
+    """G⁺ g with eigenvalues below several fractions of the largest left out, the first the most.
 
-    Which cut-off leads down furthest changes along the way: far from the solution small eigenvalues
-    spoil the direction, near it they are what is left to do.
+    Far from the solution small eigenvalues spoil the network along the way, though they may lead
+    down further at once; near it they are what is left to do.
     """
     values, vectors = jnp.linalg.eigh(gram)
     shares = vectors.T @ g
     eps = float(jnp.finfo(gram.dtype).eps)
-    least = gram.shape[0] * eps * jnp.max(jnp.abs(values))
-    cuts = least * eps ** (-jnp.arange(count) / (2.0 * count))
+    # From 1e-10 (in double precision) down to round-off.
+    cuts = jnp.max(jnp.abs(values)) * eps ** jnp.linspace(0.64, 0.88, count, dtype=gram.dtype)
 
     def cut_at(cut):
         kept = values > cut

@@ -90,8 +90,9 @@ def solve_ritz(
         key: for the start, and for points that are drawn.
         metric: `"energy"`: the natural gradient with the Gram matrix D²E(∂_i u, ∂_j u) (Müller and
             Zeinhofer 2023, arXiv 2302.13161); `"sobolev"`: with ⟨∂_i u, ∂_j u⟩ in H, which
-            simulates the preconditioned iteration; both step by the best of 1, 1/2, ..., 2^-30, in
-            the best of four pseudo-inverses, which leave out more or less of the spectrum.
+            simulates the preconditioned iteration; both step by the best of 1, 1/2, ..., 2^-30, by
+            the first of four pseudo-inverses that leads down, which leave out ever less of the
+            spectrum.
             `"adam"`: stochastic descent, the Deep Ritz method (E and Yu 2018).
         activation: of the neurons.
         boundary: `"zero"`: a factor ∏ x_i (1 - x_i); `"penalty"`: penalty / 2 ∫ u² over the
@@ -203,7 +204,12 @@ class _Natural(eqx.Module):
         lengths = jnp.tile(halves, len(directions))
         which = jnp.repeat(jnp.arange(len(directions)), _HALVINGS)
         values = jax.lax.map(energy, (lengths, which))
-        best = jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf))
+        values = jnp.where(jnp.isfinite(values), values, jnp.inf)
+        # The first direction that leads down, by more than round-off.
+        noise = 8 * jnp.finfo(theta.dtype).eps * jnp.abs(local.value)
+        leads = jnp.min(values.reshape(len(directions), -1), axis=1) < local.value - noise
+        row = jnp.where(jnp.any(leads), jnp.argmax(leads), len(directions) - 1)
+        best = jnp.argmin(jnp.where(which == row, values, jnp.inf))
         direction = directions[which[best]]
         better = values[best] < local.value
         length = jnp.where(better, lengths[best], 0.0)
@@ -212,7 +218,7 @@ class _Natural(eqx.Module):
             "loss": jnp.where(better, values[best], local.value),
             "path_norm": model.path_norm(),
             "length": length,
-            "residual": jnp.sqrt(jnp.maximum(jnp.vdot(g, directions[0]), 0.0)),
+            "residual": jnp.sqrt(jnp.maximum(jnp.vdot(g, directions[-1]), 0.0)),
         }
 
 
