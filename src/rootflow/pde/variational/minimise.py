@@ -67,7 +67,7 @@ class Minimised(NamedTuple):
     gap_bounds: np.ndarray
     sizes: np.ndarray
     steps_used: np.ndarray
-    iterates: np.ndarray | None
+    iterates: Any
     rate_bound: float
     constants: Constants
     ellipticity: Ellipticity
