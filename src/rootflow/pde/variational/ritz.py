@@ -91,8 +91,8 @@ def solve_ritz(
         metric: `"energy"`: the natural gradient with the Gram matrix D²E(∂_i u, ∂_j u) (Müller and
             Zeinhofer 2023, arXiv 2302.13161); `"sobolev"`: with ⟨∂_i u, ∂_j u⟩ in H, which
             simulates the preconditioned iteration; both step by the best of 1, 1/2, ..., 2^-30, by
-            the first of four pseudo-inverses that leads down, which leave out ever less of the
-            spectrum.
+            the first of four pseudo-inverses, which leave out ever less of the spectrum, that
+            leads down a tenth as far as the best.
             `"adam"`: stochastic descent, the Deep Ritz method (E and Yu 2018).
         activation: of the neurons.
         boundary: `"zero"`: a factor ∏ x_i (1 - x_i); `"penalty"`: penalty / 2 ∫ u² over the
@@ -205,10 +205,9 @@ class _Natural(eqx.Module):
         which = jnp.repeat(jnp.arange(len(directions)), _HALVINGS)
         values = jax.lax.map(energy, (lengths, which))
         values = jnp.where(jnp.isfinite(values), values, jnp.inf)
-        # The first direction that leads down, by more than round-off.
-        noise = 8 * jnp.finfo(theta.dtype).eps * jnp.abs(local.value)
-        leads = jnp.min(values.reshape(len(directions), -1), axis=1) < local.value - noise
-        row = jnp.where(jnp.any(leads), jnp.argmax(leads), len(directions) - 1)
+        # The first direction that leads down a tenth as far as the best one.
+        falls = local.value - jnp.min(values.reshape(len(directions), -1), axis=1)
+        row = jnp.argmax(falls >= 0.1 * jnp.max(falls))
         best = jnp.argmin(jnp.where(which == row, values, jnp.inf))
         direction = directions[which[best]]
         better = values[best] < local.value
