@@ -115,7 +115,7 @@ def solve_greedy(
     the panels, where the rule is exact.
 
     Warns:
-        QuadratureWarning: the energy is much higher on other points.
+        QuadratureWarning: the energy is another one on other points.
 
     Raises:
         InputError: an argument cannot be used.

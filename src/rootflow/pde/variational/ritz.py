@@ -107,7 +107,7 @@ def solve_ritz(
         progress: as of `rootflow.train`.
 
     Warns:
-        QuadratureWarning: the energy is much higher on other points: its quadrature was minimised.
+        QuadratureWarning: the energy is another one on other points: its quadrature was minimised.
 
     Raises:
         InputError: an argument cannot be used. SolveError: the energy is not finite.
@@ -247,10 +247,10 @@ def _energy_on(problem, network, points, penalty):
 def warn_of_quadrature(
     problem: Energy, network: Any, used: Points, other: Points, penalty: float = 0.0
 ) -> None:
-    """Warns where the energy is much higher on other points than on those that were used."""
+    """Warns where the energy on other points is not that on the ones that were used."""
     here = energy_on(problem, network, used, penalty)
     there = energy_on(problem, network, other, penalty)
-    if not there - here < 0.05 * max(abs(here), abs(there)):
+    if not abs(there - here) < 0.05 * max(abs(here), abs(there)):
         warnings.warn(
             f"the energy is {here:.4g} on the points it was minimised on and {there:.4g} on "
             "others: what was minimised is the error of the quadrature. Use more points (ten for "
