@@ -198,6 +198,13 @@ def test_adaptive_steps_follow_the_controller_and_events_end_a_run():
     assert 0 < ended.ts[-1] < 5.0 and ended.certificate.mass_drift < 1e-12
 
 
+def test_without_cells_the_signals_decay():
+    start = {"n": jnp.zeros(24), "c": jnp.ones(24), "w": jnp.ones(24)}
+    run = pde.evolve(pde.IndirectChemotaxis(0.5), LINE, start, (0.0, 1.0), tolerance=0.05)
+    assert run.result == rf.Result.success and run.certificate.mass_drift == 0
+    assert not run.fields["n"].any() and (run.fields["w"] < 0.3).all()
+
+
 def test_given_steps_are_taken():
     start = {"n": 3 + 2 * jnp.cos(jnp.pi * LINE.centres[0] / 5)}
     model = pde.IndirectChemotaxis(0.0, 1.0)

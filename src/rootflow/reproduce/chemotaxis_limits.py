@@ -118,8 +118,8 @@ def _ball(quick: bool, measured: dict, data: dict) -> None:
 
 
 def _plane(quick: bool, measured: dict, data: dict) -> None:
-    places = ("corner",) if quick else ("interior", "boundary", "corner")
-    found = collapse.thresholds(24 if quick else 48, places)
+    places = ("boundary",) if quick else ("interior", "boundary", "corner")
+    found = collapse.thresholds(32 if quick else 48, places)
     below = [row["ratio"] for name, row in found.items() if "0.8" in name]
     above = [row["ratio"] for name, row in found.items() if "1.3" in name]
     measured["bounded"], measured["grid-limited"] = max(abs(r - 1) for r in below), min(above)
