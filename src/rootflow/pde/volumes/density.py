@@ -22,6 +22,8 @@ from .exponential_fitting import bernoulli, half_sinh
 
 #: Where conjugate gradients would lose more digits than this, another method is used.
 _LOST = 1e3
+#: Up to so many cells the matrix of that method is formed: it may converge badly on coarse grids.
+_DENSE = 64
 
 
 class Drift(NamedTuple):
@@ -199,6 +201,10 @@ def _general(grid: Grid, drift: Drift, n: Array, h: Array) -> Array:
     def product(v):
         field = v.reshape(grid.shape)
         return (field + h * grid.divergence(fluxes(grid, drift, field))).ravel()
+
+    if n.size <= _DENSE:
+        matrix = jax.jacfwd(product)(jnp.zeros_like(n).ravel())
+        return jnp.linalg.solve(matrix, n.ravel()).reshape(grid.shape)
 
     def along(field, axis, transposed):
         out, back = (jnp.moveaxis(some[axis], axis, -1) for some in (outs, backs))
