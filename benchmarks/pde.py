@@ -20,7 +20,7 @@ def density(grid: pde.Grid) -> np.ndarray:
     x, y = grid.centres
     rng = np.random.default_rng(0)
     places = rng.uniform(0.5, 3.5, (6, 2))
-    return 30 * sum(np.exp(-((x - a) ** 2 + (y - b) ** 2) / 0.02) for a, b in places)
+    return 30 * np.sum([np.exp(-((x - a) ** 2 + (y - b) ** 2) / 0.02) for a, b in places], axis=0)
 
 
 def ours(grid: pde.Grid, chi: float = 1.0, steps: int = COUNT) -> Build:
@@ -44,7 +44,7 @@ def fipys(grid: pde.Grid, chi: float = 1.0, convection: str = "Exponential") -> 
     """FiPy with its default solver and the same order of the three equations."""
 
     def build() -> Callable[[], Any]:
-        import fipy
+        import fipy  # pyright: ignore[reportMissingImports]
 
         nx, ny = grid.shape
         mesh = fipy.Grid2D(dx=grid.widths[0], dy=grid.widths[1], nx=nx, ny=ny)

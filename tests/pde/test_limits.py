@@ -174,6 +174,15 @@ def test_the_virial_identity_in_four_dimensions():
         (lambda: pde.critical_mass(2, chi=0.0), "chi must be positive"),
         (lambda: pde.critical_mass(2, place="corner", angle=-1.0), "angle"),
         (lambda: pde.detect_blow_up(PES, GRID, blob(1), (0.0, 1.0), share=2.0), "share"),
+        (
+            lambda: pde.detect_blow_up(
+                PES,
+                pde.RadialGrid(1.0, 4),
+                lambda g: {"n": jnp.exp(-99 * g.centres**2)},
+                (0.0, 1.0),
+            ),
+            "at the start already",
+        ),
     ],
 )
 def test_bad_questions_are_refused(call, words):

@@ -109,7 +109,14 @@ def detect_blow_up(
     runs, peaks = [], []
     for each in (grid, grid.refined()):
         held = _Held(each, float(share))
-        run = evolve(model, each, start(each), span, event=Event(held, direction=1), **options)
+        fields = start(each)
+        already = share + float(held(None, model.prepare(each, fields), model))
+        if not already < share:
+            raise InputError(
+                f"one cell holds {already:.0%} of the mass at the start already, of {share:.0%} at "
+                "which a run ends: use a finer grid or a larger share."
+            )
+        run = evolve(model, each, fields, span, event=Event(held, direction=1), **options)
         runs.append(run)
         peaks.append(float(jnp.max(run.fields["n"][-1])))
     ratio = peaks[1] / peaks[0]

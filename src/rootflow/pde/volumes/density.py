@@ -8,15 +8,22 @@ columns that sum to the volumes over h: n' is not negative, and its integral is 
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from ...flows.linear_solve import krylov
+from ...ground.varying import cond
 from ...roots.krylov import bicgstab
 from .. import elimination
 from ..grids import Grid, Volumes
 from .exponential_fitting import bernoulli, half_sinh
+
+#: Where conjugate gradients would lose more digits than this, another method is used.
+_LOST = 1e3
+#: Up to so many cells the matrix of that method is formed: it may converge badly on coarse grids.
+_DENSE = 64
 
 
 class Drift(NamedTuple):
@@ -65,24 +72,35 @@ def fluxes(grid: Volumes, drift: Drift, n: Array) -> tuple[Array, ...]:
 def step(grid: Volumes, drift: Drift, n: Array, h: Array) -> Solved:
     """The density after an implicit Euler step of length h."""
     if grid.ndim == 1:
-        new = _line(grid, drift, n, h)
-    elif drift.potential is not None:
-        assert isinstance(grid, Grid)
-        new = _symmetric(grid, drift, n, h)
-    else:
-        assert isinstance(grid, Grid)
-        new = _general(grid, drift, n, h)
+        return _repaired(grid, n, _line(grid, drift, n, h))
+    assert isinstance(grid, Grid)
+    if drift.potential is None:
+        return _repaired(grid, n, _general(grid, drift, n, h))
+    # What conjugate gradients leave is relative to g, which is large where cells are low in a
+    # steep potential: the error of n is larger by this factor.
+    root = _root(drift.potential)
+    largest = jnp.max(jnp.abs(n))
+    factor = jnp.max(jnp.abs(n) / root) / jnp.where(largest > 0, largest, 1)
+    new = cond(
+        factor > _LOST,
+        lambda n, h: _general(grid, drift, n, h), lambda n, h: _symmetric(grid, drift, n, h), n, h,
+    )  # fmt: skip
     return _repaired(grid, n, new)
 
 
 def _repaired(grid: Volumes, old: Array, new: Array) -> Solved:
-    """The exact solution is not negative and keeps the integral: so is what is nearest to it."""
+    """The exact solution is not negative and keeps the integral: so is what is nearest to it.
+
+    What is far from both is no solution: NaN, which ends the run or asks for a smaller step.
+    """
     clipped = jnp.maximum(new, 0)
     before, after = grid.integrate(old), grid.integrate(clipped)
     factor = jnp.where(after > 0, before / jnp.where(after > 0, after, 1), 1)
     largest = jnp.max(jnp.abs(old))
     below = jnp.maximum(-jnp.min(new), 0) / jnp.where(largest > 0, largest, 1)
-    return Solved(clipped * factor, jnp.maximum(below, jnp.abs(factor - 1)))
+    repair = jnp.maximum(below, jnp.abs(factor - 1))
+    good = repair <= 1e6 * _tolerance(old)
+    return Solved(jnp.where(good, clipped * factor, jnp.nan), repair)
 
 
 def _sides(field: Array, axis: int) -> tuple[Array, Array]:
@@ -117,6 +135,12 @@ def _preconditioner(grid: Grid, h: Array, diffusion: Array | float):
     return apply
 
 
+def _root(potential: Array) -> Array:
+    """exp(φ / 2), at most one, and not zero."""
+    root = jnp.exp(0.5 * (potential - jnp.max(potential)))
+    return jnp.maximum(root, jnp.sqrt(jnp.finfo(root.dtype).tiny))
+
+
 def _symmetric(grid: Grid, drift: Drift, n: Array, h: Array) -> Array:
     """In g = exp(-φ/2) n the matrix is symmetric, and exp(φ/2) is an eigenvector of it, to 1/h.
 
@@ -124,7 +148,7 @@ def _symmetric(grid: Grid, drift: Drift, n: Array, h: Array) -> Array:
     the rest is found from the old density by conjugate gradients.
     """
     assert drift.potential is not None
-    root = jnp.exp(0.5 * (drift.potential - jnp.max(drift.potential)))
+    root = _root(drift.potential)
     volume = math.prod(grid.widths)
     rates = [w / volume for w in drift.weights(grid)]
     diagonal, sides = jnp.full(grid.shape, 1.0, n.dtype) / h, []
@@ -163,16 +187,43 @@ def _padding(ndim: int, axis: int) -> tuple[list, list]:
 
 
 def _general(grid: Grid, drift: Drift, n: Array, h: Array) -> Array:
-    """By a Krylov method for any matrix."""
+    """By a Krylov method for any matrix, along lines of one axis after the other beforehand.
+
+    The product of the steps along each axis alone is near the whole step where h is short, and
+    keeps positivity and the integral as that does.
+    """
+    volume = math.prod(grid.widths)
+    outs, backs = [], []
+    for weight, z in zip(drift.weights(grid), drift.steps):
+        outs.append(h * weight / volume * bernoulli(-z))
+        backs.append(h * weight / volume * bernoulli(z))
 
     def product(v):
         field = v.reshape(grid.shape)
-        return (field / h + grid.divergence(fluxes(grid, drift, field))).ravel()
+        return (field + h * grid.divergence(fluxes(grid, drift, field))).ravel()
 
-    each = drift.diffusion if isinstance(drift.diffusion, tuple) else (drift.diffusion,)
-    typical = jnp.mean(jnp.stack([jnp.mean(jnp.asarray(d)) for d in each]))
-    precondition = _preconditioner(grid, h, typical)
+    if n.size <= _DENSE:
+        matrix = jax.jacfwd(product)(jnp.zeros_like(n).ravel())
+        return jnp.linalg.solve(matrix, n.ravel()).reshape(grid.shape)
+
+    def along(field, axis, transposed):
+        out, back = (jnp.moveaxis(some[axis], axis, -1) for some in (outs, backs))
+        lower, upper = (-back, -out) if transposed else (-out, -back)
+        widths = [(0, 0)] * (field.ndim - 1)
+        diagonal = 1 + jnp.pad(out, [*widths, (0, 1)]) + jnp.pad(back, [*widths, (1, 0)])
+        rows = jnp.moveaxis(field, axis, -1)
+        flat = [x.reshape(-1, x.shape[-1]) for x in (lower, diagonal, upper, rows)]
+        solved = jax.vmap(elimination.tridiagonal)(*flat)
+        return jnp.moveaxis(solved.reshape(rows.shape), -1, axis)
+
+    def lines(v, transposed):
+        field = v.reshape(grid.shape)
+        for axis in range(grid.ndim)[:: -1 if transposed else 1]:
+            field = along(field, axis, transposed)
+        return field.ravel()
+
     solve = krylov(
-        product, int(np.prod(grid.shape)), _tolerance(n), precondition, precondition, bicgstab
-    )
-    return n + solve((-grid.divergence(fluxes(grid, drift, n))).ravel()).reshape(grid.shape)
+        product, int(np.prod(grid.shape)), _tolerance(n), lambda v: lines(v, False),
+        lambda v: lines(v, True), bicgstab,
+    )  # fmt: skip
+    return solve(n.ravel()).reshape(grid.shape)

@@ -156,7 +156,8 @@ class Volumewise(Method):
         new = f.parts["volumes"](t, jnp.append(z, h), args)
         density = slice(self.place, self.place + self.cells)
         before, after = lax.stop_gradient((z[density], new[density]))
-        change = jnp.max(jnp.abs(after - before)) / jnp.max(before)
+        largest = jnp.max(before)
+        change = jnp.max(jnp.abs(after - before)) / jnp.where(largest > 0, largest, 1)
         tiny = jnp.finfo(z.dtype).tiny
         error = jnp.log(jnp.maximum(change, tiny) / self.tolerance)
         proposal = Proposal(error, jnp.where(error <= 0, self.growth, 0.5))

@@ -108,9 +108,9 @@ def movie(cells: int) -> dict[str, Any]:
         for a, b in rng.uniform(0.3, 3.7, (14, 2))
     )
     n0 = jnp.asarray(0.5 + 20 * bumps)
-    ts = np.array([0.0, 0.02, 0.1, 0.3, 0.8, 2.0])
+    ts = np.array([0.0, 0.02, 0.1, 0.3, 0.6, 0.8])
     run = pde.evolve(
-        pde.IndirectChemotaxis(0.05, 0.02), grid, {"n": n0, "c": 0 * n0, "w": 0 * n0}, (0.0, 2.0),
+        pde.IndirectChemotaxis(0.05, 0.02), grid, {"n": n0, "c": 0 * n0, "w": 0 * n0}, (0.0, 0.8),
         saveat=ts, dt0=1e-4, tolerance=0.05,
     )  # fmt: skip
     return {"ts": ts, "n": np.asarray(run.fields["n"]), "certificate": run.certificate}
