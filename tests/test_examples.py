@@ -213,6 +213,19 @@ def diffusion_couple(found):
     assert Path("diffusion_couple.png").stat().st_size > 10_000
 
 
+def certified_energy(found):
+    assert np.all(found["run"].error_bounds >= found["errors"])
+    assert found["errors"][-1] < 1e-6 * found["run"].sizes[-1]
+    assert (Path.cwd() / "certified_energy.png").exists()
+
+
+def density_movie(found):
+    np.testing.assert_allclose(np.exp(found["best"]), found["truth"], rtol=0.05)
+    # Errors of the size of their standard errors, which are small.
+    assert np.all(found["z"] < 3.5) and np.all(np.asarray(found["errors"]) < 0.05)
+    assert Path("density_movie.png").stat().st_size > 10_000
+
+
 CHECKS = {
     "01_solve_and_differentiate": solve_and_differentiate,
     "02_root_and_implicit": root_and_implicit,
@@ -232,6 +245,8 @@ CHECKS = {
     "18_which_momentum": which_momentum,
     "19_private_training": private_training,
     "20_diffusion_couple": diffusion_couple,
+    "23_certified_energy": certified_energy,
+    "22_density_movie": density_movie,
 }
 
 

@@ -11,6 +11,7 @@ from . import materials as materials
 from . import memory as memory
 from . import neural as neural
 from . import optimize as optimize
+from . import pde as pde
 from . import training as training
 from . import uncertainty as uncertainty
 from ._version import __version__ as __version__

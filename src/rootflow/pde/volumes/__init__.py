@@ -1,0 +1,1 @@
+"""Evolution on finite volumes that keeps what the equations keep."""

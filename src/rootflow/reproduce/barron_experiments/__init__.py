@@ -1,0 +1,1 @@
+"""Experiments about Barron norms and elliptic variational problems."""

@@ -1,0 +1,1 @@
+"""Chemotaxis with indirect signalling: rates of its limits, and where cells collapse."""
