@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .progress import bar
-from .streams import plain, refuse
+from .streams import all_or_nothing, plain, refuse
 
 if TYPE_CHECKING:
     from ..materials.analysis import Analysis
@@ -90,8 +90,6 @@ def couple(
     Give a profile, or --example NAME to see one. Exit code 0: done. 1: the fit did not converge;
     the results are written all the same. 2: the input cannot be used, and nothing is written.
     """
-    from ..errors import RootflowError
-
     options = {
         "time": time, "molar_volume": molar_volume, "angle": angle, "decimal": decimal,
         "marker": None if marker is None else marker * 1e-6,
@@ -104,20 +102,12 @@ def couple(
     }  # fmt: skip
     place = _chosen(profile, example)
     target = Path(f"couple-{example or place.stem}") if out is None else out
-    try:
+    with all_or_nothing(lambda: target):
         found, record = _run(
             place, target, options, shown=not (quiet or as_json),
             method=method, knots=knots, fit_options=fit_options,
             thickness_error=thickness_error * 1e-6,
         )  # fmt: skip
-    except RootflowError as error:
-        refuse(str(error))
-    except OSError as error:
-        refuse(f"{target}: the results cannot be written ({error.strerror or error}). Name another "
-               "folder with --out.")  # fmt: skip
-    except KeyboardInterrupt:
-        typer.echo("Interrupted; nothing is written.", err=True)
-        raise typer.Exit(130) from None
     if as_json:
         typer.echo(json.dumps(record, allow_nan=False))
     elif not quiet:

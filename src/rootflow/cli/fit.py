@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .progress import bar
-from .streams import plain, refuse
+from .streams import all_or_nothing, plain, refuse
 
 if TYPE_CHECKING:
     from ..fitting.model import Model
@@ -97,28 +97,18 @@ def fit(
     converged. 1: it did not; the results are written all the same. 2: the input cannot be used,
     and nothing is written.
     """
-    from ..errors import RootflowError
-
     asked = {
         "method": method, "rtol": rtol, "atol": atol, "max_steps": max_steps,
         "max_iterations": max_iterations,
     }  # fmt: skip
     options = {name: value for name, value in asked.items() if value is not None}
-    try:
+    with all_or_nothing(lambda: out):
         description, dataset = _load(model, data, example, tuple(missing or ()), decimal)
         out = Path(f"fit-{description.name}") if out is None else out
         result, record = _run(
             description, dataset, out, shown=not (quiet or as_json),
             starts=starts, seed=seed, profile=profile, **options,
         )  # fmt: skip
-    except RootflowError as error:
-        refuse(str(error))
-    except OSError as error:
-        refuse(f"{out}: the results cannot be written ({error.strerror or error}). Name another "
-               "folder with --out.")  # fmt: skip
-    except KeyboardInterrupt:
-        typer.echo("Interrupted; nothing is written.", err=True)
-        raise typer.Exit(130) from None
     # What is printed comes after what is written, so that its failures are told apart.
     if as_json:
         typer.echo(json.dumps(record, allow_nan=False))

@@ -2,6 +2,26 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+def columns(console: "Console") -> "Progress":
+    """Bars that vanish when they are done: what runs, its share, its time, and a word about it."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[message]}"),
+        console=console,
+        transient=True,
+    )
 
 
 @contextlib.contextmanager
@@ -13,17 +33,7 @@ def bar(label: str, *, shown: bool) -> Iterator[Callable[[float, str], None] | N
     if not (shown and console.is_terminal):
         yield None
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    progress = Progress(
-        TextColumn(label),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[message]}"),
-        console=console,
-        transient=True,
-    )
+    progress = columns(console)
     with progress:
         task = progress.add_task(label, total=1.0, message="compiling")
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .progress import columns
 from .streams import folder, plain, refuse
 
 if TYPE_CHECKING:
@@ -88,21 +89,12 @@ def _list(names: list[str]) -> None:
 def _run(names: list[str], out: Path, *, quick: bool, fresh: bool) -> list[dict[str, Any]]:
     import jax
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from ..reproduce.harness import runner
 
     jax.config.update("jax_enable_x64", True)
     console = Console()
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[message]}"),
-        console=console,
-        transient=True,
-    )
+    progress = columns(console)
     with progress:
         overall = progress.add_task("all", total=len(names), message="", visible=len(names) > 1)
 

@@ -7,10 +7,12 @@ at it when all is done.
 """
 
 import codecs
+import contextlib
 import errno
 import io
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -115,3 +117,24 @@ def refuse(message: str, code: int = 2) -> NoReturn:
     """Ends the command with a message: exit code 2 where arguments or files cannot be used."""
     typer.echo(f"Error: {plain(message)}", err=True)
     raise typer.Exit(code)
+
+
+@contextlib.contextmanager
+def all_or_nothing(out: Callable[[], Any]) -> Iterator[None]:
+    """Ends a command that writes its folder at once, where it cannot: with a message, not a trace.
+
+    Args:
+        out: says which folder, which may be known only on the way.
+    """
+    from ..errors import RootflowError
+
+    try:
+        yield
+    except RootflowError as error:
+        refuse(str(error))
+    except OSError as error:
+        refuse(f"{out()}: the results cannot be written ({error.strerror or error}). Name another "
+               "folder with --out.")  # fmt: skip
+    except KeyboardInterrupt:
+        typer.echo("Interrupted; nothing is written.", err=True)
+        raise typer.Exit(130) from None

@@ -32,7 +32,7 @@ class MolarVolume(eqx.Module):
 
     @abstractmethod
     def __call__(self, N: Any) -> Array:
-        raise NotImplementedError
+        """The volumes at mole fractions N."""
 
 
 class ConstantVolume(MolarVolume):

@@ -4,6 +4,7 @@ A grid knows its volumes and its faces, so that an integral, a divergence and wh
 one call each. It holds no array: it is a constant of a compiled program, compared by value.
 """
 
+import abc
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,7 @@ from . import elimination
 _BY_MATRIX = 256
 
 
-class Volumes:
+class Volumes(abc.ABC):
     """What every grid has; fields are arrays of the shape `shape`, one number a cell."""
 
     #: cells along each axis
@@ -83,17 +84,17 @@ class Volumes:
         steps = self.differences(field)
         return sum((jnp.sum(k * d * d) for k, d in zip(self.conductances, steps)), jnp.zeros(()))
 
+    @abc.abstractmethod
     def helmholtz(self, right: Array, a0: ArrayLike, a1: ArrayLike) -> Array:
         """The solution u of a0 u - a1 Δu = right, with no flux through the boundary.
 
         A field along one axis is eliminated, others are transformed. Linear in `right`,
         differentiable in everything.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def refined(self, factor: int = 2) -> "Volumes":
         """The same domain with `factor` times as many cells along each axis."""
-        raise NotImplementedError
 
     def neighbours(self, periodic: tuple[int, ...] = ()) -> Any:
         """The pattern of cells and their neighbours, (cells, cells), as of scipy.sparse.

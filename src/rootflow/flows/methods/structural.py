@@ -4,6 +4,7 @@ They solve one equation for the accelerations at the end of a step, of the size 
 frequencies by as much as is asked for.
 """
 
+import abc
 import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
@@ -63,9 +64,9 @@ class Alpha(Method):
     remembers: ClassVar[bool] = True
 
     @property
+    @abc.abstractmethod
     def weights(self) -> tuple[float, float, float, float]:
         """alpha_m, alpha_f, beta and gamma."""
-        raise NotImplementedError
 
     def check(self, f):
         check_linear_solver(self.linear_solver)

@@ -87,7 +87,13 @@ class _State(NamedTuple):
 def one_step(model: ChemotaxisModel, grid: Volumes, fields: Fields, h: Array):
     """The fields after one implicit step of length h, and the repair of the density's solve."""
     solved = density.step(grid, model.drift(grid, fields), fields["n"], h)
-    return {"n": solved.n, **model.signals(grid, solved.n, fields, h)}, solved.repair
+    new = {"n": solved.n, **model.signals(grid, solved.n, fields, h)}
+    return _of_one_type(new, fields["n"]), solved.repair
+
+
+def _of_one_type(fields: Fields, like: Array) -> Fields:
+    """Fields of the type of a density, whatever that of the grid's and the model's numbers."""
+    return {name: field.astype(like.dtype) for name, field in fields.items()}
 
 
 @dataclass(frozen=True)
@@ -234,6 +240,7 @@ def evolve(
             f"tolerance must be positive and growth above 1; got {tolerance!r} and {growth!r}."
         )
     fields = model.prepare(grid, start)
+    fields = _of_one_type(fields, fields["n"])
     dtype = fields["n"].dtype
     state = _State(fields, _first_watch(model, grid, fields))
     method = Volumewise(int(np.prod(grid.shape)), _place(state), float(tolerance), float(growth))
