@@ -24,10 +24,11 @@ from .prox import none
 from .root import checked_options, confirm, finish, from_optimistix
 from .sets import Set, Simplex
 from .solvers.block_descent import BlockDescent, Blocks
-from .solvers.interior_point import NO_LIMIT, Constrained, InteriorPoint, polish, why_not
+from .solvers.interior_point import NO_LIMIT, Constrained, InteriorPoint, polish
 from .solvers.lbfgs import LBFGS
 from .solvers.mirror_descent import MirrorDescent, Mirrored, safe_log
 from .solvers.newton import Newton
+from .solvers.no_solution import why_not
 from .solvers.optax_descent import OptaxDescent
 from .solvers.proven import iterate_proven
 from .solvers.proximal_gradient import Composite, ProximalGradient
