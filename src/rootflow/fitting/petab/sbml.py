@@ -15,6 +15,8 @@ from ...tables.textfile import read_text
 from .formulas import Names, Printer, library, written
 
 MAX_BYTES = 50_000_000
+#: Packages of SBML without a part in the mathematics, or whose functions are refused one by one.
+_HARMLESS = ("layout", "render", "l3v2extendedmath")
 
 
 @dataclass
@@ -66,7 +68,8 @@ def read_sbml(path: str | Path) -> Network:
         raise InputError(f"{path}: there is no SBML model in the file.")
     for i in range(document.getNumPlugins()):
         package = document.getPlugin(i).getPackageName()
-        if document.isSetPackageRequired(package) and document.getPackageRequired(package):
+        needed = document.isPackageEnabled(package) and document.getPackageRequired(package)
+        if needed and package not in _HARMLESS:
             raise InputError(f"{path}: the SBML package {package!r} is not supported.")
     for what in ("promoteLocalParameters", "expandFunctionDefinitions"):
         properties = lib.ConversionProperties()
