@@ -198,7 +198,7 @@ class _Course:
 
     def _infused(self, t, y, args):
         slope = self.field(t, y, args)
-        return {name: x + args[2][i] for i, (name, x) in enumerate(slope.items())}
+        return {name: slope[name] + args[2][i] for i, name in enumerate(self.model.states)}
 
     def with_few_doses(self, y: dict) -> tuple[dict, Ended]:
         """The states at the measured times, the doses of the model written out one after another."""
@@ -217,13 +217,22 @@ class _Course:
                 begin, since = until, dose_time
                 if computed:
                     lost |= dose_time < self.t0
-            y = _jump(y, state, amount)
+            y = self._jump(y, state, amount)
         sol = self.solve(y, begin, self.end)
         saved = merge(saved, sol.ys, self.ts, since)
         ended = worse(ended, sol)
         if computed:
             saved = {name: jnp.where(lost, jnp.nan, x) for name, x in saved.items()}
         return saved, ended
+
+    def _jump(self, y: dict, state: str | Array, amount: Array) -> dict:
+        if isinstance(state, str):
+            return {**y, state: y[state] + amount}
+        # By the order of the model: what comes out of a solve has its names in another one.
+        return {
+            name: y[name] + jnp.where(state == i, amount, 0.0)
+            for i, name in enumerate(self.model.states)
+        }
 
     def _doses(self) -> list[tuple]:
         """(time, state, amount) in order of time; the time is `None` at the start of the model."""
@@ -294,12 +303,6 @@ def _event(event: Event) -> Event:
 
 def _value(x: Any, p: dict, c: dict) -> Any:
     return x(p, c) if callable(x) else x
-
-
-def _jump(y: dict, state: str | Array, amount: Array) -> dict:
-    if isinstance(state, str):
-        return {**y, state: y[state] + amount}
-    return {name: x + jnp.where(state == i, amount, 0.0) for i, (name, x) in enumerate(y.items())}
 
 
 def merge(saved: dict | None, ys: dict, ts: Array, since: Array) -> dict:

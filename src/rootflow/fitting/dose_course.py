@@ -52,8 +52,8 @@ def solved(course: "_Course", y: dict) -> "tuple[dict, Ended]":
         there = jnp.arange(len(y)) == dose["state"]
         added = jnp.where(there, dose["amount"], 0.0)
         after = {}
-        for i, (name, x) in enumerate(y.items()):
-            x = jnp.where(dose["reset"], start[name], x)
+        for i, name in enumerate(course.model.states):
+            x = jnp.where(dose["reset"], start[name], y[name])
             x = jnp.where(dose["repeated"], repeated[name], x)
             after[name] = x + added[i]
         rates = jnp.where(dose["reset"], 0.0, rates) + jnp.where(there, dose["rate"], 0.0)
@@ -130,8 +130,8 @@ def _repeated(course: "_Course", y: dict, doses: Doses) -> tuple[dict, Any]:
 
     def led(y, until):
         x = {
-            name: v + jnp.where(there[i] & (rate == 0), amount, 0.0)
-            for i, (name, v) in enumerate(y.items())
+            name: y[name] + jnp.where(there[i] & (rate == 0), amount, 0.0)
+            for i, name in enumerate(course.model.states)
         }
         during = course.solve(x, t0, t0 + length, rates)
         x = {name: v[-1] for name, v in during.ys.items()}

@@ -109,6 +109,11 @@ class Spread:
     formula: Formula
     outputs: tuple[tuple[str, Output], ...] = ()
 
+    @property
+    def text(self) -> str:
+        """As the user wrote it."""
+        return self.formula.expression.text
+
     def __call__(self, t, y, p, c):
         measured = {column: output(t, y, p, c) for column, output in self.outputs}
         return _like(self.formula({**measured, **p, **c, **y, "t": t}), t)

@@ -229,6 +229,7 @@ class Reader:
                     _equation_texts(rates, states, outputs, t0, self.quantities)
                     + dose_texts
                     + event_texts
+                    + more.texts(noise, self.table("conditions"))
                 ),
                 units=units,
                 source=self.path.name,

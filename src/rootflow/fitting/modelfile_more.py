@@ -7,8 +7,17 @@ from ..flows.events import Event
 from ..tables.names import did_you_mean
 from .dosing import Dosing
 from .expressions import Expression, Node
-from .model_formulas import Change, FromParameters, StopTime, Trigger, in_order, is_trigger
+from .model_formulas import (
+    Change,
+    FromParameters,
+    Spread,
+    StopTime,
+    Trigger,
+    in_order,
+    is_trigger,
+)
 from .model_formulas import stops as stops_of
+from .noise import Noise
 from .prior import Prior
 
 if TYPE_CHECKING:
@@ -170,3 +179,20 @@ def stops(
         for left, right in stops_of(expression.tree, fixed):
             found[left, right] = StopTime(left, right, tuple(x for x in used if x[0] in fixed))
     return tuple(found.values())
+
+
+def texts(
+    noise: Mapping[str, Noise], conditions: Mapping[str, Mapping[str, Any]]
+) -> tuple[tuple[str, str], ...]:
+    """What the report prints of computed scales and of conditions."""
+    lines = [
+        (f"scale of the noise of {column}", law.scale.text)
+        for column, law in noise.items()
+        if isinstance(law.scale, Spread)
+    ]
+    lines += [
+        (f"{name} under {label}", str(value))
+        for label, values in conditions.items()
+        for name, value in values.items()
+    ]
+    return tuple(lines)

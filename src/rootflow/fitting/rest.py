@@ -2,25 +2,24 @@
 
 from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from ..flows.adjoints import ForwardAdjoint
-from ..flows.events import Event
 from ..flows.methods import Rodas5P
 from ..flows.ode import solve_ode
 from ..flows.solution import Result
 from ..flows.steady_state import steady_state
+from ..ground import varying
 
 if TYPE_CHECKING:
     from .course import Solver
 
 #: What is left of the motion, relative to the states, where it counts as rest.
 _REST = 1e-6
-#: Up to this time, in whatever unit, a state that is to settle is followed.
-_LATEST = 1e12
-#: Steps on the way.
+#: Up to these times, in whatever unit, a state that is to settle is followed.
+_TIMES = tuple(10.0**k for k in range(-2, 13))
+#: Steps to each of them.
 _STEPS = 4096
 #: A root of the equations is where the flow led to if it lies as near as this, relatively.
 _NEAR = 1e-3
@@ -44,19 +43,25 @@ def settled(
         wanted: whether it is asked for at all.
     """
 
-    def motion(t, y, args):
-        slope = field(t, y, args)
-        each = [jnp.abs(slope[n]) * t / (_REST * jnp.abs(y[n]) + solver.atol) for n in y]
-        return jnp.log(jnp.max(jnp.stack(each)) + 1e-30)
+    def still(y, span):
+        """Whether `span` more at the present speed would change next to nothing."""
+        slope = field(0.0, y, args)
+        each = [jnp.abs(slope[n]) * span <= _REST * jnp.abs(y[n]) + solver.atol for n in y]
+        return jnp.all(jnp.stack(each))
 
-    end = jnp.where(wanted, _LATEST, 0.0).astype(jnp.result_type(*y0.values()))
-    flow = solve_ode(
-        field, y0, (jnp.zeros_like(end), end), args, method=Rodas5P(), rtol=solver.rtol,
-        atol=solver.atol, event=Event(motion, direction=-1), adjoint=ForwardAdjoint(),
-        max_steps=_STEPS, throw=False,
-    )  # fmt: skip
-    last = {name: x[-1] if x.ndim else x for name, x in flow.ys.items()}
-    still = ~Result.failed(flow.result) & (motion(flow.ts[-1], last, args) <= 1e-6)
+    def on(carry, until):
+        y, begin, resting, failed = carry
+        end = jnp.where(resting | failed, begin, until)
+        flow = solve_ode(
+            field, y, (begin, end), args, method=Rodas5P(), rtol=solver.rtol, atol=solver.atol,
+            adjoint=ForwardAdjoint(), max_steps=_STEPS, throw=False,
+        )  # fmt: skip
+        y = {name: x[-1] for name, x in flow.ys.items()}
+        return (y, end, resting | still(y, end), failed | Result.failed(flow.result)), None
+
+    begin = jnp.zeros((), jnp.result_type(*y0.values()))
+    start = (y0, begin, ~wanted, jnp.zeros_like(wanted))
+    (last, _, resting, _), _ = varying.scan(on, start, jnp.asarray(_TIMES, begin.dtype))
     found = steady_state(field, last, args, throw=False, full=True)
     apart = [
         jnp.abs(found.value[n] - last[n]) <= _NEAR * jnp.abs(last[n]) + 1e3 * solver.atol
@@ -64,4 +69,4 @@ def settled(
     ]
     near = found.converged & jnp.all(jnp.stack(apart))
     root = {n: jnp.where(near, found.value[n], last[n]) for n in last}
-    return root, jax.lax.stop_gradient(still | near)
+    return root, resting | near
