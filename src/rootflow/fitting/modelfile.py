@@ -2,7 +2,7 @@
 
 A model file has the tables `[model]`, `[states]`, `[parameters]`, `[equations]`, `[observed]`,
 `[noise]`, `[solve]` and any number of `[[dose]]`; the guide "Model files" describes them. Formulas
-go through `fitting.expressions`, so that a model file is data and never runs as a program.
+go through `rootflow.formulas`, so that a model file is data and never runs as a program.
 """
 
 import os
@@ -16,9 +16,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from ..errors import InputError
+from ..formulas import RESERVED, Expression, parse
 from ..tables.names import did_you_mean
 from ..tables.textfile import read_text
-from .expressions import RESERVED, Expression, parse
 from .model import (
     Dose,
     FromParameters,
