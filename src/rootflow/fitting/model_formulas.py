@@ -9,7 +9,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .expressions import Apply, Expression, Name, Node, evaluate
+from ..formulas import Expression
+from ..formulas.evaluation import evaluate
+from ..formulas.trees import Apply, Name, Node
 
 Quantities = tuple[tuple[str, Expression], ...]
 """Named formulas, each after those that it uses."""

@@ -3,7 +3,7 @@
 A model file has the tables `[model]`, `[states]`, `[parameters]`, `[equations]`, `[observed]`,
 `[noise]`, `[quantities]`, `[conditions]`, `[dosing]`, `[solve]` and any number of `[[dose]]` and
 `[[event]]`; the guide "Model files" describes them. Formulas
-go through `fitting.expressions`, so that a model file is data and never runs as a program.
+go through `rootflow.formulas`, so that a model file is data and never runs as a program.
 """
 
 import os
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..formulas import RESERVED, Expression, parse
 from ..tables.names import did_you_mean
 from ..tables.textfile import read_text
 from . import modelfile_more as more
-from .expressions import RESERVED, Expression, parse
 from .model import Dose, Model, Noise, Parameter
 from .model_formulas import Formula, FromParameters, Output, Spread, VectorField, needed
 from .solving import OPTIONS, options

@@ -4,9 +4,10 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..flows.events import Event
+from ..formulas import Expression
+from ..formulas.trees import Node
 from ..tables.names import did_you_mean
 from .dosing import Dosing
-from .expressions import Expression, Node
 from .model_formulas import (
     Change,
     FromParameters,

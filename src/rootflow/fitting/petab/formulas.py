@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ...errors import InputError
-from ..expressions import RESERVED
+from ...formulas.grammar import RESERVED, WORDS
 
 EXTRA = "pip install 'rootflow[petab]'"
 #: How tightly an operator binds, as in the grammar of model files.
 _OR, _AND, _NOT, _COMPARE, _ADD, _MULTIPLY, _NEGATE, _POWER, _ATOM = range(9)
 #: What names of SBML must not be here.
-_TAKEN = RESERVED | {"pi", "time", "e", "inf", "nan"}
+_TAKEN = RESERVED | WORDS | {"pi", "time", "e", "inf", "nan"}
 
 
 def library() -> Any:
@@ -98,8 +98,11 @@ class Printer:
         lib = self.lib
         self.functions = {
             getattr(lib, f"AST_FUNCTION_{ours.upper()}"): ours
-            for ours in ("exp", "sin", "cos", "tan", "tanh", "abs")
+            for ours in ("exp", "sin", "cos", "tan", "sinh", "cosh", "tanh", "abs", "floor")
         }
+        for ours in ("asin", "acos", "atan", "asinh", "acosh", "atanh"):
+            self.functions[getattr(lib, f"AST_FUNCTION_ARC{ours[1:].upper()}")] = ours
+        self.functions[lib.AST_FUNCTION_CEILING] = "ceil"
         self.comparisons = {
             lib.AST_RELATIONAL_LT: "<", lib.AST_RELATIONAL_LEQ: "<=", lib.AST_RELATIONAL_GT: ">",
             lib.AST_RELATIONAL_GEQ: ">=", lib.AST_RELATIONAL_EQ: "==", lib.AST_RELATIONAL_NEQ: "!=",
@@ -184,14 +187,13 @@ class Printer:
             return f"log({inner(0)})", _ATOM
         if kind == lib.AST_FUNCTION_LOG:
             base, x = (inner(0), inner(1)) if len(parts) == 2 else ("10", inner(0))
+            if base in ("2", "10"):
+                return f"log{base}({x})", _ATOM
             return f"log({x})/log({base})", _MULTIPLY
         if kind == lib.AST_FUNCTION_ROOT:
             if len(parts) == 1 or inner(0) == "2":
                 return f"sqrt({inner(-1)})", _ATOM
             return f"{self._text(parts[1], _ATOM)}**(1/{self._text(parts[0], _NEGATE)})", _POWER
-        if kind in (lib.AST_FUNCTION_SINH, lib.AST_FUNCTION_COSH):
-            x, sign = inner(0), "-" if kind == lib.AST_FUNCTION_SINH else "+"
-            return f"(exp({x}) {sign} exp(-({x})))/2", _MULTIPLY
         if kind in (lib.AST_FUNCTION_MIN, lib.AST_FUNCTION_MAX):
             name = "min" if kind == lib.AST_FUNCTION_MIN else "max"
             return f"{name}({', '.join(inner(i) for i in range(len(parts)))})", _ATOM
