@@ -62,8 +62,8 @@ def fit(
         parameters: the unknowns, each a `Parameter(guess, lower, upper, scale=...)`.
         observed: data column to model value, a function `(t, y, p)`. Default: the columns that
             have the name of a state.
-        noise: `"normal"`, `"lognormal"`, `"proportional"`, a `Noise`, or a dictionary of one for
-            each column.
+        noise: `"normal"`, `"lognormal"`, `"proportional"` or another kind of `Noise`, a `Noise`,
+            or a dictionary of one for each column; a scale that is computed is `f(t, y, p)`.
         doses: jumps of a state.
         time: name of the time column.
         group: name of the column that tells experiments apart.
@@ -148,6 +148,8 @@ def _fit(model, dataset, starts, seed, profile, solving: Solving, max_iterations
     observations = dataset.observations
     counts = np.array([np.isfinite(dataset.values[c]).sum() for c in model.noise], float)
     fitted_scale = np.array([noise.scale is None for noise in model.noise.values()])
+    if problem.has_priors(model):  # the last part of the information is that of the priors
+        counts, fitted_scale = np.append(counts, 0.0), np.append(fitted_scale, False)
     at_bound = np.where(u <= lay.lower, "lower", np.where(u >= lay.upper, "upper", ""))
     found = uncertainty.from_information(parts, counts, fitted_scale, at_bound != "")
     dof = observations - found.rank
@@ -261,10 +263,10 @@ def _message(ended: Outcome, max_iterations: int, solver: Solver) -> str:
 
 def _without_freedom(model: Model, fitted, counts, found, size: int) -> list[str]:
     """Warnings about columns whose scale the fit leaves nothing to tell by."""
-    bare = [c for c, left in zip(model.noise, found.freedom, strict=True) if left <= 0]
+    bare = [c for c, left in zip(model.noise, found.freedom, strict=False) if left <= 0]
     if not bare:
         return []
-    if len(bare) == len(counts):
+    if len(bare) == len(model.noise):
         told = f"There are {int(counts.sum())} measurements for {size} free parameters"
     else:
         told = f"The fit passes through every measurement of {', '.join(bare)}"
@@ -296,6 +298,8 @@ def _scale_estimates(model: Model, scales, counts, freedom) -> list[Estimate]:
     """Scales of the noise, each the maximum-likelihood value with its chi-square interval."""
     out = []
     for i, (column, noise) in enumerate(model.noise.items()):
+        if callable(noise.scale):  # parameters of its own tell it
+            continue
         s, fixed = float(scales[i]), noise.scale is not None
         interval = (0.0, s, s)
         if not fixed:

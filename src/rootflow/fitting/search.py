@@ -15,6 +15,7 @@ from ..roots.solvers import damped_newton
 from ..roots.solvers.damped_newton import RUNNING
 from . import problem
 from .convergence import finished, noise_of_solves, tie
+from .likelihood import scale_rows
 from .model import Model
 from .problem import Ended, GroupData, Layout, Solver
 from .solving import held_down, name_of
@@ -204,6 +205,12 @@ class Search:
 
     def _trouble(self, solver: Solver, eta: np.ndarray, ended: Ended) -> str:
         """Why the likelihood cannot be evaluated at the guess; empty if it can."""
+        if np.any(ended.restless):
+            return (
+                "The pre-equilibration never settles at the guess: the states still move when they "
+                "have been followed for a long time (they oscillate, grow, or drift). Give each "
+                f"condition before the start a steady state, or leave it out. {_HINT}"
+            )
         worst = Result(int(ended.code.max()))
         names = list(dict.fromkeys(name_of(s) for s in self.solvers))
         if worst is Result.max_steps:
@@ -226,8 +233,8 @@ class Search:
         measured = np.asarray(self.data.weights) > 0
         for i, column in enumerate(self.model.observed):
             if not np.all(np.isfinite(eta[:, i][measured[:, i]])):
-                kind = self.model.noise[column].kind
-                why = " (lognormal noise needs it positive)" if kind == "lognormal" else ""
+                noise = self.model.noise[column]
+                why = f" ({noise.kind} noise needs it positive)" if noise.logarithmic else ""
                 if any(callable(dose.time) for dose in self.model.doses):
                     why += (
                         " (the time of a dose, where it is computed, may not lie before the start)"
@@ -235,6 +242,12 @@ class Search:
                 return (
                     f"At the guess the model's value of {column!r} is not usable{why} at some "
                     f"measured time. {_HINT}"
+                )
+        for i, row in scale_rows(self.model).items():
+            if not np.all(np.isfinite(eta[:, row][measured[:, i]])):
+                return (
+                    f"At the guess the scale of the noise of {list(self.model.noise)[i]!r} is not a "
+                    f"positive number at some measured time. {_HINT}"
                 )
         return ""
 
