@@ -49,13 +49,17 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Start:
-    """One of the searches: where it ended, whether that is the best end of all, and its solver."""
+    """One of the searches: where it ended, whether that is the best end of all, and its solver.
+
+    `values`: of the free parameters (`FitResult.free_names`) at its end.
+    """
 
     cost: float
     converged: bool
     iterations: int
     reached_best: bool
     solver: str = ""
+    values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
