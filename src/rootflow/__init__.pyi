@@ -34,6 +34,7 @@ from .errors import (
 from .errors import (
     SolveError as SolveError,
 )
+from .fitting.evaluate import evaluate as evaluate
 from .fitting.fit import fit as fit
 from .fitting.model import Dose as Dose
 from .fitting.model import Model as Model
@@ -41,6 +42,8 @@ from .fitting.model import Noise as Noise
 from .fitting.model import Parameter as Parameter
 from .fitting.result import Estimate as Estimate
 from .fitting.result import FitResult as FitResult
+from .fitting.simulate import simulate as simulate
+from .fitting.store import load_fit as load_fit
 from .flows.adjoints import (
     BacksolveAdjoint as BacksolveAdjoint,
 )

@@ -15,6 +15,7 @@ from .convert import convert
 from .couple import couple
 from .fit import fit
 from .generate import generate
+from .predict import predict, simulate
 from .reproduce import reproduce
 
 app = typer.Typer(
@@ -28,7 +29,9 @@ app.command()(fit)
 app.command()(convert)
 app.command()(couple)
 app.command()(generate)
+app.command()(predict)
 app.command()(reproduce)
+app.command()(simulate)
 
 
 def _version(wanted: bool) -> None:
