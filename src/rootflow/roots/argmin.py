@@ -32,6 +32,7 @@ from .solvers.no_solution import why_not
 from .solvers.optax_descent import OptaxDescent
 from .solvers.proven import iterate_proven
 from .solvers.proximal_gradient import Composite, ProximalGradient
+from .solvers.quasi_newton import UPDATES, QuasiNewton
 from .trees import coarsest_dtype, from_vector, in_types_of, real_dtype, size, to_vector
 
 # Up to this many unknowns an exact Hessian costs less than the iterations it saves.
@@ -39,11 +40,12 @@ _NEWTON_LIMIT = 128
 # The same for the Jacobian of a proximal step, which is factorised without symmetry.
 _PROXIMAL_NEWTON_LIMIT = 64
 
-_SMOOTH = ("newton", "lbfgs")
+_SMOOTH = ("newton", "lbfgs", *UPDATES)
 _COMPOSITE = ("proximal_newton", "accelerated", "proximal_gradient", "mirror_descent", "block")
 _DEFAULT_STEPS = {
     "newton": 200,
     "lbfgs": 10_000,
+    **dict.fromkeys(UPDATES, 10_000),
     "interior_point": 100,
     "proximal_newton": 20_000,
     "accelerated": 20_000,
@@ -90,7 +92,9 @@ def argmin(
             is no restriction.
         method: `"auto"`, or
             without restriction: `"newton"` (damped, exact Hessian; the choice up to 128 unknowns),
-            `"lbfgs"`, a minimiser of optimistix, a least-squares solver of optimistix (then f
+            `"lbfgs"`, `"bfgs"`, `"ssbfgs"` and `"ssbroyden"` (dense quasi-Newton methods, the last
+            two self-scaled; best in double precision, up to some thousand unknowns), a minimiser
+            of optimistix, a least-squares solver of optimistix (then f
             returns residuals, and half the sum of their squares is minimised), or an optimiser of
             Optax;
             with `constraint` or `prox`: `"proximal_newton"` (accelerated steps and semismooth
@@ -257,6 +261,10 @@ def _smooth(task, f, full, throw, options):
     elif task.name == "lbfgs":
         x, _, solution = _descend(task, LBFGS(task.tolerance), of_vector, x0)
         x = unravel(x)
+    elif task.name in UPDATES:
+        solver = QuasiNewton(task.tolerance, update=task.name)
+        x, _, solution = _descend(task, solver, of_vector, x0, first_round=task.max_steps)
+        x = unravel(x)
     elif isinstance(task.method, optx.AbstractMinimiser):
         found = optx.minimise(
             lambda x, _: objective(x, *theta),
@@ -290,11 +298,11 @@ def _smooth(task, f, full, throw, options):
     return finish(x, solution, full)
 
 
-def _descend(task, solver, of_vector, x0):
+def _descend(task, solver, of_vector, x0, **options):
     """A first-order method without restrictions, proven by Newton steps."""
     smooth = Composite(of_vector, none)
     size_of = lambda x, _: conditions.inverse_curvature(of_vector, x)
-    return task.prove(solver, of_vector, smooth, x0, size_of=size_of, feasible=True)
+    return task.prove(solver, of_vector, smooth, x0, size_of=size_of, feasible=True, **options)
 
 
 def _composite(task, constraint, prox, full, throw, options):

@@ -125,9 +125,11 @@ def iterate(
 
 
 def iterate_to(
-    method: Method, problem: Any, x: Vector, most: Any, goal: Any
+    method: Method, problem: Any, x: Vector, most: Any, goal: Any, state: PyTree = None
 ) -> tuple[Vector, PyTree, Float[Array, ""], Int[Array, ""]]:
     """The loop: at most `most` steps, until the error is at most `goal`; both may be traced.
+
+    Without a `state` of the method it begins with the one of `init`.
 
     Returns:
         The last iterate, the method's last state, the last error, and the number of steps.
@@ -142,7 +144,8 @@ def iterate_to(
         x, state, error = method.step(problem, x, state)
         return x, state, error.astype(x.dtype), k + 1
 
-    start = (x, method.init(problem, x), jnp.asarray(jnp.inf, x.dtype), jnp.asarray(0))
+    begun = method.init(problem, x) if state is None else state
+    start = (x, begun, jnp.asarray(jnp.inf, x.dtype), jnp.asarray(0))
     return while_loop(proceed, step, start)
 
 
