@@ -1,8 +1,27 @@
-"""Partial differential equations: structure-preserving volumes and variational solvers."""
+"""Partial differential equations: volumes, variational solvers, physics-informed networks."""
 
 from .grids import Grid as Grid
 from .grids import RadialGrid as RadialGrid
 from .grids import Volumes as Volumes
+from .informed import reference as reference
+from .informed.domains import Box as Box
+from .informed.domains import Difference as Difference
+from .informed.domains import Disk as Disk
+from .informed.domains import Domain as Domain
+from .informed.domains import Edge as Edge
+from .informed.domains import Interval as Interval
+from .informed.domains import Polygon as Polygon
+from .informed.domains import SpaceTime as SpaceTime
+from .informed.frames import Eulerian as Eulerian
+from .informed.frames import Lagrangian as Lagrangian
+from .informed.inversion import Moving as Moving
+from .informed.inversion import to_grid as to_grid
+from .informed.problem import Informed as Informed
+from .informed.problem import Soft as Soft
+from .informed.solve import Solved as Solved
+from .informed.solve import solve_informed as solve_informed
+from .informed.transport import ShockWarning as ShockWarning
+from .informed.transport import Transport as Transport
 from .variational.barron import BarronGrowth as BarronGrowth
 from .variational.barron import barron_growth as barron_growth
 from .variational.checks import EllipticityWarning as EllipticityWarning

@@ -1,0 +1,54 @@
+"""Polygons: their triangles, and what is inside."""
+
+import numpy as np
+from jaxtyping import Float
+
+from ...errors import InputError
+
+
+def triangles(v: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n_minus_2 3 2"]:
+    """A simple polygon, counter-clockwise, cut into triangles (ears, one after another).
+
+    Raises:
+        InputError: the edges cross.
+    """
+    left, found = list(range(len(v))), []
+    while len(left) > 3:
+        for i in range(len(left)):
+            a, b, c = v[left[i - 1]], v[left[i]], v[left[(i + 1) % len(left)]]
+            others = v[[j for j in left if j not in (left[i - 1], left[i], left[(i + 1) % len(left)])]]
+            bend = _cross(b - a, c - a)
+            if bend < 0 or (bend > 0 and np.any(_within(others, a, b, c))):
+                continue
+            if bend > 0:
+                found.append((a, b, c))
+            del left[i]
+            break
+        else:
+            raise InputError("the edges of the polygon cross one another: it has no inside.")
+    found.append(tuple(v[left]))
+    corners = np.array(found)
+    area = 0.5 * np.sum(_cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
+    whole = 0.5 * np.sum(_cross(v, np.roll(v, -1, 0)))
+    if not np.isclose(area, whole, rtol=1e-9):
+        raise InputError("the edges of the polygon cross one another: it has no inside.")
+    return corners
+
+
+def inside_polygon(x: Float[np.ndarray, "n 2"], v: Float[np.ndarray, "m 2"]) -> np.ndarray:
+    """Whether points are inside, by the crossings of a ray; points of the edge may go either way."""
+    a, b = v, np.roll(v, -1, 0)
+    above = (a[:, 1] > x[:, 1:]) != (b[:, 1] > x[:, 1:])
+    slope = np.where(b[:, 1] == a[:, 1], 1.0, b[:, 1] - a[:, 1])
+    at = a[:, 0] + (x[:, 1:] - a[:, 1]) / slope * (b[:, 0] - a[:, 0])
+    return np.sum(above & (x[:, :1] < at), axis=1) % 2 == 1
+
+
+def _cross(a, b):
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
+def _within(x, a, b, c):
+    """Whether points are in a counter-clockwise triangle, its edges included."""
+    sides = ((a, b), (b, c), (c, a))
+    return np.all([_cross(q - p, x - p) >= 0 for p, q in sides], axis=0)
