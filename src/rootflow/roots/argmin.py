@@ -108,7 +108,9 @@ def argmin(
         rtol: relative tolerance; by default 1e-8 in double, 1e-4 in single precision. What is
             compared with atol + rtol max|x| is the size of a Newton step, which first-order methods
             take at their end, because the length of their own says little of the distance left.
-        atol: absolute tolerance; by default 1e-10 in double, 1e-6 in single precision.
+        atol: absolute tolerance; by default 1e-10 in double, 1e-6 in single precision. With rtol=0
+            and the smallest positive number the methods without restriction take all of their
+            steps and prove nothing (`throw=False`).
         max_steps: steps allowed; the default depends on the method.
         throw: raise if the method did not converge. If false, a derivative that does not exist is
             NaN and no error, unless `singular` says otherwise.
@@ -299,7 +301,9 @@ def _smooth(task, f, full, throw, options):
 
 
 def _descend(task, solver, of_vector, x0, **options):
-    """A first-order method without restrictions, proven by Newton steps."""
+    """A method without restrictions, proven by Newton steps unless no tolerance is asked for."""
+    if task.tolerance.out_of_reach(coarsest_dtype(x0)):
+        return task.run(solver, of_vector, x0)
     smooth = Composite(of_vector, none)
     size_of = lambda x, _: conditions.inverse_curvature(of_vector, x)
     return task.prove(solver, of_vector, smooth, x0, size_of=size_of, feasible=True, **options)

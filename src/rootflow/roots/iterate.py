@@ -35,6 +35,12 @@ class Tolerance(NamedTuple):
         """The size of an error in units of the tolerance."""
         return jnp.max(jnp.abs(error)) / (self.atol + self.rtol * jnp.max(jnp.abs(x)))
 
+    def out_of_reach(self, dtype: Any) -> bool:
+        """Whether it asks for all steps: it is known, and no larger than the smallest number."""
+        if isinstance(self.rtol, Tracer) or isinstance(self.atol, Tracer):
+            return False
+        return not np.any(self.rtol) and bool(np.all(self.atol <= jnp.finfo(dtype).tiny))
+
 
 def tolerance(dtype: Any, rtol: Any, atol: Any) -> Tolerance:
     """Fills in the default tolerances of a floating-point type.

@@ -29,8 +29,6 @@ QUASI_NEWTON = ("ssbroyden", "ssbfgs", "bfgs", "lbfgs")
 SAMPLINGS = ("shifted", "uniform", "fixed", "adaptive")
 WEIGHTINGS = ("fixed", "gradient_norm")
 MEASURES = ("mean_square", "norm")
-# Steps of L-BFGS at a time: it forgets so many steps ago anyway.
-_AT_A_TIME = 500
 
 
 class Solved(NamedTuple):
@@ -278,7 +276,8 @@ def _solved(first, second, sizes, last, start, key, options: _Options) -> Solved
 def _begin(problem, sizes, last, start, key):
     bounds = problem.domain.bounds
     times = (len(bounds) - 1,) if isinstance(problem.domain, SpaceTime) else ()
-    fresh = Network.random(key, Embedding(bounds, problem.periodic, times), sizes, last)
+    embedding = Embedding(bounds, problem.periodic, times)
+    fresh = eqx.filter_jit(Network.random)(key, embedding, sizes, last)
     if start is None:
         return fresh, problem.parameters
     trainee = start.trainee
@@ -338,22 +337,12 @@ def _first(loss, trainee, used, key, options, dtype):
 
 def _second(loss, trainee, used, options, rows):
     """Quasi-Newton steps, without a test of convergence: all that are asked for."""
-    left, n = options.then_steps, options.then_steps
-    if options.then == "lbfgs":
-        n = min(n, _AT_A_TIME)
-    losses, steps = [], []
-    while left > 0:
-        trainee, value, made = _quasi_newton(loss, trainee, used, options.then, min(n, left))
-        losses.append(float(value))
-        steps.append(int(made))
-        left -= n
+    trainee, value, made = _quasi_newton(
+        loss, trainee, used, options.then, options.then_steps
+    )
     before = rows["step"][-1] if rows else 0
-    rows = {
-        "step": np.append(rows.get("step", []), before + np.cumsum(steps)),
-        "loss": np.append(rows.get("loss", []), losses),
-        **{name: rows[name] for name in rows if name not in ("step", "loss")},
-    }
-    return trainee, rows
+    more = {"step": before + int(made), "loss": float(value)}
+    return trainee, {**rows, **{name: np.append(rows.get(name, []), v) for name, v in more.items()}}
 
 
 @eqx.filter_jit
