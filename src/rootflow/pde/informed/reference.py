@@ -20,6 +20,7 @@ from ...roots.root import root
 from ..variational.checks import not_negative, positive
 
 Initial = Callable[[Array], Array]
+Solution = Callable[[ArrayLike, ArrayLike], Array]
 
 _SAMPLES = 1024
 # Of the trapezoidal rule in Cole and Hopf's integral.
@@ -98,6 +99,11 @@ def _broadcast(x: ArrayLike, t: ArrayLike) -> tuple[Array, Array]:
     return x, t
 
 
+def _function(solution: Any) -> Solution:
+    """A plain function, which `jax.jit` takes as it is."""
+    return lambda x, t: solution(x, t)
+
+
 class _Burgers(eqx.Module):
     """Burgers' equation by Cole and Hopf."""
 
@@ -124,7 +130,7 @@ class _Burgers(eqx.Module):
         return jnp.where(late, jnp.sum(weights * values), values[0])
 
 
-def burgers(initial: Initial, *, viscosity: float, length: float = 2 * math.pi) -> Any:
+def burgers(initial: Initial, *, viscosity: float, length: float = 2 * math.pi) -> Solution:
     """u_t + u u_x = ν u_xx with u(x, 0) = initial(x), periodic, by Cole and Hopf's transformation.
 
     With c the mean, u = c + v(x - c t, t) and v(y, t) = ∫ v₀(η) w dz / ∫ w dz,
@@ -145,7 +151,7 @@ def burgers(initial: Initial, *, viscosity: float, length: float = 2 * math.pi) 
     height = np.ptp(np.asarray(potential(jnp.arange(_SAMPLES) * (length / _SAMPLES))))
     reach = max(20.0, math.sqrt(height / (2 * viscosity)) + 8.0)
     z = jnp.linspace(-reach, reach, 2 * math.ceil(reach / _SPACING) + 1)
-    return _Burgers(initial, waves.mean, potential, z, viscosity, length)
+    return _function(_Burgers(initial, waves.mean, potential, z, viscosity, length))
 
 
 class _Inviscid(eqx.Module):
@@ -180,7 +186,7 @@ class _Inviscid(eqx.Module):
         return self.mean + speed(label)
 
 
-def inviscid_burgers(initial: Initial, *, length: float = 2 * math.pi) -> Any:
+def inviscid_burgers(initial: Initial, *, length: float = 2 * math.pi) -> Solution:
     """u_t + u u_x = 0 before the shock: u = u₀(X), X + t u₀(X) = x, solved with `rf.root`.
 
     Args:
@@ -193,7 +199,7 @@ def inviscid_burgers(initial: Initial, *, length: float = 2 * math.pi) -> Any:
     """
     length = positive("length", length)
     mean = jnp.asarray(np.mean(sampled(initial, length)), jnp.result_type(float))
-    return _Inviscid(initial, mean, steepest_descent(initial, length), length)
+    return _function(_Inviscid(initial, mean, steepest_descent(initial, length), length))
 
 
 class _Carried(eqx.Module):
@@ -209,7 +215,7 @@ class _Carried(eqx.Module):
 
 def convection_diffusion(
     initial: Initial, *, speed: float, viscosity: float = 0.0, length: float = 2 * math.pi
-) -> Any:
+) -> Solution:
     """u_t + c u_x = ν u_xx, periodic: each wave e^(iκx) is multiplied by e^-(νκ² + icκ)t.
 
     Args:
@@ -223,10 +229,10 @@ def convection_diffusion(
     """
     viscosity, length = not_negative("viscosity", viscosity), positive("length", length)
     waves = Fourier.of(sampled(initial, length), length)
-    return _Carried(waves, float(speed), viscosity)
+    return _function(_Carried(waves, float(speed), viscosity))
 
 
-def travelling_wave(*, speed: float, height: float, viscosity: float) -> Any:
+def travelling_wave(*, speed: float, height: float, viscosity: float) -> Solution:
     """u = c - A tanh(A (x - c t) / 2ν), which solves Burgers' equation on the whole line.
 
     Args:
