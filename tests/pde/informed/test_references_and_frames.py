@@ -28,7 +28,8 @@ def test_cole_and_hopf_at_a_small_viscosity():
 
         points = np.linspace(-12, 12, 25)
         value = lambda z: np.sin(y - 2 * np.sqrt(nu * t) * z) * weight(z)
-        return [quad(f, -14, 14, points=points, limit=500, epsabs=1e-14)[0] for f in (value, weight)]
+        options = dict(points=points, limit=500, epsabs=1e-14)
+        return [quad(f, -14, 14, **options)[0] for f in (value, weight)]
 
     for y in (0.3, 1.9, 2.9):
         above, below = integrals(y)
@@ -45,7 +46,8 @@ def test_cole_and_hopf_at_a_small_viscosity():
 def test_no_viscosity_before_the_shock():
     u = pde.reference.inviscid_burgers(lambda x: 2.0 + jnp.sin(x))
     labels = jnp.linspace(0.1, 6.0, 7)
-    np.testing.assert_allclose(u(labels + 0.9 * (2 + jnp.sin(labels)), 0.9), 2 + jnp.sin(labels), atol=1e-9)
+    values = 2 + jnp.sin(labels)
+    np.testing.assert_allclose(u(labels + 0.9 * values, 0.9), values, atol=1e-9)
     with pytest.raises(rf.InputError, match=r"t=1.2 is not before the shock, at 1"):
         u(0.5, 1.2)
     assert np.isnan(jax.jit(u)(0.5, 1.2))
@@ -125,7 +127,7 @@ def test_both_residuals_vanish_at_the_solution():
         problem, lambda X, t: X + t * jnp.sin(X), lambda X, t: jnp.sin(X), X, T
     )
     assert all(float(jnp.max(jnp.abs(r))) < 1e-13 for r in found)
-    assert problem.shock_time() == pytest.approx(1.0) and problem.travelled() == pytest.approx(0.8 / L)
+    np.testing.assert_allclose([problem.shock_time(), problem.travelled() * L], [1.0, 0.8])
     J = pde.Lagrangian().jacobian(lambda X, t: X + t * jnp.sin(X), X, T)
     np.testing.assert_allclose(J, 1 + 0.3 * jnp.cos(X), rtol=1e-12)
 
@@ -167,11 +169,11 @@ def test_two_dimensions():
 def test_names_and_numbers_that_are_not_right():
     with pytest.raises(rf.InputError, match="Did you mean 'galilean'"):
         pde.Lagrangian(map="galilei")
-    with pytest.raises(rf.InputError, match="diffusion must be one of 'exact', 'label'; got 'labels'"):
+    with pytest.raises(rf.InputError, match="must be one of 'exact', 'label'; got 'labels'"):
         pde.Lagrangian(diffusion="labels")
     with pytest.raises(rf.InputError, match="viscosity must be a finite number of at least zero"):
         transport(viscosity=-0.1)
-    with pytest.raises(rf.InputError, match=r"speed must have shape \(\), like a place; got \(2,\)"):
+    with pytest.raises(rf.InputError, match=r"speed must have shape \(\), .* got \(2,\)"):
         transport(speed=(1.0, 2.0))
     with pytest.raises(rf.InputError, match="initial must return one real number"):
         transport(initial=lambda x: jnp.ones(3))
@@ -210,9 +212,11 @@ def test_back_to_a_grid():
     places, values = labels + 7.0 + 0.5 * np.sin(labels), np.sin(labels)
     grid = np.linspace(0, L, 50)[:-1]
     exact = pde.reference.inviscid_burgers(jnp.sin)
-    np.testing.assert_allclose(pde.to_grid(places, values, grid, length=L), exact((grid - 7.0) % L, 0.5), atol=1e-6)
+    wanted = exact((grid - 7.0) % L, 0.5)
+    cubic = pde.to_grid(places, values, grid, length=L)
+    np.testing.assert_allclose(cubic, wanted, atol=1e-6)
     linear = pde.to_grid(places, values, grid, length=L, kind="linear")
-    np.testing.assert_allclose(linear, exact((grid - 7.0) % L, 0.5), atol=1e-3)
+    np.testing.assert_allclose(linear, wanted, atol=1e-3)
     with pytest.raises(rf.InputError, match="paths have met"):
         pde.to_grid(np.zeros(5), np.ones(5), grid, length=L)
     with pytest.raises(rf.InputError, match="kind must be one of"):

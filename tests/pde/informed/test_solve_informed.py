@@ -20,7 +20,8 @@ def source(x):
 
 def poisson(**changes):
     options = dict(
-        residual=lambda u, x, p: -jax.grad(jax.grad(u))(x) - source(x), domain=pde.Interval(0.0, 1.0)
+        residual=lambda u, x, p: -jax.grad(jax.grad(u))(x) - source(x),
+        domain=pde.Interval(0.0, 1.0),
     )
     return pde.Informed(**(options | changes))
 
@@ -82,7 +83,8 @@ def test_conditions_as_those_of_volumes_and_a_periodic_axis():
     found = pde.solve_informed(problem, **(SMALL | {"points": 128, "width": 12}))
     z = jnp.asarray(problem.domain.sample(50))
     np.testing.assert_allclose(found(z), jax.vmap(exact)(z), atol=0.02)
-    np.testing.assert_allclose(found(jnp.array([0.0, 0.7])), found(jnp.array([1.0, 0.7])), atol=1e-12)
+    ends = found(jnp.array([[0.0, 0.7], [1.0, 0.7]]))
+    np.testing.assert_allclose(*ends, atol=1e-12)
 
 
 FAST = pde.Transport(speed=30.0, viscosity=0.05, initial=jnp.sin, length=L, end=1.0)
@@ -156,7 +158,8 @@ def test_windows_curriculum_and_slabs():
         np.testing.assert_allclose(marched(x, t), exact(t), atol=0.02)
     assert float(marched.min_jacobian) > 0.9
     stages = [
-        pde.Transport(speed=c, viscosity=0.1, initial=jnp.sin, length=L, end=1.0) for c in (1.0, 2.0)
+        pde.Transport(speed=c, viscosity=0.1, initial=jnp.sin, length=L, end=1.0)
+        for c in (1.0, 2.0)
     ]
     learnt = pde.solve_curriculum(stages, **(TINY | {"steps": 400, "learning_rate": 1e-2}))
     np.testing.assert_allclose(learnt(x, 1.0), exact(1.0), atol=0.05)
@@ -173,7 +176,8 @@ def test_windows_curriculum_and_slabs():
 
 def test_advice_before_training():
     fast, slow = (
-        pde.Transport(speed=c, viscosity=0.0, initial=jnp.sin, length=L, end=1.0) for c in (30.0, 0.1)
+        pde.Transport(speed=c, viscosity=0.0, initial=jnp.sin, length=L, end=1.0)
+        for c in (30.0, 0.1)
     )
     advice = pde.advise_frame(fast, key=KEY)
     assert isinstance(advice.frame, pde.Lagrangian) and "4.77 lengths of the box" in advice.reason
@@ -204,7 +208,7 @@ def first(u, x, p):
 def test_conditions_that_contradict_each_other():
     hard = lambda x, v: x * (1 - x) * v
     ends = pde.Soft(first, name="ends")
-    with pytest.raises(rf.InputError, match="ends contradicts the hard conditions: at 0.0"):
+    with pytest.raises(rf.InputError, match=r"ends contradicts the hard conditions: at 0\.0"):
         pde.solve_informed(poisson(hard=hard, conditions=ends), **SMALL)
     both = (ends, pde.Soft(pde.Dirichlet(2.0), on=lambda x: x > 0.5))
     with pytest.raises(rf.InputError, match=r"ends and condition 2 contradict: at 1.0.* off by 1"):
@@ -212,7 +216,9 @@ def test_conditions_that_contradict_each_other():
     with pytest.raises(rf.InputError, match="the data contradict the hard conditions"):
         pde.solve_informed(poisson(hard=hard, data=([0.0, 0.5], [1.0, 1.0])), **SMALL)
     pde.solve_informed(  # what a parameter can mend is none
-        poisson(hard=hard, conditions=pde.Soft(lambda u, x, p: u(x) - p["a"]), parameters={"a": 1.0}),
+        poisson(
+            hard=hard, conditions=pde.Soft(lambda u, x, p: u(x) - p["a"]), parameters={"a": 1.0}
+        ),
         **(SMALL | {"then_steps": 1}),
     )
 
@@ -220,11 +226,11 @@ def test_conditions_that_contradict_each_other():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"residual": lambda u, x, p: jnp.ones(3) * u(x)}, r"the residual must return one real .*\(3,\)"),
+        ({"residual": lambda u, x, p: u(x) * jnp.ones(3)}, r"must return one real .*\(3,\)"),
         ({"residual": lambda u, x, p: ()}, "empty tuple"),
         ({"residual": 1.0}, "residual must be a function"),
         ({"domain": (0, 1)}, "domain must be one such as"),
-        ({"hard": lambda x, v: jnp.ones(2) * v}, r"hard must return u of shape \(\), like v; got \(2,\)"),
+        ({"hard": lambda x, v: jnp.ones(2) * v}, r"hard must return u .* got \(2,\)"),
         ({"conditions": (jnp.sin,)}, "conditions are pde.Soft"),
         ({"data": ([0.1], [1.0, 2.0])}, r"data must be points of shape"),
         ({"data": ([0.1], [np.nan])}, "not finite"),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
 from ...errors import InputError
 from ...flows.methods import Tsit5
@@ -42,11 +42,11 @@ class Width(NamedTuple):
         return int(np.argmax(np.append(self.errors, 0.0) < tolerance))
 
 
-def n_width(snapshots: Float[Array, "places times"]) -> Width:
+def n_width(snapshots: Any) -> Width:
     """The numerical Kolmogorov n-width of a family, by the singular values of its snapshots.
 
     Args:
-        snapshots: a column for each time.
+        snapshots: shape (places, times), a column for each time.
 
     Raises:
         InputError: it is no matrix of finite numbers, or zero.

@@ -72,7 +72,7 @@ class Domain(eqx.Module):
 
     def sample(self, n: int, *, seed: int = 0) -> Float[np.ndarray, "n ..."]:
         """n fixed points of low discrepancy, shape (n,) in one dimension, else (n, dim)."""
-        return self._shaped(np.asarray(self.place(jnp.asarray(low_discrepancy(self.cube, n, seed)))))
+        return self._shaped(np.asarray(self.place(jnp.asarray(z))))
 
     def draw(self, key: PRNGKeyArray, n: int) -> Float[Array, "n ..."]:
         """n random points, together of low discrepancy; traced."""
@@ -330,7 +330,9 @@ class SpaceTime(Domain):
 
     def __init__(self, space: Domain, span: Any):
         if not isinstance(space, Domain):
-            raise InputError(f"space must be a domain such as pde.Interval(0, 1); got {space!r:.60}.")
+            raise InputError(
+                f"space must be a domain such as pde.Interval(0, 1); got {space!r:.60}."
+            )
         self.space, self.span = space, _pair("the span of times", span)
 
     @property

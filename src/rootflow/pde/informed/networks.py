@@ -70,7 +70,7 @@ def layers(
     keys = jax.random.split(key, depth + 1)
     weights, biases = [], []
     for i, (layer, one) in enumerate(zip(made.layers, keys)):
-        spread = math.sqrt(2 / (layer.in_features + layer.out_features))
+        spread = math.sqrt(2 / sum(layer.weight.shape))
         spread *= last if i == depth else 1.0
         weights.append(spread * jax.random.normal(one, layer.weight.shape))
         biases.append(jnp.zeros(layer.out_features))

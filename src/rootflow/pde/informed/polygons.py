@@ -15,8 +15,9 @@ def triangles(v: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n_minus_2 3 2"]
     left, found = list(range(len(v))), []
     while len(left) > 3:
         for i in range(len(left)):
-            a, b, c = v[left[i - 1]], v[left[i]], v[left[(i + 1) % len(left)]]
-            others = v[[j for j in left if j not in (left[i - 1], left[i], left[(i + 1) % len(left)])]]
+            corner = left[i - 1], left[i], left[(i + 1) % len(left)]
+            a, b, c = v[list(corner)]
+            others = v[[j for j in left if j not in corner]]
             bend = _cross(b - a, c - a)
             if bend < 0 or (bend > 0 and np.any(_within(others, a, b, c))):
                 continue
@@ -36,7 +37,7 @@ def triangles(v: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n_minus_2 3 2"]
 
 
 def inside_polygon(x: Float[np.ndarray, "n 2"], v: Float[np.ndarray, "m 2"]) -> np.ndarray:
-    """Whether points are inside, by the crossings of a ray; points of the edge may go either way."""
+    """Whether points are inside, by the crossings of a ray; those of the edge may go either way."""
     a, b = v, np.roll(v, -1, 0)
     above = (a[:, 1] > x[:, 1:]) != (b[:, 1] > x[:, 1:])
     slope = np.where(b[:, 1] == a[:, 1], 1.0, b[:, 1] - a[:, 1])

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
 from ...errors import InputError
@@ -242,12 +243,13 @@ def numbers(what: str, out: Any) -> tuple[Array, ...]:
     """
     parts = tuple(out) if isinstance(out, tuple | list) else (out,)
     for part in parts:
-        shape = getattr(part, "shape", ()) if not isinstance(part, str | dict) else type(part)
-        kind = jnp.result_type(part) if shape == () else None
-        if shape != () or not (jnp.issubdtype(kind, jnp.floating) or kind == int):
+        is_number = isinstance(part, int | float) or hasattr(part, "dtype")
+        shape = getattr(part, "shape", ()) if is_number else None
+        kind: Any = jnp.result_type(part) if is_number else type(part).__name__
+        if shape != () or jnp.issubdtype(kind, jnp.complexfloating):
             raise InputError(
                 f"{what} must return one real number at one point, or a tuple of numbers for a "
-                f"system; got {f'shape {shape}' if shape != () else f'type {kind}'}. (Derivatives "
+                f"system; got {f'shape {shape}' if shape else f'type {kind}'}. (Derivatives "
                 "of one component: jax.grad(lambda x: u(x)[0]).)"
             )
     if not parts:
@@ -259,6 +261,6 @@ def _numbers_of(parameters):
     kind = jnp.result_type(float)
     made = jax.tree.map(lambda v: jnp.asarray(v, kind), parameters)
     for leaf in jax.tree.leaves(made):
-        if not isinstance(leaf, jax.core.Tracer) and not np.all(np.isfinite(np.asarray(leaf))):
+        if not isinstance(leaf, Tracer) and not np.all(np.isfinite(np.asarray(leaf))):
             raise InputError(f"parameters begin with a number that is not finite: {leaf}.")
     return made

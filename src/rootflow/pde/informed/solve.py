@@ -1,5 +1,6 @@
 """Training: Adam or another optimiser of Optax, then a quasi-Newton method on fixed points."""
 
+import functools
 import warnings
 from typing import Any, Literal, NamedTuple
 
@@ -153,7 +154,7 @@ def solve_informed(
         measure: of a term: mean square, or the norm over all points.
         every: steps between reports; None for a hundredth of `steps`.
         start: a solution of the same sizes whose network is trained on.
-        dtype: of the first optimiser, for example `jnp.float32`; by default the widest that JAX has.
+        dtype: of the first optimiser, for example `jnp.float32`; by default the widest there is.
         checkpoint: as of `rootflow.train`.
         progress: as of `rootflow.train`.
 
@@ -186,7 +187,9 @@ def solve_informed(
     warn_of_shock(carried, frame)
     first, second = informed(carried, frame, initial, 1e-4), informed(carried, frame, initial, 1e-6)
     last = 0.01 if isinstance(frame, Lagrangian) else 1.0
-    field = _solved(first, second, branches_of(carried, frame, width, depth), last, start, key, options)
+    field = _solved(
+        first, second, branches_of(carried, frame, width, depth), last, start, key, options
+    )
     return Moving(carried, frame, field)
 
 
@@ -301,19 +304,32 @@ def _as(tree, dtype):
     return jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, tree)
 
 
+class _Draw(eqx.Module):
+    """The points of a step; a module, so that a second solve finds its compiled program."""
+
+    domain: Any
+    fixed: Array
+    sampling: str = eqx.field(static=True)
+
+    def __call__(self, key: PRNGKeyArray) -> Array:
+        n, dtype = len(self.fixed), self.fixed.dtype
+        if self.sampling == "shifted":
+            return self.domain.draw(key, n).astype(dtype)
+        if self.sampling == "uniform":
+            one = lambda key: self.domain.draw(key, 1)[0]
+            return jax.vmap(one)(jax.random.split(key, n)).astype(dtype)
+        return self.fixed
+
+
+@functools.lru_cache
+def _adam(rate: float, steps: int) -> optax.GradientTransformation:
+    return optax.adam(optax.cosine_decay_schedule(rate, steps))
+
+
 def _first(loss, trainee, used, key, options, dtype):
     domain, n = loss.problem.domain, options.points
-    draw: Any = lambda key: used
-    if options.sampling == "shifted":
-        draw = lambda key: domain.draw(key, n).astype(dtype)
-    elif options.sampling == "uniform":
-        draw = lambda key: jax.vmap(lambda key: domain.draw(key, 1)[0])(
-            jax.random.split(key, n)
-        ).astype(dtype)
-    optimizer = options.optimizer
-    if optimizer is None:
-        rate = optax.cosine_decay_schedule(options.learning_rate, options.steps)
-        optimizer = optax.adam(rate)
+    draw = _Draw(domain, used, options.sampling)
+    optimizer = options.optimizer or _adam(float(options.learning_rate), options.steps)
 
     def refresh(trainee, key):
         at, choose = jax.random.split(key)
@@ -337,9 +353,7 @@ def _first(loss, trainee, used, key, options, dtype):
 
 def _second(loss, trainee, used, options, rows):
     """Quasi-Newton steps, without a test of convergence: all that are asked for."""
-    trainee, value, made = _quasi_newton(
-        loss, trainee, used, options.then, options.then_steps
-    )
+    trainee, value, made = _quasi_newton(loss, trainee, used, options.then, options.then_steps)
     before = rows["step"][-1] if rows else 0
     more = {"step": before + int(made), "loss": float(value)}
     return trainee, {**rows, **{name: np.append(rows.get(name, []), v) for name, v in more.items()}}

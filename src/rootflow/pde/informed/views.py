@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ...errors import InputError
 from .domains import Box, SpaceTime
@@ -26,9 +27,7 @@ def informed(
     1 for the state, 100 for a soft initial condition.
     """
     if not isinstance(frame, Eulerian | Lagrangian):
-        raise InputError(
-            f"frame must be pde.Eulerian() or pde.Lagrangian(...); got {frame!r:.60}."
-        )
+        raise InputError(f"frame must be pde.Eulerian() or pde.Lagrangian(...); got {frame!r:.60}.")
     domain = SpaceTime(Box([(0.0, length) for length in problem.lengths]), (0.0, problem.end))
     axes = tuple(range(problem.dim))
     make = _standing if isinstance(frame, Eulerian) else _moving
@@ -126,5 +125,5 @@ def speeds(problem: Transport, frame: Lagrangian) -> tuple[Any, Any]:
     mean = problem.mean_speed() if frame.map == "galilean" else jnp.zeros(problem.place_shape)
     values = jax.vmap(problem.initial_speed)(problem.labels()) - mean
     scale = jnp.maximum(1.0, jnp.max(jnp.abs(values)))
-    known = not isinstance(scale, jax.core.Tracer)
+    known = not isinstance(scale, Tracer)
     return (np.asarray(mean), float(scale)) if known else (mean, scale)

@@ -4,6 +4,7 @@ Jagtap and Karniadakis (2020), "Extended physics-informed neural networks (XPINN
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -170,12 +171,12 @@ def _cut(domain: Domain, axis: int, cuts: Sequence[float]) -> list[Domain]:
         )
     low, high = bounds[axis]
     ends = [low, *(float(cut) for cut in cuts), high]
-    if len(ends) < 3 or any(a >= b for a, b in zip(ends, ends[1:])):
+    if len(ends) < 3 or any(a >= b for a, b in pairwise(ends)):
         raise InputError(
             f"cuts must be increasing numbers between {low:g} and {high:g}; got {list(cuts)}."
         )
     slabs: list[Domain] = []
-    for side in zip(ends, ends[1:]):
+    for side in pairwise(ends):
         sides = [*bounds[:axis], side, *bounds[axis + 1 :]]
         if isinstance(domain, SpaceTime):
             slabs.append(SpaceTime(Box(sides[:-1]), sides[-1]))

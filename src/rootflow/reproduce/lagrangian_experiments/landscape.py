@@ -71,6 +71,3 @@ def around(c: float, frame: Any, size: Size, side: int, reach: float = 0.5) -> d
         "line": np.asarray(line), "log": np.log10(np.asarray(values).reshape(side, side)),
         "eigenvalues": np.asarray(top.largest),
     }  # fmt: skip
-
-
-

@@ -53,9 +53,7 @@ def truth(problem: pde.Transport) -> np.ndarray:
     elif problem.is_inviscid:
         exact = pde.reference.inviscid_burgers(problem.initial, length=LENGTH)
     else:
-        exact = pde.reference.burgers(
-            problem.initial, viscosity=problem.viscosity, length=LENGTH
-        )
+        exact = pde.reference.burgers(problem.initial, viscosity=problem.viscosity, length=LENGTH)
     return np.asarray(exact(x, t))
 
 
