@@ -17,9 +17,15 @@ problem = pde.Transport(
 advice = pde.advise_frame(problem, key=key)
 print(advice.reason)
 
-sizes = dict(width=16, depth=2, steps=400, points=128, key=key)
-moving = pde.solve_informed(problem, frame=advice.frame, then="ssbroyden", then_steps=100, **sizes)
-still = pde.solve_informed(problem, frame=pde.Eulerian(), then="ssbroyden", then_steps=100, **sizes)
+
+def solve(frame):
+    return pde.solve_informed(
+        problem, frame=frame, width=16, depth=2, steps=400, points=128, key=key,
+        then="ssbroyden", then_steps=100,
+    )  # fmt: skip
+
+
+moving, still = solve(advice.frame), solve(pde.Eulerian())
 
 x, t = jnp.meshgrid(jnp.linspace(0, 2 * np.pi, 65)[:-1], jnp.linspace(0, 1, 21), indexing="ij")
 truth = pde.reference.burgers(problem.initial, viscosity=0.1)(x, t)

@@ -72,7 +72,8 @@ class Domain(eqx.Module):
 
     def sample(self, n: int, *, seed: int = 0) -> Float[np.ndarray, "n ..."]:
         """n fixed points of low discrepancy, shape (n,) in one dimension, else (n, dim)."""
-        return self._shaped(np.asarray(self.place(jnp.asarray(z))))
+        z = jnp.asarray(low_discrepancy(self.cube, n, seed))
+        return self._shaped(np.asarray(self.place(z)))
 
     def draw(self, key: PRNGKeyArray, n: int) -> Float[Array, "n ..."]:
         """n random points, together of low discrepancy; traced."""

@@ -12,6 +12,8 @@ def triangles(v: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n_minus_2 3 2"]
     Raises:
         InputError: the edges cross.
     """
+    if _crosses(v):
+        raise InputError("the edges of the polygon cross one another: it has no inside.")
     left, found = list(range(len(v))), []
     while len(left) > 3:
         for i in range(len(left)):
@@ -26,14 +28,18 @@ def triangles(v: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n_minus_2 3 2"]
             del left[i]
             break
         else:
-            raise InputError("the edges of the polygon cross one another: it has no inside.")
+            raise InputError("no triangle can be cut off the polygon: do its edges touch?")
     found.append(tuple(v[left]))
-    corners = np.array(found)
-    area = 0.5 * np.sum(_cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
-    whole = 0.5 * np.sum(_cross(v, np.roll(v, -1, 0)))
-    if not np.isclose(area, whole, rtol=1e-9):
-        raise InputError("the edges of the polygon cross one another: it has no inside.")
-    return corners
+    return np.array(found)
+
+
+def _crosses(v):
+    """Whether two edges have an inner point in common."""
+    a, b = v, np.roll(v, -1, 0)
+    side = lambda p, q, x: np.sign(_cross(q - p, x - p))
+    i, j = np.triu_indices(len(v), 2)
+    apart = side(a[i], b[i], a[j]) * side(a[i], b[i], b[j])
+    return bool(np.any((apart < 0) & (side(a[j], b[j], a[i]) * side(a[j], b[j], b[i]) < 0)))
 
 
 def inside_polygon(x: Float[np.ndarray, "n 2"], v: Float[np.ndarray, "m 2"]) -> np.ndarray:
