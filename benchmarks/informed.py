@@ -6,6 +6,7 @@ convection in a frame that moves), the peer by Adam and then its L-BFGS, which s
 the achieved errors stand beside.
 """
 
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -115,13 +116,18 @@ def ours_to(name: str, steps: int, then: int, width: int, points: int) -> Build:
     return build
 
 
+def deepxde() -> Any:
+    """The peer, on PyTorch."""
+    os.environ.setdefault("DDE_BACKEND", "pytorch")
+    return importlib.import_module("deepxde")
+
+
 def model(name: str) -> Any:
     """DeepXDE's model, untrained."""
-    os.environ.setdefault("DDE_BACKEND", "pytorch")
-    import deepxde as dde  # pyright: ignore[reportMissingImports]
     import torch  # pyright: ignore[reportMissingImports]
 
     torch.set_num_threads(1)
+    dde = deepxde()
     line = dde.geometry.Interval(-1, 1)
     if name == "poisson":
         residual = lambda x, y: dde.grad.hessian(y, x) + np.pi**2 * torch.sin(np.pi * x)
@@ -130,7 +136,7 @@ def model(name: str) -> Any:
         size = 1
     else:
 
-        def residual(x, y):
+        def residual(x, y) -> Any:
             y_t = dde.grad.jacobian(y, x, i=0, j=1)
             y_x = dde.grad.jacobian(y, x, i=0, j=0)
             if name == "convection":
@@ -147,14 +153,10 @@ def model(name: str) -> Any:
                 return torch.sin(np.pi * place) + t * y
             return -torch.sin(np.pi * place) + t * (1 - place**2) * y
 
-    net = dde.nn.FNN([size] + [WIDTH] * DEPTH + [1], "tanh", "Glorot normal")
-    if name == "convection":
-        net.apply_feature_transform(
-            lambda x: torch.cat(
-                [torch.cos(np.pi * x[:, :1]), torch.sin(np.pi * x[:, :1]), x[:, 1:]], 1
-            )
-        )
-        net = dde.nn.FNN([3] + [WIDTH] * DEPTH + [1], "tanh", "Glorot normal")
+    waves = name == "convection"
+    inputs = 3 if waves else size
+    net = dde.nn.FNN([inputs] + [WIDTH] * DEPTH + [1], "tanh", "Glorot normal")
+    if waves:
         net.apply_feature_transform(
             lambda x: torch.cat(
                 [torch.cos(np.pi * x[:, :1]), torch.sin(np.pi * x[:, :1]), x[:, 1:]], 1
@@ -177,12 +179,10 @@ def peer_to(name: str, steps: int, then: int) -> Build:
     def build() -> Callable[[], Any]:
         def run():
             made = model(name)
-            import deepxde as dde  # pyright: ignore[reportMissingImports]
-
             made.compile("adam", lr=1e-3, verbose=0)
             made.train(iterations=steps, display_every=10 * steps, verbose=0)
             if then:
-                dde.optimizers.set_LBFGS_options(maxiter=then)
+                deepxde().optimizers.set_LBFGS_options(maxiter=then)
                 made.compile("L-BFGS", verbose=0)
                 made.train(display_every=10 * then, verbose=0)
             return lambda z: np.asarray(made.predict(np.asarray(z, np.float32)))[:, 0]
