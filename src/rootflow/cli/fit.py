@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import compiling
 from .progress import bar
 from .streams import all_or_nothing, plain, refuse
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 def fit(
     model: Annotated[
-        Path | None, typer.Argument(help="The model file (TOML).", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="The model file (TOML), or a PEtab problem (YAML).", show_default=False
+        ),
     ] = None,
     data: Annotated[
         Path | None, typer.Argument(help="The measurements (CSV).", show_default=False)
@@ -40,6 +44,15 @@ def fit(
         typer.Option(min=1, help="Number of searches from different starts.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random starts.")] = 0,
+    screen: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Points drawn for each further search, which begins at the best of them; 0: at "
+            "a drawn point itself. Default: 4.",
+            show_default=False,
+        ),
+    ] = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Also compute profile-likelihood intervals.")
     ] = False,
@@ -86,6 +99,14 @@ def fit(
         ),
     ] = None,
     decimal: Annotated[str, typer.Option(help="The decimal mark of the data: . or ,")] = ".",
+    cache: Annotated[
+        bool,
+        typer.Option(
+            "--cache/--no-cache",
+            help="Keep compiled programs in the user's cache folder (or in ROOTFLOW_CACHE), so "
+            "that the next fit of the same model starts at once.",
+        ),
+    ] = True,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the results as JSON and nothing else.")
     ] = False,
@@ -93,16 +114,18 @@ def fit(
 ) -> None:
     """Fit a differential equation to data: parameters with uncertainties, figures, a report.
 
-    Give a model file and a data table, or --example NAME to see one. Exit code 0: the fit
+    Give a model file and a data table, or a PEtab problem (problem.yaml), or --example NAME to see
+    one. Exit code 0: the fit
     converged. 1: it did not; the results are written all the same. 2: the input cannot be used,
     and nothing is written.
     """
     asked = {
         "method": method, "rtol": rtol, "atol": atol, "max_steps": max_steps,
-        "max_iterations": max_iterations,
+        "max_iterations": max_iterations, "screen": screen,
     }  # fmt: skip
     options = {name: value for name, value in asked.items() if value is not None}
     with all_or_nothing(lambda: out):
+        compiling.prepare(keep=cache)
         description, dataset = _load(model, data, example, tuple(missing or ()), decimal)
         out = Path(f"fit-{description.name}") if out is None else out
         result, record = _run(
@@ -136,6 +159,10 @@ def _load(
         model, data = example_files(example)
     elif model is None:
         refuse(f"Give MODEL.toml and DATA.csv, or --example {' or --example '.join(NAMES)}.")
+    elif model.suffix.lower() in (".yaml", ".yml"):
+        if data is not None or missing or decimal != ".":
+            refuse(f"{model} is a PEtab problem, which names its own data: give it alone.")
+        return _petab(model)
     elif data is None:
         refuse(f"{model}: the data are missing; give MODEL.toml and DATA.csv.")
     elif data.suffix.lower() == ".toml" and model.suffix.lower() != ".toml":
@@ -150,6 +177,15 @@ def _load(
     description = load_model(model)
     table = load_table(data, missing=missing, decimal=decimal)
     return description, assemble(description, table)
+
+
+def _petab(problem: Path) -> "tuple[Model, Dataset]":
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    from ..fitting.petab import load_petab
+
+    return load_petab(problem)
 
 
 def _run(

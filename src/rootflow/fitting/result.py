@@ -49,13 +49,17 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Start:
-    """One of the searches: where it ended, whether that is the best end of all, and its solver."""
+    """One of the searches: where it ended, whether that is the best end of all, and its solver.
+
+    `values`: of the free parameters (`FitResult.free_names`) at its end.
+    """
 
     cost: float
     converged: bool
     iterations: int
     reached_best: bool
     solver: str = ""
+    values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,25 @@ class FitResult:
         known = ", ".join(_label(e) for e in self.estimates if e.kind != "scale")
         raise KeyError(f"{name!r} is not a fitted quantity; there are: {known}")
 
+    @property
+    def fitted_numbers(self) -> int:
+        """How many numbers were fitted: free parameters and scales of the noise."""
+        return len(self.free_names) + sum(n.scale is None for n in self.model.noise.values())
+
+    @property
+    def aic(self) -> float:
+        """Akaike's information criterion (Akaike 1974), 2 nll + 2 k.
+
+        k is the number of fitted numbers, the fitted scales of the noise among them. `nll` has the
+        densities of the priors, where the model has any.
+        """
+        return 2 * self.nll + 2 * self.fitted_numbers
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's information criterion (Schwarz 1978), 2 nll + k log n of n measurements."""
+        return 2 * self.nll + self.fitted_numbers * float(np.log(self.observations))
+
     def predict(self, ts: Any, *, noise: bool = True) -> dict[str, tuple]:
         """The model at other times, with a 95 % band.
 
@@ -179,19 +202,24 @@ class FitResult:
 
     @cached_property
     def residuals(self) -> list[Residual]:
-        """Every measurement beside the model, in the order of the table."""
+        """Every measurement that is not censored beside the model, in the order of the table."""
         data = self.dataset
         predicted = self.predict(data.ts, noise=False)
+        computed = getattr(self._predict, "scales_at_data", dict)()
         out = []
         for column, (mean, _, _) in predicted.items():
             noise, scale = self.model.noise[column], self.scales[column]
             observed, weight = data.values[column], data.weights[column]
-            for g, k in zip(*np.nonzero(np.isfinite(observed)), strict=True):
+            side = data.sides.get(column, np.zeros(observed.shape, int))
+            for g, k in zip(*np.nonzero(np.isfinite(observed) & (side == 0)), strict=True):
                 x, m = observed[g, k], mean[g, k]
-                if noise.kind == "lognormal":
-                    r = np.log(x) - np.log(m)
+                if noise.logarithmic:
+                    r = (np.log(x) - np.log(m)) / noise.unit
                 else:
-                    r = (x - m) / (m if noise.kind == "proportional" else 1.0)
+                    own = noise.kind == "proportional" and column not in computed
+                    r = (x - m) / (m if own else 1.0)
+                if column in computed:
+                    scale = computed[column][g, k]
                 out.append(
                     Residual(
                         data.line(g, k), data.groups[g], float(data.ts[g, k]), column,
