@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..flows.methods import AutoSwitch, Method
-from . import functions, problem, uncertainty
+from . import functions, population, problem, uncertainty
 from .convergence import Outcome, judged, outcome
 from .from_functions import model_from_functions
 from .model import Dose, Model, Noise, Parameter
@@ -37,6 +37,7 @@ def fit(
     doses: Sequence[Dose] = (),
     time: str = "time",
     group: str | None = None,
+    random: Any = None,
     starts: int | None = None,
     seed: int = 0,
     profile: bool = False,
@@ -67,7 +68,11 @@ def fit(
         doses: jumps of a state.
         time: name of the time column.
         group: name of the column that tells experiments apart.
-        starts: number of searches; the first begins at the guess. Default 16.
+        random: parameters that vary between groups (subjects): a dictionary of their standard
+            deviations or `rf.RandomEffect`s, or a `rf.Population`. The result is a
+            `PopulationResult`.
+        starts: number of searches; the first begins at the guess. Default 16; 4 with random
+            effects.
         seed: of the random starts.
         profile: also compute profile-likelihood intervals.
         method: how the equations are solved. `"auto"`: by Tsit5, an explicit method, and if that
@@ -106,11 +111,18 @@ def fit(
         model = model_from_functions(
             model, data, states, parameters, observed, noise, doses, time, group
         )
-    starts = 16 if starts is None else starts
+    if random is not None:
+        model = population.with_random(model, population.as_population(random))
+    if starts is None:
+        starts = 16 if model.random is None else population.STARTS
     _check_options(starts, seed, max_iterations)
     given = {"method": method, "rtol": rtol, "atol": atol, "max_steps": max_steps}
     solving = options(model.solve, given)
     dataset = data if isinstance(data, Dataset) else assemble(model, data)
+    if model.random is not None:
+        return population.fit_population(
+            model, dataset, int(starts), seed, profile, solving, int(max_iterations), progress
+        )
     with jax.enable_x64(True):
         return _fit(
             model, dataset, int(starts), seed, profile, solving, int(max_iterations), progress

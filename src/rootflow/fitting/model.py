@@ -179,6 +179,8 @@ class Model:
         source: where the model came from (a file name) for the report.
         solve: how the equations are solved: `method`, `rtol`, `atol`, `max_steps`, as `rf.fit` has
             them; what is given there goes before.
+        random: which parameters vary between the groups, a `Population` or what makes one. Such a
+            model may have no states: its observed columns are then formulas of the time.
 
     Raises:
         InputError: names that clash or do not exist, per-group parameters without a group column,
@@ -201,6 +203,7 @@ class Model:
     units: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     solve: Mapping[str, Any] = field(default_factory=dict)
+    random: Any = None
 
     # A model is never changed, and programs are compiled for this very object.
     def __deepcopy__(self, memo: Any) -> "Model":
@@ -218,7 +221,7 @@ class Model:
                 raise InputError(
                     f"{name} is {getattr(self, name)!r:.80}; give a dictionary by name."
                 )
-        if not self.states:
+        if not self.states and self.random is None:
             raise InputError("the model has no states; give at least one with its initial value.")
         if not self.observed:
             raise InputError("the model observes nothing; name at least one data column.")
@@ -270,6 +273,11 @@ class Model:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         object.__setattr__(self, "doses", tuple(self.doses))
         object.__setattr__(self, "covariates", tuple(self.covariates))
+        if self.random is not None:
+            from .population import effects
+
+            object.__setattr__(self, "random", effects.as_population(self.random))
+            effects.check(self.random, self)
 
     def _check_clashes(self):
         roles: dict[str, str] = {}
