@@ -71,7 +71,7 @@ def fit(
         random: parameters that vary between groups (subjects): a dictionary of their standard
             deviations or `rf.RandomEffect`s, or a `rf.Population`. The result is a
             `PopulationResult`.
-        starts: number of searches; the first begins at the guess. Default 16; 4 with random
+        starts: number of searches; the first begins at the guess. Default 16; 1 with random
             effects.
         seed: of the random starts.
         profile: also compute profile-likelihood intervals.

@@ -1,7 +1,7 @@
 """Model files: TOML to a `Model`.
 
 A model file has the tables `[model]`, `[states]`, `[parameters]`, `[equations]`, `[observed]`,
-`[noise]`, `[solve]` and any number of `[[dose]]`; the guide "Model files" describes them. Formulas
+`[noise]`, `[solve]`, `[random]`, `[population]` and any number of `[[dose]]`; the guide "Model files" describes them. Formulas
 go through `fitting.expressions`, so that a model file is data and never runs as a program.
 """
 
@@ -26,6 +26,7 @@ from .model import (
     Noise,
     Parameter,
 )
+from .population.modelfile import random_of
 from .solving import OPTIONS, options
 from .toml_lines import LONGEST_LINE, key_lines, toml_reason
 
@@ -38,7 +39,8 @@ _DOT_PART = rf"(?:[ \t]*+\.[ \t]*+{_PART})"
 _DEEP_KEY = re.compile(
     rf"(?m)(?:^|[\[{{,])[ \t]*+{_PART}{_DOT_PART}{{{_MOST_PARTS},}}+[ \t]*+(?:=|\]|$)"
 )
-_TABLES = ("model", "states", "parameters", "equations", "observed", "noise", "dose", "solve")
+_TABLES = ("model", "states", "parameters", "equations", "observed", "noise", "dose", "solve",
+           "random", "population")  # fmt: skip
 _MODEL_KEYS = ("name", "description", "time", "time_unit", "group", "covariates", "t0")
 _PARAMETER_KEYS = ("guess", "lower", "upper", "scale", "fixed", "unit", "per_group")
 _NOISE_KEYS = ("kind", "scale", "weights")
@@ -130,7 +132,8 @@ class _Reader:
         value = self.content.get(name, {})
         if not isinstance(value, dict):
             raise self.error(name, f"is {value!r}; write it as a table, [{name}].")
-        if name in _NEEDED and not value:
+        closed = "random" in self.content and name in ("states", "equations")
+        if name in _NEEDED and not value and not closed:
             missing = "is empty" if name in self.content else "is missing"
             raise self.error("", f"the table [{name}] {missing}; {_NEEDED[name]}.")
         return value
@@ -190,6 +193,7 @@ class _Reader:
         description = self.text_or_none("model", head, "description") or ""
         noise = self._noise(outputs)
         solve = self._solve()
+        random = random_of(self)
         return self.made(
             "",
             lambda: Model(
@@ -209,6 +213,7 @@ class _Reader:
                 units=units,
                 source=self.path.name,
                 solve=solve,
+                random=random,
             ),
         )
 

@@ -77,7 +77,9 @@ def expand(
         if inner < order:
             about, ended = derivatives(lay, solver, x, data, order)
             code = jnp.maximum(code, ended)
-    return _with_typical(lay, solver, known, data, further, Expansion(z, x, about, None, code, steps))
+    return _with_typical(
+        lay, solver, known, data, further, Expansion(z, x, about, None, code, steps)
+    )
 
 
 def expand_at(

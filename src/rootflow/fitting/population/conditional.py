@@ -145,9 +145,9 @@ def mode(
         x = lay.subject(known, z)
         parts, code = derivatives(lay, solver, x, data, order)
         curve = polynomial(parts[:2], x)
-        value, gradient = jax.value_and_grad(
-            lambda z: joint(lay, curve, known, z, data, typical)
-        )(z)
+        value, gradient = jax.value_and_grad(lambda z: joint(lay, curve, known, z, data, typical))(
+            z
+        )
         curvature = information(lay, curve, known, z, data, typical)
         fine = (code == 0) & jnp.isfinite(value)
         fine &= jnp.all(jnp.isfinite(gradient)) & jnp.all(jnp.isfinite(curvature))

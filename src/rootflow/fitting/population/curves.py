@@ -9,7 +9,6 @@ long as it needs no order beyond.
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp

@@ -119,9 +119,7 @@ def reported_with_slope(lay: Layout, u: Array) -> tuple[Array, Array]:
     return value(u), jax.jacfwd(value)(u)
 
 
-def interval(
-    quantity: Quantity, value: float, se: float, quantile: float
-) -> tuple[float, float]:
+def interval(quantity: Quantity, value: float, se: float, quantile: float) -> tuple[float, float]:
     """The interval symmetric in the coordinate of the quantity."""
     if not np.isfinite(se):
         whole = {"log": (0.0, np.inf), "logit": quantity.limits, "atanh": (-1.0, 1.0)}
@@ -185,7 +183,9 @@ def of_estimates(lay: Layout, u: np.ndarray, about: Analysis, measured: int) -> 
 def raw_names(lay: Layout) -> list[str]:
     """What warnings call the entries of u."""
     names = list(lay.population.random)
-    effects = [f"sd({names[i]})" if i == j else f"cov({names[j]}, {names[i]})" for i, j in lay.entries]
+    effects = [
+        f"sd({names[i]})" if i == j else f"cov({names[j]}, {names[i]})" for i, j in lay.entries
+    ]
     columns = list(lay.model.observed)
     noises = [f"the {'proportional ' if p else ''}noise of {columns[k]}" for k, p in lay.noises]
     return [*lay.local, *effects, *noises]
@@ -200,8 +200,15 @@ def estimates(lay: Layout, u: np.ndarray, found: Errors) -> list[Estimate]:
     kinds = {"scale": "scale", "typical": "parameter"}
     out = []
     for k, q in enumerate(quantities(lay)):
-        value, at = float(found.values[k]), str(found.at_bound[q.position]) if q.position >= 0 else ""
-        se = np.sqrt(max(found.covariance[k, k], 0.0)) if not np.isnan(found.covariance[k, k]) else np.nan
+        value, at = (
+            float(found.values[k]),
+            str(found.at_bound[q.position]) if q.position >= 0 else "",
+        )
+        se = (
+            np.sqrt(max(found.covariance[k, k], 0.0))
+            if not np.isnan(found.covariance[k, k])
+            else np.nan
+        )
         se = np.inf if found.lost[k] else np.nan if at else float(se)
         low, high = interval(q, value, se, _QUANTILE)
         kind = kinds.get(q.kind, "parameter")
@@ -214,7 +221,9 @@ def estimates(lay: Layout, u: np.ndarray, found: Errors) -> list[Estimate]:
             name = q.name[3:-1]
             law = lay.laws[lay.local.index(name)]
             unit = units[name] if law == "normal" else ""
-        out.append(Estimate(q.name, None, value, se, float(low), float(high), unit, False, at, kind))  # type: ignore[arg-type]
+        out.append(
+            Estimate(q.name, None, value, se, float(low), float(high), unit, False, at, kind)
+        )  # type: ignore[arg-type]
     return out + _given(lay)
 
 

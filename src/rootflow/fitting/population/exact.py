@@ -124,4 +124,3 @@ def quadrature(
     top = terms.max(1)
     value = top + np.log(np.exp(terms - top[:, None]).sum(1)) + log_det - 0.5 * q * np.log(np.pi)
     return float(-value.sum())
-

@@ -26,8 +26,8 @@ from .predict import Predictor
 from .result import PopulationResult, jacobian, likelihood_at
 from .search import search, starts, trouble
 
-#: Searches unless it is said: each is one of many subjects.
-STARTS = 4
+#: Searches unless it is said: each solves the equations of every subject many times.
+STARTS = 1
 _NAMES = {"fo": "FO", "foce": "FOCE", "focei": "FOCEI", "laplace": "Laplace"}
 
 
@@ -218,7 +218,9 @@ def _with_residuals(result: PopulationResult, clock: float) -> PopulationResult:
     by_column = {column: [] for column in result.model.observed}
     for r in result.residuals:
         by_column[r.column].append(r.residual)
-    shrinkage = {column: 1 - float(np.std(x, ddof=1)) for column, x in by_column.items() if len(x) > 1}
+    shrinkage = {
+        column: 1 - float(np.std(x, ddof=1)) for column, x in by_column.items() if len(x) > 1
+    }
     squares = sum((r.observed - r.predicted) ** 2 for r in result.residuals)
     result.seconds["residuals"] = time.perf_counter() - clock - sum(result.seconds.values())
     return replace(result, epsilon_shrinkage=shrinkage, rss=float(squares))

@@ -98,9 +98,7 @@ class Layout:
             (more if proportional else own)[column] = jnp.exp(u[second + k])
         return Unpacked(u[:first], factor, Scales(jnp.stack(own), jnp.stack(more)))
 
-    def subject(
-        self, known: Unpacked, z: Float[Array, " effects"]
-    ) -> Float[Array, " local"]:
+    def subject(self, known: Unpacked, z: Float[Array, " effects"]) -> Float[Array, " local"]:
         """Coordinates of a subject whose effects are eta = L z."""
         return known.theta.at[np.array(self.effects)].add(known.factor @ z)
 
@@ -109,7 +107,9 @@ class Layout:
 
     def natural(self, x: Float[Array, " local"]) -> Float[Array, " local"]:
         """The parameters, from their coordinates."""
-        return jnp.stack([_natural(self.parameter(k), law, x[k]) for k, law in enumerate(self.laws)])
+        return jnp.stack(
+            [_natural(self.parameter(k), law, x[k]) for k, law in enumerate(self.laws)]
+        )
 
     def searched(self, x: Float[Array, " local"]) -> Float[Array, " local"]:
         """The same as the model's own coordinates: logarithms where `scale="log"`."""
