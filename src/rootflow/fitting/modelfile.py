@@ -1,8 +1,9 @@
 """Model files: TOML to a `Model`.
 
 A model file has the tables `[model]`, `[states]`, `[parameters]`, `[equations]`, `[observed]`,
-`[noise]`, `[solve]`, `[random]`, `[population]` and any number of `[[dose]]`; the guide "Model files" describes them. Formulas
-go through `fitting.expressions`, so that a model file is data and never runs as a program.
+`[noise]`, `[solve]`, `[random]`, `[population]` and any number of `[[dose]]`; the guide "Model
+files" describes them. Formulas go through `fitting.expressions`, so that a model file is data and
+never runs as a program.
 """
 
 import os

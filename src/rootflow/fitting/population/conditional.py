@@ -58,6 +58,11 @@ def joint(
     """Minus the logarithm of the density of data and effects.
 
     Args:
+        lay: the vector u.
+        curve: model values by the coordinates of a subject.
+        known: typical values, factor of Omega and scales.
+        z: whitened effects.
+        data: of the subject.
         typical: model values that say the variances, where not those of the effects do (FOCE).
     """
     values = curve(lay.subject(known, z))
@@ -84,7 +89,7 @@ def information(
         values = curve(lay.subject(known, z))
         return values, variances(lay, values, known.scales, data)
 
-    (slope, moved), (values, spread) = _jacobian(both, z)
+    (slope, moved), (_, spread) = _jacobian(both, z)
     if typical is not None:
         spread = variances(lay, typical, known.scales, data)
         moved = 0.0 * moved
@@ -133,6 +138,10 @@ def mode(
     Damped Newton steps from 0, with the expected second derivative.
 
     Args:
+        lay: the vector u.
+        solver: how the equations are solved.
+        known: typical values, factor of Omega and scales.
+        data: of the subject.
         order: of the derivatives that are kept of the last step, 1 or more.
         interaction: whether the variances are those of the subject, not of the typical one.
     """

@@ -67,7 +67,12 @@ def importance(
     """Minus the log-likelihood and its standard error.
 
     Args:
-        z, spread: centre and covariance of the proposals.
+        lay: the vector u.
+        solver: how the equations are solved.
+        data: of all subjects.
+        u: where.
+        z: centres of the proposals.
+        spread: their covariances.
         samples: draws of each subject.
         seed: of the draws.
     """

@@ -144,7 +144,9 @@ def objf(
         data: as `rf.fit` takes them.
         random: as in `rf.fit`.
         likelihood: `"importance"` or `"quadrature"` instead of the approximation of the population.
-        samples, seed, nodes: as in `PopulationResult.likelihood`.
+        samples: draws of each subject.
+        seed: of the draws.
+        nodes: of the quadrature, for each effect.
         **solve: `method`, `rtol`, `atol`, `max_steps`, as in `rf.fit`.
 
     Returns:
@@ -160,19 +162,20 @@ def objf(
     solvers = options(model.solve, solve).solvers(_common_start(dataset))
     with jax.enable_x64(True):
         lay, grouped = prepare(model, dataset)
-        code = 0
-        for k, solver in enumerate(solvers):
+        code, following = 0, list(solvers)
+        for solver in solvers:
             out = _evaluated(lay, solver, grouped, lay.start)
             values, z, spread, codes = map(np.asarray, out)
             code = int(codes.max())
             if code == 0 and np.isfinite(values.sum()):
                 break
+            following.remove(solver)
         else:
             raise InputError(trouble(lay, code, solvers))
         extra = jacobian(model, dataset)
         if likelihood is None:
             return Likelihood(2 * (float(values.sum()) + extra), 0.0)
-        predictor = Predictor(lay, solvers[k:], grouped, lay.start, z, spread)
+        predictor = Predictor(lay, tuple(following), grouped, lay.start, z, spread)
         return likelihood_at(predictor, extra, likelihood, samples, seed, nodes)
 
 

@@ -148,6 +148,8 @@ def layout(model: Model, population: Population, spread: tuple[float, ...]) -> L
     """The vector u.
 
     Args:
+        model: what is fitted.
+        population: its random effects.
         spread: standard deviation of the data of each observed column, where the scale of normal
             noise begins.
     """
