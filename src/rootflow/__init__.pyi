@@ -6,6 +6,7 @@ type checkers read it to know them all.
 
 from . import curvature as curvature
 from . import errors as errors
+from . import formulas as formulas
 from . import generative as generative
 from . import materials as materials
 from . import memory as memory

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def fit(
     model: Annotated[
-        Path | None, typer.Argument(help="The model file (TOML).", show_default=False)
+        Path | None,
+        typer.Argument(help="The model file (TOML), or a PEtab problem (YAML).", show_default=False),
     ] = None,
     data: Annotated[
         Path | None, typer.Argument(help="The measurements (CSV).", show_default=False)
@@ -95,7 +96,8 @@ def fit(
 ) -> None:
     """Fit a differential equation to data: parameters with uncertainties, figures, a report.
 
-    Give a model file and a data table, or --example NAME to see one. Exit code 0: the fit
+    Give a model file and a data table, or a PEtab problem (problem.yaml), or --example NAME to see
+    one. Exit code 0: the fit
     converged. 1: it did not; the results are written all the same. 2: the input cannot be used,
     and nothing is written.
     """
@@ -138,6 +140,10 @@ def _load(
         model, data = example_files(example)
     elif model is None:
         refuse(f"Give MODEL.toml and DATA.csv, or --example {' or --example '.join(NAMES)}.")
+    elif model.suffix.lower() in (".yaml", ".yml"):
+        if data is not None or missing or decimal != ".":
+            refuse(f"{model} is a PEtab problem, which names its own data: give it alone.")
+        return _petab(model)
     elif data is None:
         refuse(f"{model}: the data are missing; give MODEL.toml and DATA.csv.")
     elif data.suffix.lower() == ".toml" and model.suffix.lower() != ".toml":
@@ -152,6 +158,15 @@ def _load(
     description = load_model(model)
     table = load_table(data, missing=missing, decimal=decimal)
     return description, assemble(description, table)
+
+
+def _petab(problem: Path) -> "tuple[Model, Dataset]":
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    from ..fitting.petab import load_petab
+
+    return load_petab(problem)
 
 
 def _run(

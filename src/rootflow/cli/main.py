@@ -11,6 +11,7 @@ import typer
 
 from .._version import __version__
 from . import streams
+from .convert import convert
 from .couple import couple
 from .fit import fit
 from .generate import generate
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(fit)
+app.command()(convert)
 app.command()(couple)
 app.command()(generate)
 app.command()(reproduce)

@@ -50,7 +50,7 @@ def noise_of_solves(
     total = np.zeros(len(scales))
     for i, noise in enumerate(model.noise.values()):
         off = np.full_like(weights[:, i], solver.rtol)
-        if noise.kind == "normal":
+        if not noise.logarithmic and noise.kind != "proportional":
             off = solver.atol + off * np.abs(np.asarray(data.values)[:, i])
         known = scales[:, i] > 0  # not where the model was never solved
         square = float(np.sum(weights[:, i] * off**2))

@@ -168,7 +168,7 @@ def _vertical_scale(axes: "Axes", result: FitResult, column: str):
     """Logarithmic where the noise is and the data span more than two decades."""
     values = result.dataset.values[column]
     values = values[np.isfinite(values)]
-    if result.model.noise[column].kind == "lognormal" and values.max() > 100 * values.min():
+    if result.model.noise[column].logarithmic and values.max() > 100 * values.min():
         axes.set_yscale("log")
     elif values.min() >= 0:
         axes.set_ylim(bottom=0)

@@ -18,7 +18,7 @@ from .modelfile import load_model
 from .predict import Predictor
 from .problem import Layout, Solver
 from .result import Estimate, FitResult, Start
-from .search import Progress, Search, latin_hypercube
+from .search import Progress, Search
 from .solving import Solving, check_method, name_of, options
 from .table import Dataset, Table, assemble, load_table
 from .uncertainty import Uncertainty
@@ -40,6 +40,7 @@ def fit(
     random: Any = None,
     starts: int | None = None,
     seed: int = 0,
+    screen: int = 4,
     profile: bool = False,
     method: str | Method | AutoSwitch | None = None,
     rtol: float | None = None,
@@ -63,8 +64,8 @@ def fit(
         parameters: the unknowns, each a `Parameter(guess, lower, upper, scale=...)`.
         observed: data column to model value, a function `(t, y, p)`. Default: the columns that
             have the name of a state.
-        noise: `"normal"`, `"lognormal"`, `"proportional"`, a `Noise`, or a dictionary of one for
-            each column.
+        noise: `"normal"`, `"lognormal"`, `"proportional"` or another kind of `Noise`, a `Noise`,
+            or a dictionary of one for each column; a scale that is computed is `f(t, y, p)`.
         doses: jumps of a state.
         time: name of the time column.
         group: name of the column that tells experiments apart.
@@ -74,6 +75,9 @@ def fit(
         starts: number of searches; the first begins at the guess. Default 16; 1 with random
             effects.
         seed: of the random starts.
+        screen: each other search begins at the best of so many points that are drawn within the
+            bounds and led a few steps along growing parts of the data. 0: it begins at a drawn
+            point itself.
         profile: also compute profile-likelihood intervals.
         method: how the equations are solved. `"auto"`: by Tsit5, an explicit method, and if that
             takes too many steps or the equations turn out to be stiff, by Rodas5P; `"explicit"`:
@@ -115,7 +119,7 @@ def fit(
         model = population.with_random(model, population.as_population(random))
     if starts is None:
         starts = 16 if model.random is None else population.STARTS
-    _check_options(starts, seed, max_iterations)
+    _check_options(starts, seed, screen, max_iterations)
     given = {"method": method, "rtol": rtol, "atol": atol, "max_steps": max_steps}
     solving = options(model.solve, given)
     dataset = data if isinstance(data, Dataset) else assemble(model, data)
@@ -125,29 +129,32 @@ def fit(
         )
     with jax.enable_x64(True):
         return _fit(
-            model, dataset, int(starts), seed, profile, solving, int(max_iterations), progress
+            model, dataset, int(starts), seed, int(screen), profile, solving, int(max_iterations),
+            progress,
         )  # fmt: skip
 
 
-def _check_options(starts, seed, max_iterations):
-    least = {"starts": (starts, 1), "seed": (seed, 0), "max_iterations": (max_iterations, 1)}
+def _check_options(starts, seed, screen, max_iterations):
+    least = {
+        "starts": (starts, 1), "seed": (seed, 0), "screen": (screen, 0),
+        "max_iterations": (max_iterations, 1),
+    }  # fmt: skip
     for name, (value, low) in least.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
             wanted = "a positive integer" if low else "an integer, at least 0"
             raise InputError(f"{name} must be {wanted}; got {value!r}.")
 
 
-def _fit(model, dataset, starts, seed, profile, solving: Solving, max_iterations, progress):
+def _fit(model, dataset, starts, seed, screen, profile, solving: Solving, max_iterations, progress):
     clock = _Clock()
     functions.check(model)
     lay = problem.layout(model, len(dataset.groups))
     data = problem.group_data(model, dataset)
     t0 = float(dataset.t0[0]) if np.all(dataset.t0 == dataset.t0[0]) else None
-    points = latin_hypercube(lay, starts, seed)
     search = Search(model, lay, data, solving.solvers(t0), max_iterations, progress)
     check_method(model, lay, search.solver, data)
-    states = search.from_guess(points)
-    states, used = search.retried(states, np.ones(points.shape, bool))
+    states = search.from_guess(starts, seed, screen)
+    states, used = search.retried(states, np.ones((starts, lay.size), bool))
     clock.lap("search")
     values = np.asarray(states.local.value)
     best, done, reached = judged(states, lay, search.noise(states))
@@ -160,6 +167,8 @@ def _fit(model, dataset, starts, seed, profile, solving: Solving, max_iterations
     observations = dataset.observations
     counts = np.array([np.isfinite(dataset.values[c]).sum() for c in model.noise], float)
     fitted_scale = np.array([noise.scale is None for noise in model.noise.values()])
+    if problem.has_priors(model):  # the last part of the information is that of the priors
+        counts, fitted_scale = np.append(counts, 0.0), np.append(fitted_scale, False)
     at_bound = np.where(u <= lay.lower, "lower", np.where(u >= lay.upper, "upper", ""))
     found = uncertainty.from_information(parts, counts, fitted_scale, at_bound != "")
     dof = observations - found.rank
@@ -273,10 +282,10 @@ def _message(ended: Outcome, max_iterations: int, solver: Solver) -> str:
 
 def _without_freedom(model: Model, fitted, counts, found, size: int) -> list[str]:
     """Warnings about columns whose scale the fit leaves nothing to tell by."""
-    bare = [c for c, left in zip(model.noise, found.freedom, strict=True) if left <= 0]
+    bare = [c for c, left in zip(model.noise, found.freedom, strict=False) if left <= 0]
     if not bare:
         return []
-    if len(bare) == len(counts):
+    if len(bare) == len(model.noise):
         told = f"There are {int(counts.sum())} measurements for {size} free parameters"
     else:
         told = f"The fit passes through every measurement of {', '.join(bare)}"
@@ -308,6 +317,8 @@ def _scale_estimates(model: Model, scales, counts, freedom) -> list[Estimate]:
     """Scales of the noise, each the maximum-likelihood value with its chi-square interval."""
     out = []
     for i, (column, noise) in enumerate(model.noise.items()):
+        if callable(noise.scale):  # parameters of its own tell it
+            continue
         s, fixed = float(scales[i]), noise.scale is not None
         interval = (0.0, s, s)
         if not fixed:
@@ -337,8 +348,7 @@ def _profile(
         points[:, j] = np.clip(u[j] + offsets, lay.lower[j], lay.upper[j])
         free = np.ones_like(points, bool)
         free[:, j] = False
-        states = search.run(points, free, need_first=False)
-        assert states is not None
+        states = search.run(points, free)
         states, _ = search.retried(states, free)
         rise = 2 * (np.asarray(states.local.value) - best)
         moved = points[:, j] - u[j]

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from .._machine import describe
 from ..reports import folder
 from ..reports.folder import digits, plain
 from .figures import Curves, fit_figure, residuals_figure
-from .model import Parameter
+from .model import Noise, Parameter
 from .report import report_page
 from .result import FitResult
 
@@ -87,7 +88,7 @@ def as_record(result: FitResult) -> dict[str, Any]:
             "t0": model.t0,
             "states": {name: _start(start) for name, start in model.states.items()},
             "parameters": model.parameters,
-            "noise": model.noise,
+            "noise": {column: _law(law) for column, law in model.noise.items()},
             "units": model.units,
         },
         "data": {
@@ -123,6 +124,13 @@ def _start(start: Any) -> Any:
     if isinstance(start, Parameter):
         return start
     return "computed" if callable(start) else float(start)
+
+
+def _law(law: Noise) -> Any:
+    """The noise of a column; what is no number of its scale is its formula, if there is a text."""
+    if not callable(law.scale):
+        return law
+    return {**asdict(replace(law, scale=None)), "scale": getattr(law.scale, "text", "computed")}
 
 
 def _times(result: FitResult) -> Float[np.ndarray, "groups times"]:

@@ -179,19 +179,24 @@ class FitResult:
 
     @cached_property
     def residuals(self) -> list[Residual]:
-        """Every measurement beside the model, in the order of the table."""
+        """Every measurement that is not censored beside the model, in the order of the table."""
         data = self.dataset
         predicted = self.predict(data.ts, noise=False)
+        computed = getattr(self._predict, "scales_at_data", dict)()
         out = []
         for column, (mean, _, _) in predicted.items():
             noise, scale = self.model.noise[column], self.scales[column]
             observed, weight = data.values[column], data.weights[column]
-            for g, k in zip(*np.nonzero(np.isfinite(observed)), strict=True):
+            side = data.sides.get(column, np.zeros(observed.shape, int))
+            for g, k in zip(*np.nonzero(np.isfinite(observed) & (side == 0)), strict=True):
                 x, m = observed[g, k], mean[g, k]
-                if noise.kind == "lognormal":
-                    r = np.log(x) - np.log(m)
+                if noise.logarithmic:
+                    r = (np.log(x) - np.log(m)) / noise.unit
                 else:
-                    r = (x - m) / (m if noise.kind == "proportional" else 1.0)
+                    own = noise.kind == "proportional" and column not in computed
+                    r = (x - m) / (m if own else 1.0)
+                if column in computed:
+                    scale = computed[column][g, k]
                 out.append(
                     Residual(
                         data.line(g, k), data.groups[g], float(data.ts[g, k]), column,

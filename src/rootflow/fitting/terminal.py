@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from .expression_messages import visible
+from ..formulas.messages import visible
 from .formats import error_shown, interval_shown, label, note, shown, solved
 from .result import Estimate, FitResult
 

@@ -24,7 +24,8 @@ from jaxtyping import Array, Float
 
 from ...roots.implicit import implicit
 from ...roots.solvers.damped_newton import Local
-from ..problem import GroupData, Solver
+from ..course import Solver
+from ..problem import GroupData
 from .conditional import REFINE, information, joint, mode, residuals, variances
 from .curves import Curve, derivatives, polynomial
 from .layout import Layout, Unpacked

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from ...roots.solvers import damped_newton
 from ...roots.solvers.damped_newton import Local
-from ..problem import GroupData, Solver
+from ..course import Solver
+from ..problem import GroupData
 from .curves import Curve, derivatives, polynomial
 from .layout import Layout, Scales, Unpacked
 

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .. import problem
-from ..problem import GroupData, Solver
+from ..course import Solver
+from ..problem import GroupData
 from .layout import Layout
 
 Curve = Callable[[Array], Float[Array, "columns slots"]]
@@ -27,7 +28,7 @@ def solved(
 ) -> tuple[Float[Array, "columns slots"], Int[Array, ""]]:
     """Model values of one subject, logarithms for lognormal noise, and the code of its solve.
 
-    A model without states is its formulas alone. Values where nothing was measured are 1.
+    Values where nothing was measured are 1.
     """
     values, code = at_times(lay, solver, x, data)
     values = problem.linked(lay.model, values)
@@ -39,16 +40,10 @@ def at_times(
 ) -> tuple[Float[Array, "columns slots"], Int[Array, ""]]:
     """The observed columns of one subject at the times of `data`, and the code of its solve."""
     v, c, ts = lay.searched(x), dict(data.covariates), jnp.asarray(data.ts)
-    if lay.model.states:
-        values, ended = problem.trajectory(
-            lay.model, lay.local, solver, v, ts, jnp.asarray(data.t0), c
-        )
-        return values, jnp.asarray(ended.code, jnp.int32)
-    p, _ = problem.parameters(lay.model, lay.local, v)
-    observe = lambda t: jnp.stack(
-        [jnp.asarray(g(t, {}, p, c), v.dtype) for g in lay.model.observed.values()]
+    values, ended = problem.trajectory(
+        lay.model, lay.local, solver, v, ts, jnp.asarray(data.t0), c, data.more
     )
-    return jax.vmap(observe, out_axes=1)(ts), jnp.int32(0)
+    return values, jnp.asarray(ended.code, jnp.int32)
 
 
 def derivatives(

@@ -14,6 +14,7 @@ from ...tables.names import did_you_mean
 from ..model import Model, Parameter
 
 Distribution = Literal["lognormal", "normal", "logitnormal"]
+_KINDS = ("normal", "lognormal", "log10normal", "proportional")
 Approximation = Literal["fo", "foce", "focei", "laplace"]
 
 #: Standard deviation of a random effect from which a search begins unless one is given: of the
@@ -215,6 +216,22 @@ def check(population: Population, model: Model) -> None:
             raise InputError(
                 f"{name!r} has per_group = true, a free value for each subject, in a model with "
                 "random effects; take per_group away, and give it a random effect where it varies."
+            )
+    _check_noise(population, model)
+
+
+def _check_noise(population: Population, model: Model):
+    for name, parameter in model.fitted.items():
+        if parameter.prior is not None and not parameter.fixed:
+            raise InputError(
+                f"{name!r} has a prior, in a model with random effects; take one of them away."
+            )
+    for column, noise in model.noise.items():
+        if noise.kind not in _KINDS or noise.general:
+            what = noise.kind if noise.kind not in _KINDS else "computed or censored"
+            raise InputError(
+                f"the noise of {column!r} is {what}; with random effects it may be "
+                f"{', '.join(_KINDS)}, of one scale, or combined."
             )
     for column in population.combined:
         if column not in model.observed:

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import uncertainty
-from ..problem import GroupData, Solver
+from ..course import Solver
+from ..problem import GroupData
 from ..result import Estimate
 from ..uncertainty import Uncertainty
 from .approximations import expand_at, marginal

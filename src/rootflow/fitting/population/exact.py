@@ -16,7 +16,8 @@ from jaxtyping import Array, Float
 from scipy.special import gammaln
 
 from ...errors import InputError
-from ..problem import GroupData, Solver
+from ..course import Solver
+from ..problem import GroupData
 from .conditional import joint
 from .curves import solved
 from .layout import Layout

@@ -13,8 +13,9 @@ import numpy as np
 from ...errors import InputError
 from .. import functions, problem, uncertainty
 from ..convergence import judged, outcome
+from ..course import Solver
 from ..model import Model
-from ..problem import GroupData, Solver
+from ..problem import GroupData
 from ..result import Start
 from ..solving import Solving, check_method, name_of, options
 from ..table import Dataset, Table, assemble

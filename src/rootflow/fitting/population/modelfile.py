@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 from .effects import Population, RandomEffect
 
 if TYPE_CHECKING:
-    from ..modelfile import _Reader
+    from ..modelfile import Reader
 
 _EFFECT_KEYS = ("sd", "distribution", "fixed")
 _POPULATION_KEYS = ("approximation", "correlated", "omega", "combined")
 
 
-def random_of(reader: "_Reader") -> Population | None:
+def random_of(reader: "Reader") -> Population | None:
     """The population that a model file describes; `None` without a table `[random]`.
 
     Raises:
@@ -34,7 +34,7 @@ def random_of(reader: "_Reader") -> Population | None:
     return reader.made(key or "random", lambda: Population(effects, **options))
 
 
-def _effect(reader: "_Reader", key: str, value: Any) -> RandomEffect:
+def _effect(reader: "Reader", key: str, value: Any) -> RandomEffect:
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = {"sd": value}
     if not isinstance(value, dict):

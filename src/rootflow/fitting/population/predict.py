@@ -11,7 +11,9 @@ from jaxtyping import Float
 
 from ...errors import SolveError
 from ...flows.solution import Result
-from ..problem import GroupData, Solver
+from .. import problem
+from ..course import Solver
+from ..problem import GroupData
 from .conditional import variances
 from .curves import at_times, derivatives
 from .layout import Layout
@@ -42,15 +44,11 @@ def _simulated(lay, solver, count, data, u, key):
         effects, noise = jax.random.split(key)
         z = jax.random.normal(effects, (len(lay.effects),), u.dtype)
         values, code = at_times(lay, solver, lay.subject(known, z), data)
-        linked = [
-            jnp.log(row) if law.kind == "lognormal" else row
-            for row, law in zip(values, lay.model.noise.values(), strict=True)
-        ]
-        linked = jnp.stack(linked)
+        linked = problem.linked(lay.model, values)
         spread = variances(lay, linked, known.scales, data)
         drawn = linked + jnp.sqrt(spread) * jax.random.normal(noise, linked.shape, u.dtype)
         drawn = [
-            jnp.exp(row) if law.kind == "lognormal" else row
+            jnp.exp(row * law.unit) if law.logarithmic else row
             for row, law in zip(drawn, lay.model.noise.values(), strict=True)
         ]
         return jnp.where(code == 0, jnp.stack(drawn), jnp.nan)
@@ -114,14 +112,17 @@ class Predictor:
         out = {}
         for i, (column, law) in enumerate(self.lay.model.noise.items()):
             of = tuple(part[:, i] for part in parts)
-            out[column] = tuple(map(np.exp, of)) if law.kind == "lognormal" else of
+            out[column] = tuple(np.exp(x * law.unit) for x in of) if law.logarithmic else of
         return out
 
     def _values(self, ts: Any, z: np.ndarray, order: int, weights: Any = None):
-        ts = np.asarray(ts, float)
+        own = np.asarray(self.data.ts)
+        beyond = ts is not self.data.ts and not np.array_equal(ts, own)
+        ts = np.concatenate([own, ts], axis=1) if beyond else own
         shape = (len(ts), len(self.lay.model.observed), ts.shape[1])
         weights = np.ones(shape) if weights is None else weights
-        data = self.data._replace(ts=ts, weights=weights, values=np.zeros(shape))
+        data = self.data.at(ts) if beyond else self.data
+        data = data._replace(weights=weights, values=np.zeros(shape))
         before = bool(np.any(ts < np.asarray(self.data.t0)[:, None]))
         codes = np.ones(1)
         for solver in self.solvers:
@@ -130,7 +131,8 @@ class Predictor:
                 out = _linearised(self.lay, solver, order, data, self.u, z)
                 mean, slope, scatter, codes = map(np.asarray, out)
             if not codes.any():
-                return mean, slope, scatter
+                first = own.shape[1] if beyond else 0
+                return mean[:, :, first:], slope[:, :, first:], scatter[:, :, first:]
         what = "takes too many steps" if codes.max() == Result.max_steps else "blows up"
         raise SolveError(
             "The fitted model could not be solved over the times asked for "

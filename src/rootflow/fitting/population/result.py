@@ -125,10 +125,10 @@ class PopulationResult(FitResult):
         out = []
         for k, (column, (mean, _, _)) in enumerate(predicted.items()):
             observed = data.values[column]
-            logarithm = self.model.noise[column].kind == "lognormal"
+            law = self.model.noise[column]
             for g, s in zip(*np.nonzero(np.isfinite(observed)), strict=True):
                 x, m = observed[g, s], mean[g, s]
-                r = np.log(x) - np.log(m) if logarithm else x - m
+                r = (np.log(x) - np.log(m)) / law.unit if law.logarithmic else x - m
                 out.append(
                     Residual(
                         data.line(g, s), data.groups[g], float(data.ts[g, s]), column,
@@ -161,10 +161,10 @@ def likelihood_at(
 
 
 def jacobian(model: Any, dataset: Any) -> float:
-    """Sum of the logarithms of measurements with lognormal noise: densities of the data."""
+    """What the densities of measurements have beside those of their logarithms."""
     total = 0.0
     for column, noise in model.noise.items():
-        if noise.kind == "lognormal":
+        if noise.logarithmic:
             x = dataset.values[column]
-            total += float(np.log(x[np.isfinite(x)]).sum())
+            total += float(np.log(noise.unit * x[np.isfinite(x)]).sum())
     return total

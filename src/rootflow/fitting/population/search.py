@@ -13,9 +13,10 @@ from ...errors import InputError
 from ...flows.solution import Result
 from ...roots.solvers import damped_newton
 from ...roots.solvers.damped_newton import RUNNING
-from ..problem import GroupData, Solver
-from ..search import latin_hypercube
+from ..course import Solver
+from ..problem import GroupData
 from ..solving import name_of
+from ..starts import drawn
 from . import approximations
 from .layout import Layout
 
@@ -78,7 +79,7 @@ def trouble(lay: Layout, code: int, solvers: tuple[Solver, ...]) -> str:
     """Why there is no likelihood at the guess."""
     if code == 0:
         relative = [c for c, n in lay.model.noise.items() if n.kind == "proportional"]
-        logarithmic = [c for c, n in lay.model.noise.items() if n.kind == "lognormal"]
+        logarithmic = [c for c, n in lay.model.noise.items() if n.logarithmic]
         why = ""
         if relative:
             why = (
@@ -131,4 +132,4 @@ def starts(lay: Layout, count: int, seed: int) -> Float[np.ndarray, "starts n"]:
         lower=np.where(rest, np.maximum(lay.lower, lay.start - reach), lay.lower),
         upper=np.where(rest, np.minimum(lay.upper, lay.start + reach), lay.upper),
     )
-    return latin_hypercube(near, count, seed)  # type: ignore[arg-type]
+    return np.concatenate([lay.start[None], drawn(near, count - 1, seed)])  # type: ignore[arg-type]

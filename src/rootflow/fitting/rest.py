@@ -1,0 +1,72 @@
+"""Coming to rest: the state that a condition leads to, before the measured time begins."""
+
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from ..flows.adjoints import ForwardAdjoint
+from ..flows.methods import Rodas5P
+from ..flows.ode import solve_ode
+from ..flows.solution import Result
+from ..flows.steady_state import steady_state
+from ..ground import varying
+
+if TYPE_CHECKING:
+    from .course import Solver
+
+#: What is left of the motion, relative to the states, where it counts as rest.
+_REST = 1e-6
+#: Up to these times, in whatever unit, a state that is to settle is followed.
+_TIMES = tuple(10.0**k for k in range(-2, 13))
+#: Steps to each of them.
+_STEPS = 4096
+#: A root of the equations is where the flow led to if it lies as near as this, relatively.
+_NEAR = 1e-3
+
+
+def settled(
+    field: Any, y0: dict, args: Any, solver: "Solver", wanted: Bool[Array, ""]
+) -> tuple[dict, Bool[Array, ""]]:
+    """The state at rest that the flow from `y0` leads to, and whether there is one.
+
+    The flow is followed until the whole time gone by, once more, would change no state by more than
+    a millionth at the present speed; from there `steady_state` finds the root, with its implicit
+    derivative. Where it finds none nearby (a continuum of steady states, say), the end of the flow
+    stands, with the derivative of the flow.
+
+    Args:
+        field: vector field that does not depend on time.
+        y0: where the flow begins.
+        args: of the field.
+        solver: says how small a state is nothing (`atol`).
+        wanted: whether it is asked for at all.
+    """
+
+    def still(y, span):
+        """Whether `span` more at the present speed would change next to nothing."""
+        slope = field(0.0, y, args)
+        each = [jnp.abs(slope[n]) * span <= _REST * jnp.abs(y[n]) + solver.atol for n in y]
+        return jnp.all(jnp.stack(each))
+
+    def on(carry, until):
+        y, begin, resting, failed = carry
+        end = jnp.where(resting | failed, begin, until)
+        flow = solve_ode(
+            field, y, (begin, end), args, method=Rodas5P(), rtol=solver.rtol, atol=solver.atol,
+            adjoint=ForwardAdjoint(), max_steps=_STEPS, throw=False,
+        )  # fmt: skip
+        y = {name: x[-1] for name, x in flow.ys.items()}
+        return (y, end, resting | still(y, end), failed | Result.failed(flow.result)), None
+
+    begin = jnp.zeros((), jnp.result_type(*y0.values()))
+    start = (y0, begin, ~wanted, jnp.zeros_like(wanted))
+    (last, _, resting, _), _ = varying.scan(on, start, jnp.asarray(_TIMES, begin.dtype))
+    found = steady_state(field, last, args, throw=False, full=True)
+    apart = [
+        jnp.abs(found.value[n] - last[n]) <= _NEAR * jnp.abs(last[n]) + 1e3 * solver.atol
+        for n in last
+    ]
+    near = found.converged & jnp.all(jnp.stack(apart))
+    root = {n: jnp.where(near, found.value[n], last[n]) for n in last}
+    return root, resting | near
