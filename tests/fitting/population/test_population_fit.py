@@ -1,6 +1,7 @@
 """Population fits beside the answers of NONMEM's and nlme's users, and what they leave behind."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -200,5 +201,12 @@ def test_what_python_may_not_ask():
         rf.Population({"ka": rf.RandomEffect(0.5, fixed=True), "cl": 0.3}, correlated="all")
     with pytest.raises(rf.InputError, match="lists of names"):
         rf.Population({"ka": 0.5, "cl": 0.3}, correlated=["ka", "cl"])
+    still = lambda t, y, p, c: {"s": 0.0}
+    noise = {"concentration_mg_per_l": "laplace"}
+    laplace = replace(model, random=None, states={"s": 0.0}, vector_field=still, noise=noise)
+    with pytest.raises(rf.InputError, match="is laplace; with random effects"):
+        rf.fit(laplace, table, random={"ka": 0.5})
+    with pytest.raises(rf.InputError, match="no states"):
+        replace(model, random=None)
     with pytest.raises(rf.InputError, match="one of them is missing"):
         rf.fit(model, table, random={"ka": rf.RandomEffect(0.5, "logitnormal")})

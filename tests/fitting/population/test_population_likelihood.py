@@ -11,6 +11,7 @@ from rootflow.fitting.examples import example_files
 from rootflow.fitting.modelfile import load_model
 from rootflow.fitting.population import objf
 from rootflow.fitting.population.approximations import objective
+from rootflow.fitting.population.errors import analysis
 from rootflow.fitting.population.fit import prepare
 from rootflow.fitting.solving import Solving
 from rootflow.fitting.table import assemble, load_table
@@ -80,18 +81,25 @@ def test_where_the_model_is_linear_the_approximations_are_the_normal_law_itself(
     assert objf(line(approximation), LINE).objf == pytest.approx(expected, rel=1e-10)
 
 
-def test_the_gradient_is_that_of_the_value_and_the_curvature_never_negative():
+def test_first_and_second_derivatives_are_those_of_the_value():
     model = wang("proportional")
     dataset = assemble(model, WANG_TABLE)
     with jax.enable_x64(True):
         lay, data = prepare(model, dataset)
-        of = jax.jit(objective(lay, Solving().solvers(0.0)[0], data, 0.0))
+        solver = Solving().solvers(0.0)[0]
+        of = jax.jit(objective(lay, solver, data, 0.0))
         u = lay.start + np.array([0.1, -0.2])
         here = of(u)
         for k, step in enumerate(1e-5 * np.eye(2)):
             slope = (of(u + step).value - of(u - step).value) / 2e-5
             assert here.gradient[k] == pytest.approx(float(slope), rel=1e-6)
         assert np.linalg.eigvalsh(here.curvature).min() > 0
+        about = analysis(lay, solver, data, u, here.aux)
+        assert float(about.values.sum()) == pytest.approx(float(here.value), rel=1e-12)
+        np.testing.assert_allclose(about.gradients.sum(0), here.gradient, rtol=1e-6)
+        for k, step in enumerate(1e-5 * np.eye(2)):
+            bend = (of(u + step).gradient - of(u - step).gradient) / 2e-5
+            np.testing.assert_allclose(about.second[k], bend, rtol=1e-5)
 
 
 def test_the_bundled_example_solved_is_the_same_written_out():

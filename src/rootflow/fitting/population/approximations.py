@@ -44,6 +44,7 @@ class Expansion(NamedTuple):
         typical: the same at zero effects, where the approximation needs them (FOCE).
         code: of the worst solve, 0: none failed.
         steps: of the search for the mode.
+        theta: coordinates at zero effects, where `typical` is.
     """
 
     z: Float[Array, " effects"]
@@ -52,6 +53,7 @@ class Expansion(NamedTuple):
     typical: tuple[Array, ...] | None
     code: Any
     steps: Any
+    theta: Array | None = None
 
 
 def orders(approximation: str) -> int:
@@ -86,7 +88,9 @@ def expand(
 def expand_at(
     lay: Layout, solver: Solver, known: Unpacked, z: Array, data: GroupData, further: int
 ) -> Expansion:
-    """The same about effects that are known already."""
+    """The same about effects that are known already (FO: about zero)."""
+    if lay.population.approximation == "fo":
+        z = jnp.zeros_like(z)
     x = lay.subject(known, z)
     order = orders(lay.population.approximation) + further
     about, code = derivatives(lay, solver, x, data, order)
@@ -97,7 +101,9 @@ def expand_at(
 def _with_typical(lay, solver, known, data, further, found: Expansion) -> Expansion:
     if lay.population.approximation == "foce":
         typical, code = derivatives(lay, solver, known.theta, data, further)
-        found = found._replace(typical=typical, code=jnp.maximum(code, found.code))
+        found = found._replace(
+            typical=typical, theta=known.theta, code=jnp.maximum(code, found.code)
+        )
     return jax.lax.stop_gradient(found)
 
 
@@ -109,19 +115,9 @@ def marginal(
     Returns:
         The value; with it the whitened effects, as functions of u, and H.
     """
-    known = lay.unpack(u)
     if lay.population.approximation == "fo":
-        return _first_order(lay, known, found, data)
-    curve = polynomial(found.about, found.x)
-    at_zero = None
-    if found.typical is not None:
-        about = jax.lax.stop_gradient(known.theta)
-        at_zero = polynomial(found.typical, about)
-
-    def density(z, u):
-        known = lay.unpack(u)
-        typical = None if at_zero is None else at_zero(known.theta)
-        return joint(lay, curve, known, z, data, typical)
+        return _first_order(lay, lay.unpack(u), found, data)
+    density, explicit = _about_mode(lay, found, data)
 
     @implicit(
         jax.grad(density), symmetric=True, linear_solver="cholesky", refine=REFINE, throw=False,
@@ -131,12 +127,74 @@ def marginal(
         return z
 
     z = attached(found.z, u)
-    if lay.population.approximation == "laplace":
-        second = jax.hessian(density)(z, u)
-    else:
+    value, second = explicit(z, u)
+    return value, (z, second)
+
+
+def second_order(
+    lay: Layout, u: Float[Array, " n"], found: Expansion, data: GroupData
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Value, gradient and second derivative by u of one subject, its effects z, and H.
+
+    With M(z, u) the approximation, h the density and lambda = h_zz^-1 M_z, the derivatives by u of
+    M(z(u), u) are those of S = M - lambda h_z along z'(u) = -h_zz^-1 h_zu: the second derivative of
+    the mode is not needed.
+    """
+    if lay.population.approximation == "fo":
+
+        def slope(u):
+            (value, (z, second)), gradient = jax.value_and_grad(
+                lambda u: marginal(lay, u, found, data), has_aux=True
+            )(u)
+            return gradient, (value, gradient, z, second)
+
+        hessian, (value, gradient, z, second) = jax.jacfwd(slope, has_aux=True)(u)
+        return value, gradient, hessian, z, second
+    density, explicit = _about_mode(lay, found, data)
+    z, q = found.z, found.z.size
+    (value, second), pull = jax.value_and_grad(explicit, has_aux=True)(z, u)
+    both = jax.jacfwd(jax.grad(lambda w: density(w[:q], w[q:])))(jnp.concatenate([z, u]))
+    bend, mixed = both[:q, :q], both[:q, q:]
+    price = jnp.linalg.solve(bend, pull)
+    moved = -jnp.linalg.solve(bend, mixed)
+
+    def lagrangian(w):
+        z, u = w[:q], w[q:]
+        _, along = jax.jvp(lambda z: density(z, u), (z,), (price,))
+        return explicit(z, u)[0] - along
+
+    def slope(w):
+        gradient = jax.grad(lagrangian)(w)
+        return gradient, gradient
+
+    hessian, gradient = jax.jacfwd(slope, has_aux=True)(jnp.concatenate([z, u]))
+    way = jnp.concatenate([moved, jnp.eye(u.size, dtype=u.dtype)])
+    return value, gradient[q:], way.T @ hessian @ way, z, second
+
+
+def _about_mode(lay: Layout, found: Expansion, data: GroupData):
+    """The density h(z, u) about the mode, and (M(z, u), H), as polynomials of the model have it."""
+    curve = polynomial(found.about, found.x)
+    at_zero = None
+    if found.typical is not None:
+        assert found.theta is not None
+        at_zero = polynomial(found.typical, found.theta)
+
+    def density(z, u):
+        known = lay.unpack(u)
         typical = None if at_zero is None else at_zero(known.theta)
-        second = information(lay, curve, known, z, data, typical)
-    return density(z, u) + 0.5 * _log_det(second), (z, second)
+        return joint(lay, curve, known, z, data, typical)
+
+    def explicit(z, u):
+        known = lay.unpack(u)
+        typical = None if at_zero is None else at_zero(known.theta)
+        if lay.population.approximation == "laplace":
+            second = jax.hessian(density)(z, u)
+        else:
+            second = information(lay, curve, known, z, data, typical)
+        return density(z, u) + 0.5 * _log_det(second), second
+
+    return density, explicit
 
 
 def _first_order(lay: Layout, known: Unpacked, found: Expansion, data: GroupData):

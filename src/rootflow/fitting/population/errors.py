@@ -1,7 +1,7 @@
 """Standard errors of a population fit: exact second derivatives of its likelihood.
 
 The covariance is the inverse of the second derivative of minus the log-likelihood, forward over
-reverse through the modes; the sandwich puts the sum of the squares of the subjects' gradients
+reverse; the sandwich puts the sum of the squares of the subjects' gradients
 between two of it (Huber 1967; White 1982, Econometrica 50:1).
 """
 
@@ -18,7 +18,7 @@ from ..course import Solver
 from ..problem import GroupData
 from ..result import Estimate
 from ..uncertainty import Uncertainty
-from .approximations import expand_at, marginal
+from .approximations import expand_at, second_order
 from .layout import Layout
 
 
@@ -49,13 +49,7 @@ def analysis(
     def one(data, z):
         found = expand_at(lay, solver, lay.unpack(u), z, data, 2)
 
-        def slope(u):
-            (value, (z, curvature)), gradient = jax.value_and_grad(
-                lambda u: marginal(lay, u, found, data), has_aux=True
-            )(u)
-            return gradient, (value, gradient, z, curvature)
-
-        second, (value, gradient, z, curvature) = jax.jacfwd(slope, has_aux=True)(u)
+        value, gradient, second, z, curvature = second_order(lay, u, found, data)
         return Analysis(value, gradient, second, z, jnp.linalg.inv(curvature))
 
     out = jax.vmap(one)(data, z)
