@@ -13,7 +13,7 @@ from ..figures import MAX_PANELS, Curves
 from .result import PopulationResult
 
 #: Bins of time of the predictive check, at most.
-_BINS = 10
+_BINS = 12
 _PERCENTILES = (5.0, 50.0, 95.0)
 
 
@@ -35,7 +35,8 @@ class Check(NamedTuple):
 def predictive_check(result: PopulationResult, count: int, seed: int) -> dict[str, Check]:
     """Percentiles of the data and of `count` simulated data sets, in bins of time, by column.
 
-    The bins hold about as many measurements each (Holford 2005, PAGE 14, abstract 738).
+    As many bins as a subject has measurements (the median), that hold about as many each (Holford
+    2005, PAGE 14, abstract 738).
     """
     simulated = result.simulate(count, seed=seed)
     out = {}
@@ -43,7 +44,9 @@ def predictive_check(result: PopulationResult, count: int, seed: int) -> dict[st
         measured = np.isfinite(result.dataset.values[column])
         ts, y = result.dataset.ts[measured], result.dataset.values[column][measured]
         drawn = drawn[:, measured]
-        edges = np.unique(np.quantile(ts, np.linspace(0, 1, min(_BINS, len(np.unique(ts))) + 1)))
+        own = int(np.median(measured.sum(1)))
+        number = max(1, min(_BINS, own, len(np.unique(ts))))
+        edges = np.unique(np.quantile(ts, np.linspace(0, 1, number + 1)))
         bins = np.clip(np.searchsorted(edges, ts, side="right") - 1, 0, max(len(edges) - 2, 0))
         kept = np.unique(bins)
         inside = [bins == b for b in kept]
