@@ -31,7 +31,6 @@ class PopulationResult(FitResult):
     Attributes:
         approximation: `"fo"`, `"foce"`, `"focei"` or `"laplace"`.
         objf: 2 `nll` less n log(2 pi), with n measurements: NONMEM's objective function.
-        aic, bic: 2 `nll` + 2 k and 2 `nll` + k log n, with k fitted numbers.
         omega: covariance matrix of the random effects, rows in the order of `effects`.
         effects: names of the parameters that vary.
         etas: the effects of each subject, the most probable ones given its data
@@ -46,8 +45,6 @@ class PopulationResult(FitResult):
 
     approximation: str = "focei"
     objf: float = np.nan
-    aic: float = np.nan
-    bic: float = np.nan
     omega: Float[np.ndarray, "effects effects"] = field(default_factory=lambda: np.zeros((0, 0)))
     effects: tuple[str, ...] = ()
     etas: Float[np.ndarray, "subjects effects"] = field(default_factory=lambda: np.zeros((0, 0)))
@@ -56,6 +53,11 @@ class PopulationResult(FitResult):
     epsilon_shrinkage: Mapping[str, float] = field(default_factory=dict)
     subject_nll: Float[np.ndarray, " subjects"] = field(default_factory=lambda: np.zeros(0))
     sandwich: Float[np.ndarray, "n n"] = field(default_factory=lambda: np.zeros((0, 0)))
+
+    @property
+    def fitted_numbers(self) -> int:
+        """How many numbers were fitted: the scales of the noise are among `free_names`."""
+        return len(self.free_names)
 
     @property
     def _predictor(self) -> Predictor:
