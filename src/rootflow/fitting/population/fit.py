@@ -95,8 +95,8 @@ def fit_population(
         converged=bool(done[best]), message=_message(ended, max_iterations), outcome=ended,
         _predict=Predictor(lay, following, data, u, about.z, about.spread),
         solver=name_of(found.solver) if model.states else "", solver_reason=found.reason,
-        approximation=lay.population.approximation, objf=2 * nll - measured * np.log(2 * np.pi), **values,
-        subject_nll=about.values, sandwich=error.sandwich,
+        approximation=lay.population.approximation, objf=2 * nll - measured * np.log(2 * np.pi),
+        **values, subject_nll=about.values, sandwich=error.sandwich,
     )  # fmt: skip
     return _with_residuals(result, clock)
 
