@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ..errors import InputError
+from ..flows.ensemble import mesh_of
 from ..flows.methods import AutoSwitch, Method
 from . import functions, population, problem, uncertainty
 from .convergence import Outcome, judged, outcome
@@ -47,6 +48,7 @@ def fit(
     atol: float | None = None,
     max_steps: int | None = None,
     max_iterations: int = 200,
+    devices: Any = None,
     progress: Progress | None = None,
 ) -> FitResult:
     """Fits the parameters and initial values of a differential equation by maximum likelihood.
@@ -89,6 +91,9 @@ def fit(
         max_steps: the most steps of a solve. Default: what the model says, or 512, and 16384 where
             those do not do.
         max_iterations: trial steps of a search.
+        devices: those that share the searches, and the points of profiles, such as `jax.devices()`
+            or a one-dimensional mesh of them (`rf.ensemble`); of several processes, all make this
+            call with the same arguments and all have the result. Default: the one that is there.
         progress: called with the finished fraction, the best cost so far and a message.
 
     Returns:
@@ -130,7 +135,7 @@ def fit(
     with jax.enable_x64(True):
         return _fit(
             model, dataset, int(starts), seed, int(screen), profile, solving, int(max_iterations),
-            progress,
+            mesh_of(devices), progress,
         )  # fmt: skip
 
 
@@ -145,13 +150,16 @@ def _check_options(starts, seed, screen, max_iterations):
             raise InputError(f"{name} must be {wanted}; got {value!r}.")
 
 
-def _fit(model, dataset, starts, seed, screen, profile, solving: Solving, max_iterations, progress):
+def _fit(
+    model, dataset, starts, seed, screen, profile, solving: Solving, max_iterations, devices,
+    progress,
+):  # fmt: skip
     clock = _Clock()
     functions.check(model)
     lay = problem.layout(model, len(dataset.groups))
     data = problem.group_data(model, dataset)
     t0 = float(dataset.t0[0]) if np.all(dataset.t0 == dataset.t0[0]) else None
-    search = Search(model, lay, data, solving.solvers(t0), max_iterations, progress)
+    search = Search(model, lay, data, solving.solvers(t0), max_iterations, progress, devices)
     check_method(model, lay, search.solver, data)
     states = search.from_guess(starts, seed, screen)
     states, used = search.retried(states, np.ones((starts, lay.size), bool))
