@@ -129,6 +129,8 @@ def fit(
     solving = options(model.solve, given)
     dataset = data if isinstance(data, Dataset) else assemble(model, data)
     if model.random is not None:
+        if devices is not None:
+            raise InputError("devices are not there for a model with random effects; leave it out.")
         return population.fit_population(
             model, dataset, int(starts), seed, profile, solving, int(max_iterations), progress
         )

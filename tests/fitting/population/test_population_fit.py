@@ -189,6 +189,8 @@ def test_what_a_population_cannot_be_is_refused_with_exit_code_2(tmp_path, chang
 
 def test_what_python_may_not_ask():
     model, table = theophylline({"ka": 0.5, "cl": 0.3})
+    with pytest.raises(rf.InputError, match="devices are not there"):
+        rf.fit(model, table, devices=[])
     with pytest.raises(rf.InputError, match="profile"):
         rf.fit(model, table, profile=True)
     with pytest.raises(rf.InputError, match="dictionary"):
