@@ -39,6 +39,9 @@ from .fitting.model import Dose as Dose
 from .fitting.model import Model as Model
 from .fitting.model import Noise as Noise
 from .fitting.model import Parameter as Parameter
+from .fitting.population.effects import Population as Population
+from .fitting.population.effects import RandomEffect as RandomEffect
+from .fitting.population.result import PopulationResult as PopulationResult
 from .fitting.result import Estimate as Estimate
 from .fitting.result import FitResult as FitResult
 from .flows.adjoints import (

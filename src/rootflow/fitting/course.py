@@ -92,6 +92,8 @@ def trajectory(
     """
     base, starts = parameters(model, local, v)
     course = _Course(model, solver, ts, t0, base, starts, c, more, v.dtype)
+    if not model.states:  # of a population: formulas of the time
+        return course.observed({}), Ended(jnp.asarray(int(Result.success)), 0, 0.0)
     y, restless = course.start()
     if model.dosing is None:
         saved, ended = course.with_few_doses(y)

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..flows.ensemble import mesh_of
 from ..flows.methods import AutoSwitch, Method
-from . import functions, problem, uncertainty
+from . import functions, population, problem, uncertainty
 from .convergence import Outcome, judged, outcome
 from .from_functions import model_from_functions
 from .model import Dose, Model, Noise, Parameter
@@ -38,6 +38,7 @@ def fit(
     doses: Sequence[Dose] = (),
     time: str = "time",
     group: str | None = None,
+    random: Any = None,
     starts: int | None = None,
     seed: int = 0,
     screen: int = 4,
@@ -70,7 +71,11 @@ def fit(
         doses: jumps of a state.
         time: name of the time column.
         group: name of the column that tells experiments apart.
-        starts: number of searches; the first begins at the guess. Default 16.
+        random: parameters that vary between groups (subjects): a dictionary of their standard
+            deviations or `rf.RandomEffect`s, or a `rf.Population`. The result is a
+            `PopulationResult`.
+        starts: number of searches; the first begins at the guess. Default 16; 1 with random
+            effects.
         seed: of the random starts.
         screen: each other search begins at the best of so many points that are drawn within the
             bounds and led a few steps along growing parts of the data. 0: it begins at a drawn
@@ -115,11 +120,20 @@ def fit(
         model = model_from_functions(
             model, data, states, parameters, observed, noise, doses, time, group
         )
-    starts = 16 if starts is None else starts
+    if random is not None:
+        model = population.with_random(model, population.as_population(random))
+    if starts is None:
+        starts = 16 if model.random is None else population.STARTS
     _check_options(starts, seed, screen, max_iterations)
     given = {"method": method, "rtol": rtol, "atol": atol, "max_steps": max_steps}
     solving = options(model.solve, given)
     dataset = data if isinstance(data, Dataset) else assemble(model, data)
+    if model.random is not None:
+        if devices is not None:
+            raise InputError("devices are not there for a model with random effects; leave it out.")
+        return population.fit_population(
+            model, dataset, int(starts), seed, profile, solving, int(max_iterations), progress
+        )
     with jax.enable_x64(True):
         return _fit(
             model, dataset, int(starts), seed, int(screen), profile, solving, int(max_iterations),

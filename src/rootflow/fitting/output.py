@@ -46,6 +46,10 @@ def write_results(result: FitResult, path: Path) -> dict[str, Any]:
         InputError: as `check_folder`.
         OSError: the folder cannot be written.
     """
+    if result.model.random is not None:
+        from .population.output import write_population
+
+        return write_population(result, path)
     check_folder(path)
     ts = _times(result)
     curve = result.predict(ts, noise=False)
