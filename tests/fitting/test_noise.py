@@ -49,8 +49,9 @@ SIGMA = 0.2 + 0.1 * MEAN
         ("lognormal", lambda x, m, s: scipy.stats.lognorm(s, scale=m).logpdf(x)),
         (
             "log10normal",
-            lambda x, m, s: scipy.stats.norm(np.log10(m), s).logpdf(np.log10(x))
-            - np.log(x * np.log(10)),
+            lambda x, m, s: (
+                scipy.stats.norm(np.log10(m), s).logpdf(np.log10(x)) - np.log(x * np.log(10))
+            ),
         ),
         (
             "loglaplace",
@@ -58,8 +59,9 @@ SIGMA = 0.2 + 0.1 * MEAN
         ),
         (
             "log10laplace",
-            lambda x, m, s: scipy.stats.laplace(np.log10(m), s).logpdf(np.log10(x))
-            - np.log(x * np.log(10)),
+            lambda x, m, s: (
+                scipy.stats.laplace(np.log10(m), s).logpdf(np.log10(x)) - np.log(x * np.log(10))
+            ),
         ),
     ],
 )

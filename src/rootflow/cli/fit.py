@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 def fit(
     model: Annotated[
         Path | None,
-        typer.Argument(help="The model file (TOML), or a PEtab problem (YAML).", show_default=False),
+        typer.Argument(
+            help="The model file (TOML), or a PEtab problem (YAML).", show_default=False
+        ),
     ] = None,
     data: Annotated[
         Path | None, typer.Argument(help="The measurements (CSV).", show_default=False)

@@ -171,9 +171,7 @@ class _Course:
         has = before >= 0
         field = lambda t, y, args: self.field(self.t0, y, args)
         still, settled = rest.settled(field, begin, (p, self.c), self.solver, has)
-        y = {
-            name: jnp.where(has & ~jnp.asarray(told[name]), still[name], y[name]) for name in y
-        }
+        y = {name: jnp.where(has & ~jnp.asarray(told[name]), still[name], y[name]) for name in y}
         return y, has & ~settled
 
     def solve(self, y: dict, begin: Array, end: Array, rates: Any = None) -> Solution:
@@ -311,5 +309,3 @@ def merge(saved: dict | None, ys: dict, ts: Array, since: Array) -> dict:
     if saved is None:
         return ys
     return {name: jnp.where(ts >= since, ys[name], x) for name, x in saved.items()}
-
-

@@ -57,7 +57,9 @@ def solved(course: "_Course", y: dict) -> "tuple[dict, Ended]":
             x = jnp.where(dose["repeated"], repeated[name], x)
             after[name] = x + added[i]
         rates = jnp.where(dose["reset"], 0.0, rates) + jnp.where(there, dose["rate"], 0.0)
-        ended = jax.tree.map(lambda new, old: jnp.asarray(new, jnp.result_type(old)), ended, carry[5])
+        ended = jax.tree.map(
+            lambda new, old: jnp.asarray(new, jnp.result_type(old)), ended, carry[5]
+        )
         return (after, rates, until, dose["time"], saved, ended), None
 
     carry = (y, zero, course.t0, course.t0, saved, ended)

@@ -64,7 +64,9 @@ class Dosing:
                 if not callable(part):
                     least = finite(f"the {name} of doses", part)
                     if least < 0:
-                        raise InputError(f"the {name} of doses is {least:g}; it cannot be negative.")
+                        raise InputError(
+                            f"the {name} of doses is {least:g}; it cannot be negative."
+                        )
 
     @property
     def columns(self) -> tuple[str, ...]:

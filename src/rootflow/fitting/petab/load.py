@@ -102,9 +102,7 @@ def read(path: Path) -> Problem:
     listed = content.get("problems")
     if not isinstance(listed, list) or len(listed) != 1 or not isinstance(listed[0], dict):
         raise InputError(f"{path}: 'problems' must list one problem.")
-    files = {
-        key: _paths(path, listed[0].get(key), key) for key in (*_FILES, "sbml_files")
-    }
+    files = {key: _paths(path, listed[0].get(key), key) for key in (*_FILES, "sbml_files")}
     if len(files["sbml_files"]) != 1:
         raise InputError(
             f"{path}: {len(files['sbml_files'])} SBML models; problems with one are supported."
@@ -147,7 +145,9 @@ def _content(problem: Problem, table: "measurements.Table") -> dict[str, Any]:
             conditions[label].setdefault(name[identifier], formula)
     for identifier in problem.parameters.keys() & network.computed.keys():
         quantities.pop(identifier, None)  # the parameter table gives it another value
-    for identifier in problem.parameters.keys() & (network.states.keys() | network.quantities.keys()):
+    for identifier in problem.parameters.keys() & (
+        network.states.keys() | network.quantities.keys()
+    ):
         row = problem.parameters[identifier]
         raise row.error("parameterId", f"{identifier!r} is not constant in the SBML model.")
     events = [

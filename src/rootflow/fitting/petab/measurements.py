@@ -122,7 +122,8 @@ def _measurement(problem: "Problem", row: Row) -> _Measurement:
         _check(row, "preequilibrationConditionId", before, problem.conditions, "condition")
     if (number_or_none(row.get("time")) or 0.0) == float("inf"):
         raise row.error(
-            "time", "measurements of the steady state (time inf) are not supported; use a late time."
+            "time",
+            "measurements of the steady state (time inf) are not supported; use a late time.",
         )
     time = row.number("time")
     if time < 0:
@@ -132,9 +133,7 @@ def _measurement(problem: "Problem", row: Row) -> _Measurement:
         for i, text in enumerate(cells_of(row.get(column)), start=1):
             number = number_or_none(text)
             name = f"{kind}Parameter{i}_{observable}"
-            overrides[name] = (
-                problem.name(text, row, column) if number is None else written(number)
-            )
+            overrides[name] = problem.name(text, row, column) if number is None else written(number)
     return _Measurement(
         row, observable, before, condition, time, row.number("measurement"), overrides
     )
@@ -144,9 +143,7 @@ def _check(row: Row, column: str, name: str, known: dict, what: str):
     from ...tables.names import did_you_mean
 
     if name not in known:
-        raise row.error(
-            column, f"{name!r} is not in the {what} table.{did_you_mean(name, known)}"
-        )
+        raise row.error(column, f"{name!r} is not in the {what} table.{did_you_mean(name, known)}")
 
 
 def _placeholders(problem: "Problem", table: Table, found: list[_Measurement]) -> list[str]:

@@ -60,7 +60,9 @@ class Row:
         known = tuple(known)
         if text not in known:
             close = did_you_mean(text, known)
-            raise self.error(column, f"{text!r} is not known; it is one of {', '.join(known)}.{close}")
+            raise self.error(
+                column, f"{text!r} is not known; it is one of {', '.join(known)}.{close}"
+            )
         return text
 
 
