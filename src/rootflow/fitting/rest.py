@@ -12,6 +12,9 @@ from ..flows.ode import solve_ode
 from ..flows.solution import Result
 from ..flows.steady_state import steady_state
 from ..ground import varying
+from ..roots.conserved import conserved
+from ..roots.linear import jacobian_matrix
+from ..roots.trees import from_vector, to_vector
 
 if TYPE_CHECKING:
     from .course import Solver
@@ -36,7 +39,7 @@ def settled(
     The flow is followed until a step of Newton's method would change no state by more than a
     millionth, and neither would the whole time gone by, once more, at the present speed; from
     there `steady_state` finds the root, with its implicit
-    derivative. Where it finds none nearby (a continuum of steady states, say), the end of the flow
+    derivative. Where it finds none nearby or others lie next to it, the end of the flow
     stands, with the derivative of the flow.
 
     Args:
@@ -68,10 +71,21 @@ def settled(
         jnp.abs(found.value[n] - last[n]) <= _NEAR * jnp.abs(last[n]) + 1e3 * solver.atol
         for n in last
     ]
-    near = found.converged & jnp.all(jnp.stack(apart))
+    near = found.converged & jnp.all(jnp.stack(apart)) & _isolated(field, last, args)
     root = {n: jnp.where(near, found.value[n], last[n]) for n in last}
     # A root to round-off of states that have grown without end is none.
     return root, resting | (near & still(root, end))
+
+
+def _isolated(field: Any, y: dict, args: Any) -> Bool[Array, ""]:
+    """Whether no steady state lies next to one but those with other conserved quantities."""
+    y, args = jax.lax.stop_gradient((y, args))
+    laws = conserved(lambda y: field(0.0, y, args), y)
+    jacobian = jacobian_matrix(lambda v: to_vector(field(0.0, from_vector(y)(v), args)), to_vector(y))
+    values = jnp.linalg.svd(jacobian, compute_uv=False)
+    open_ = jnp.sum(values <= _SINGULAR * 10 * values[0])
+    kept = 0.0 if laws is None else jnp.trace(laws.projector)
+    return open_ <= kept + 0.5
 
 
 def _still(f: Any, y: dict, span: Array, atol: float) -> Bool[Array, ""]:
