@@ -18,7 +18,7 @@ from .modelfile import load_model
 from .predict import Predictor
 from .problem import Layout, Solver
 from .result import Estimate, FitResult, Start
-from .search import Progress, Search, latin_hypercube
+from .search import Progress, Search
 from .solving import Solving, check_method, name_of, options
 from .table import Dataset, Table, assemble, load_table
 from .uncertainty import Uncertainty
@@ -39,6 +39,7 @@ def fit(
     group: str | None = None,
     starts: int | None = None,
     seed: int = 0,
+    screen: int = 4,
     profile: bool = False,
     method: str | Method | AutoSwitch | None = None,
     rtol: float | None = None,
@@ -69,6 +70,9 @@ def fit(
         group: name of the column that tells experiments apart.
         starts: number of searches; the first begins at the guess. Default 16.
         seed: of the random starts.
+        screen: each other search begins at the best of so many points that are drawn within the
+            bounds and led a few steps along growing parts of the data. 0: it begins at a drawn
+            point itself.
         profile: also compute profile-likelihood intervals.
         method: how the equations are solved. `"auto"`: by Tsit5, an explicit method, and if that
             takes too many steps or the equations turn out to be stiff, by Rodas5P; `"explicit"`:
@@ -107,35 +111,38 @@ def fit(
             model, data, states, parameters, observed, noise, doses, time, group
         )
     starts = 16 if starts is None else starts
-    _check_options(starts, seed, max_iterations)
+    _check_options(starts, seed, screen, max_iterations)
     given = {"method": method, "rtol": rtol, "atol": atol, "max_steps": max_steps}
     solving = options(model.solve, given)
     dataset = data if isinstance(data, Dataset) else assemble(model, data)
     with jax.enable_x64(True):
         return _fit(
-            model, dataset, int(starts), seed, profile, solving, int(max_iterations), progress
+            model, dataset, int(starts), seed, int(screen), profile, solving, int(max_iterations),
+            progress,
         )  # fmt: skip
 
 
-def _check_options(starts, seed, max_iterations):
-    least = {"starts": (starts, 1), "seed": (seed, 0), "max_iterations": (max_iterations, 1)}
+def _check_options(starts, seed, screen, max_iterations):
+    least = {
+        "starts": (starts, 1), "seed": (seed, 0), "screen": (screen, 0),
+        "max_iterations": (max_iterations, 1),
+    }  # fmt: skip
     for name, (value, low) in least.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
             wanted = "a positive integer" if low else "an integer, at least 0"
             raise InputError(f"{name} must be {wanted}; got {value!r}.")
 
 
-def _fit(model, dataset, starts, seed, profile, solving: Solving, max_iterations, progress):
+def _fit(model, dataset, starts, seed, screen, profile, solving: Solving, max_iterations, progress):
     clock = _Clock()
     functions.check(model)
     lay = problem.layout(model, len(dataset.groups))
     data = problem.group_data(model, dataset)
     t0 = float(dataset.t0[0]) if np.all(dataset.t0 == dataset.t0[0]) else None
-    points = latin_hypercube(lay, starts, seed)
     search = Search(model, lay, data, solving.solvers(t0), max_iterations, progress)
     check_method(model, lay, search.solver, data)
-    states = search.from_guess(points)
-    states, used = search.retried(states, np.ones(points.shape, bool))
+    states = search.from_guess(starts, seed, screen)
+    states, used = search.retried(states, np.ones((starts, lay.size), bool))
     clock.lap("search")
     values = np.asarray(states.local.value)
     best, done, reached = judged(states, lay, search.noise(states))
@@ -329,8 +336,7 @@ def _profile(
         points[:, j] = np.clip(u[j] + offsets, lay.lower[j], lay.upper[j])
         free = np.ones_like(points, bool)
         free[:, j] = False
-        states = search.run(points, free, need_first=False)
-        assert states is not None
+        states = search.run(points, free)
         states, _ = search.retried(states, free)
         rise = 2 * (np.asarray(states.local.value) - best)
         moved = points[:, j] - u[j]

@@ -76,7 +76,8 @@ def likelihood(model: Model, eta: Array, data: Any) -> Likelihood:
     used = measured if not rows else measured[:, [*range(columns), *rows]]
     eta = jnp.where(used, eta, 1.0)
     counts = jnp.sum(measured, axis=(0, 2))
-    size = jnp.sqrt(jnp.sum(jnp.where(measured, data.values**2, 0.0), axis=(0, 2)) / counts)
+    some = jnp.maximum(counts, 1)  # of a part of the data, a column may hold nothing
+    size = jnp.sqrt(jnp.sum(jnp.where(measured, data.values**2, 0.0), axis=(0, 2)) / some)
 
     def of(eta):
         total, scales, squares = 0.0, [], []
@@ -144,6 +145,7 @@ class _Column(NamedTuple):
     def plain(self, size: Array) -> tuple[Array, Array, Array]:
         """One scale for all: its value, the scale and the sum of squares."""
         noise, eta, count = self.noise, self.eta, self.count
+        some = jnp.maximum(count, 1)
         r = self.x - eta
         if noise.kind == "proportional":
             # Without a measurement the model value may be anything, zero too.
@@ -151,13 +153,14 @@ class _Column(NamedTuple):
         r = r * jnp.sqrt(self.weights)
         square = jnp.sum(r**2)
         unit = 1.0 if noise.kind == "proportional" else jnp.maximum(size, 1e-300)
+        unit = jnp.where(count > 0, unit, 1.0)
         least = _SMALLEST_SCALE * unit
         if noise.scale is not None:
             scale = jnp.asarray(noise.scale, eta.dtype)
         elif noise.laplace:
-            scale = jnp.sum(jnp.abs(r)) / count + least
+            scale = jnp.sum(jnp.abs(r)) / some + least
         else:
-            scale = jnp.sqrt(square / count + least**2)
+            scale = jnp.sqrt(square / some + least**2)
         if noise.laplace:
             total = jnp.sum(jnp.abs(r)) / scale + count * (jnp.log(scale) + np.log(2.0))
         else:
@@ -186,7 +189,7 @@ class _Column(NamedTuple):
             safe = jnp.where(measured & (side != 0), self.weights, 1.0)
             total += 0.5 * jnp.sum(jnp.log(safe))  # a probability has no density
         scale2 = jnp.exp(2 * log_scale)
-        mean = jnp.sum(jnp.where(measured, scale2, 0.0)) / self.count
+        mean = jnp.sum(jnp.where(measured, scale2, 0.0)) / jnp.maximum(self.count, 1)
         r2 = z**2 * scale2
         return total, jnp.sqrt(mean), jnp.sum(jnp.where(measured & (side == 0), r2, 0.0))
 

@@ -217,7 +217,8 @@ def objective(model: Model, lay: Layout, solver: Solver, data: GroupData) -> Cal
 
     Its `aux` are the scales of the noise and the sums of squares by column, and the information
     that each column gives, and the priors after them (empty where that is one thing: then it is the
-    whole). The value is that of the likelihood and of the priors together. The reason why it is infinite is the `Result` of the solve, 0 if that is not to blame.
+    whole). The value is that of the likelihood and of the priors together. The reason why it is
+    infinite is the `Result` of the solve, 0 if that is not to blame.
     """
 
     def of(u: Float[Array, " n"]) -> Local:

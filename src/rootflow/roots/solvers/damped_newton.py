@@ -72,10 +72,13 @@ def step(
     free: Bool[Array, " n"],
     tolerance: float,
     max_iterations: int,
+    reach: Float[Array, " n"] | float = np.inf,
 ) -> State:
     """One trial step: a damped Newton step in the free variables, cut at the bounds.
 
-    A variable at a bound that the gradient pushes outwards is held there. The damping follows the
+    A variable at a bound that the gradient pushes outwards is held there. None moves by more than
+    its `reach`: a variable on which the objective hardly depends would else be thrown onto a bound
+    by the first step, to a plateau from which nothing leads back. The damping follows the
     ratio of actual to predicted reduction (Nielsen, "Damping parameter in Marquardt's method",
     1999). The search has converged when the step promises to reduce the objective by less than
     `tolerance`.
@@ -98,7 +101,7 @@ def step(
     factor = jax.scipy.linalg.cho_factor(damped)
     new_search = state.status == NEW
     move = -jax.scipy.linalg.cho_solve(factor, pull) / root
-    move = jnp.where(inner & ~new_search, move, 0.0)
+    move = jnp.where(inner & ~new_search, jnp.clip(move, -reach, reach), 0.0)
     trial = jnp.clip(x + move, lower, upper)
     move = trial - x
     predicted = -(gradient @ move + 0.5 * move @ curvature @ move)
@@ -156,11 +159,12 @@ def advance(
     steps: Int[Array, ""],
     tolerance: float,
     max_iterations: int,
+    reach: Float[Array, " n"] | float = np.inf,
 ) -> State:
     """Up to `steps` trial steps of a batch of searches (leading axis of `states`)."""
 
     def one(state, free):
-        return step(objective, state, lower, upper, free, tolerance, max_iterations)
+        return step(objective, state, lower, upper, free, tolerance, max_iterations, reach)
 
     def go(carry):
         i, states = carry
