@@ -7,7 +7,7 @@ from rootflow.cli.main import app
 from rootflow.fitting.modelfile import load_model
 
 pytest.importorskip("libsbml")
-from tests.fitting.petab import problems  # noqa: E402
+from tests.fitting.petab import problems
 
 
 def test_a_problem_is_written_once(tmp_path):

@@ -94,9 +94,7 @@ def solved():
     assert lay.names == ["total", "kf", "kb", "half", "sd", "B"]
     data = jax.tree.map(jnp.asarray, problem.group_data(model, dataset))
     solver = problem.Solver(1e-10, 1e-12, 512, 0.0)
-    run = jax.jit(
-        lambda u: problem.group_values(model, lay, solver, u, data, derivative=True)
-    )
+    run = jax.jit(lambda u: problem.group_values(model, lay, solver, u, data, derivative=True))
     return model, dataset, lay, [np.asarray(x) for x in run(jnp.asarray(lay.start))[:2]]
 
 

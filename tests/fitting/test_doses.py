@@ -106,9 +106,7 @@ def solved():
     lay = problem.layout(model, 5)
     data = jax.tree.map(jnp.asarray, problem.group_data(model, dataset))
     solver = problem.Solver(1e-10, 1e-12, 512, 0.0)
-    run = jax.jit(
-        lambda u: problem.group_values(model, lay, solver, u, data, derivative=True)
-    )
+    run = jax.jit(lambda u: problem.group_values(model, lay, solver, u, data, derivative=True))
     eta, jacobian, _ = run(jnp.asarray(lay.start))
     seen = np.asarray(data.weights[:, 0]) > 0
     return lay, np.asarray(eta)[:, 0][seen], np.asarray(jacobian)[:, 0][seen]

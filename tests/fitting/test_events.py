@@ -60,8 +60,8 @@ def exact(u):
     k, low, off = u
     first = -np.log(low) / k
     again = np.log((low + 1) / low) / k
-    since = np.where(TIMES < first, TIMES, (TIMES - first) % again)
-    x = np.where(TIMES < first, 1.0, low + 1) * np.exp(-k * since)
+    since = np.where(first > TIMES, TIMES, (TIMES - first) % again)
+    x = np.where(first > TIMES, 1.0, low + 1) * np.exp(-k * since)
     return np.array([x, 2 * np.minimum(TIMES, off)])
 
 

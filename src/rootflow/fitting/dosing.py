@@ -15,8 +15,8 @@ class Dosing:
     """Which data columns hold doses, and what becomes of a dose.
 
     A row with an amount is a dose: at its time the amount goes into a state, at once or, with a
-    rate, as an infusion that lasts amount / rate. A row of doses may hold measurements too; they see
-    the state after the dose.
+    rate, as an infusion that lasts amount / rate. A row of doses may hold measurements too; they
+    see the state after the dose.
 
     Args:
         amount: column with the amounts (AMT).

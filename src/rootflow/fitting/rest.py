@@ -81,7 +81,9 @@ def _isolated(field: Any, y: dict, args: Any) -> Bool[Array, ""]:
     """Whether no steady state lies next to one but those with other conserved quantities."""
     y, args = jax.lax.stop_gradient((y, args))
     laws = conserved(lambda y: field(0.0, y, args), y)
-    jacobian = jacobian_matrix(lambda v: to_vector(field(0.0, from_vector(y)(v), args)), to_vector(y))
+    jacobian = jacobian_matrix(
+        lambda v: to_vector(field(0.0, from_vector(y)(v), args)), to_vector(y)
+    )
     values = jnp.linalg.svd(jacobian, compute_uv=False)
     open_ = jnp.sum(values <= _SINGULAR * 10 * values[0])
     kept = 0.0 if laws is None else jnp.trace(laws.projector)

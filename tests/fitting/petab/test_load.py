@@ -156,7 +156,7 @@ def test_everything_in_sbml_arrives(tmp_path):
     path = problems.write(tmp_path / "case", sbml=conversion(change=change))
     text, columns = as_model_file(path)
     for line in (
-        't_ = 3.0',
+        "t_ = 3.0",
         'sink = "0.1*A*exp(-t_) + log(t_)*log10(t_)"',
         'A = "(-fwd + rev - 2*sink)/compartment"',
         't_ = "sink"',

@@ -192,9 +192,8 @@ class _Reader:
     def _initial(self, name: str, within: tuple[str, ...]) -> str:
         """The value at the start, as a formula of what does not move."""
         if name in within:
-            raise InputError(
-                f"{self.path}: the initial assignments are a circle: {' -> '.join((*within, name))}."
-            )
+            circle = " -> ".join((*within, name))
+            raise InputError(f"{self.path}: the initial assignments are a circle: {circle}.")
         if name in self.started:
             tree = self.started[name].getMath()
             resolve = lambda other: self._at_start(other, (*within, name))

@@ -1,4 +1,4 @@
-"""The tables of a PEtab problem: tab-separated text, with errors that name table, line and column."""
+"""The tables of a PEtab problem: text between tabs, with errors that name line and column."""
 
 import csv
 import io
