@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import compiling
 from .progress import bar
 from .streams import all_or_nothing, plain, refuse
 
@@ -43,6 +44,15 @@ def fit(
         typer.Option(min=1, help="Number of searches from different starts.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random starts.")] = 0,
+    screen: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Points drawn for each further search, which begins at the best of them; 0: at "
+            "a drawn point itself. Default: 4.",
+            show_default=False,
+        ),
+    ] = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Also compute profile-likelihood intervals.")
     ] = False,
@@ -89,6 +99,14 @@ def fit(
         ),
     ] = None,
     decimal: Annotated[str, typer.Option(help="The decimal mark of the data: . or ,")] = ".",
+    cache: Annotated[
+        bool,
+        typer.Option(
+            "--cache/--no-cache",
+            help="Keep compiled programs in the user's cache folder (or in ROOTFLOW_CACHE), so "
+            "that the next fit of the same model starts at once.",
+        ),
+    ] = True,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the results as JSON and nothing else.")
     ] = False,
@@ -103,10 +121,11 @@ def fit(
     """
     asked = {
         "method": method, "rtol": rtol, "atol": atol, "max_steps": max_steps,
-        "max_iterations": max_iterations,
+        "max_iterations": max_iterations, "screen": screen,
     }  # fmt: skip
     options = {name: value for name, value in asked.items() if value is not None}
     with all_or_nothing(lambda: out):
+        compiling.prepare(keep=cache)
         description, dataset = _load(model, data, example, tuple(missing or ()), decimal)
         out = Path(f"fit-{description.name}") if out is None else out
         result, record = _run(

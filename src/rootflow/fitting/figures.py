@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from ..reports.figures import COLOURS, INK, SOFT, STYLE, png, text
 from .formats import with_unit
-from .result import FitResult
+from .result import FitResult, Start
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MAX_PANELS = 24
 """Groups that get a panel of their own; the rest are in the table of predictions."""
+MAX_PARAMETERS = 24
+"""Parameters that are drawn for each search."""
 Curves = Mapping[str, tuple[Any, Any, Any]]
 """Mean, lower and upper by column, each of shape (groups, times)."""
 
@@ -78,6 +80,78 @@ def residuals_figure(result: FitResult) -> bytes:
         quantiles.set_ylabel("standardised residual")
         quantiles.set_title("against the normal distribution", loc="left")
         return png(figure)
+
+
+def starts_figure(result: FitResult) -> bytes:
+    """Where the searches ended, best first, and at which parameters, as PNG.
+
+    The first panel (a waterfall) shows steps where several searches found the same minimum; the
+    second, at most `MAX_PARAMETERS` parameters between their bounds, those of the best in front.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    starts = sorted((s for s in result.starts if np.isfinite(s.cost)), key=lambda start: start.cost)
+    names = result.free_names[:MAX_PARAMETERS]
+    with matplotlib.rc_context(STYLE):
+        height = 2.6 + 0.22 * len(names) + 0.6
+        figure = Figure(figsize=(5.8, height), layout="constrained")
+        ends, places = figure.subplots(2, 1, height_ratios=[2.6, 0.22 * len(names) + 0.6])
+        above = np.array([start.cost for start in starts]) - starts[0].cost if starts else []
+        ends.plot(np.arange(1, len(above) + 1), above, color=SOFT, linewidth=1, zorder=1)
+        for start, order, height in zip(starts, range(1, len(starts) + 1), above, strict=True):
+            colour = COLOURS[0] if start.reached_best else SOFT
+            filled = colour if start.converged else "white"
+            ends.plot(order, height, "o", color=colour, markerfacecolor=filled, markersize=5)
+        ends.set_yscale("symlog", linthresh=1e-3)
+        ends.set_ylim(bottom=-2e-4)
+        _whole(ends)
+        ends.set_xlabel("search, best first (hollow: did not converge)")
+        ends.set_ylabel("above the best")
+        missing = len(result.starts) - len(starts)
+        lost = f"; {missing} never had a value" if missing else ""
+        ends.set_title(f"negative log-likelihood where each search ended{lost}", loc="left")
+        _parameters(places, result, starts, names)
+        return png(figure)
+
+
+def _parameters(axes: "Axes", result: FitResult, starts: list[Start], names: list[str]):
+    """A row for each parameter; each search is a point between its bounds."""
+    all_names = len(result.free_names)
+    rows = np.arange(len(names))
+    for start in reversed(starts):
+        shares = [_share(result, i, start) for i in rows]
+        best = start.reached_best
+        axes.plot(
+            shares, rows, "o", color=COLOURS[0] if best else SOFT, markersize=5 if best else 3.5,
+            markerfacecolor="none", zorder=3 if best else 2, clip_on=False,
+        )  # fmt: skip
+    axes.set_yticks(rows, [text(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(0, 1)
+    axes.set_xticks([0, 1], ["lowest", "highest"])
+    first = f"the first {len(names)} of {all_names} " if all_names > len(names) else ""
+    axes.set_title(
+        f"{first}parameters between their bounds (the best searches in colour)", loc="left"
+    )
+
+
+def _share(result: FitResult, index: int, start: Start) -> float:
+    """Where a parameter lies between its bounds, or the ends of the searches where it has none."""
+    parameter = result.model.fitted[result.free_names[index].split("[")[0]]
+    found = [s.values[index] for s in result.starts if np.isfinite(s.cost)]
+    low, high = parameter.limits
+    change = np.log if parameter.scale == "log" else np.asarray
+    low = low if np.isfinite(change(low)) else min(found)
+    high = high if np.isfinite(high) else max(found)
+    low, high, value = (float(change(x)) for x in (low, high, start.values[index]))
+    return 0.5 if high <= low else (value - low) / (high - low)
+
+
+def _whole(axes: "Axes"):
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _one_experiment(result: FitResult, ts: np.ndarray, curve: Curves, spread: Curves) -> "Figure":

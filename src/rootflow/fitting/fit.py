@@ -204,9 +204,17 @@ def _fit(model, dataset, starts, seed, screen, profile, solving: Solving, max_it
     estimates += _fixed_estimates(model)
     estimates += _scale_estimates(model, scales, counts, found.freedom)
     listed = [
-        Start(float(v), bool(ok), int(n), bool(same), name_of(solver))
-        for v, ok, n, same, solver in zip(
-            values, done, np.asarray(states.iterations), reached, used, strict=True
+        Start(
+            float(v), bool(ok), int(n), bool(same), name_of(solver), tuple(lay.values(x).tolist())
+        )
+        for v, ok, n, same, solver, x in zip(
+            values,
+            done,
+            np.asarray(states.iterations),
+            reached,
+            used,
+            np.asarray(states.x),
+            strict=True,
         )
     ]
     return FitResult(

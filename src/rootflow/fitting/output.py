@@ -15,13 +15,13 @@ from .. import _atomic
 from .._machine import describe
 from ..reports import folder
 from ..reports.folder import digits, plain
-from .figures import Curves, fit_figure, residuals_figure
+from .figures import Curves, fit_figure, residuals_figure, starts_figure
 from .model import Noise, Parameter
 from .report import report_page
 from .result import FitResult
 
 PROGRAM = "rootflow fit"
-FILES = ("fit.json", "predictions.csv", "fit.png", "residuals.png", "report.html")
+FILES = ("fit.json", "predictions.csv", "fit.png", "residuals.png", "starts.png", "report.html")
 _GRID = 200
 
 
@@ -54,6 +54,7 @@ def write_results(result: FitResult, path: Path) -> dict[str, Any]:
     pictures = {
         "fit.png": fit_figure(result, ts, curve, spread),
         "residuals.png": residuals_figure(result),
+        "starts.png": starts_figure(result),
     }
     with _atomic.folder(path) as draft:
         text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False)

@@ -49,13 +49,17 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Start:
-    """One of the searches: where it ended, whether that is the best end of all, and its solver."""
+    """One of the searches: where it ended, whether that is the best end of all, and its solver.
+
+    `values`: of the free parameters (`FitResult.free_names`) at its end.
+    """
 
     cost: float
     converged: bool
     iterations: int
     reached_best: bool
     solver: str = ""
+    values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,25 @@ class FitResult:
                 return e.value
         known = ", ".join(_label(e) for e in self.estimates if e.kind != "scale")
         raise KeyError(f"{name!r} is not a fitted quantity; there are: {known}")
+
+    @property
+    def fitted_numbers(self) -> int:
+        """How many numbers were fitted: free parameters and scales of the noise."""
+        return len(self.free_names) + sum(n.scale is None for n in self.model.noise.values())
+
+    @property
+    def aic(self) -> float:
+        """Akaike's information criterion (Akaike 1974), 2 nll + 2 k.
+
+        k is the number of fitted numbers, the fitted scales of the noise among them. `nll` has the
+        densities of the priors, where the model has any.
+        """
+        return 2 * self.nll + 2 * self.fitted_numbers
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's information criterion (Schwarz 1978), 2 nll + k log n of n measurements."""
+        return 2 * self.nll + self.fitted_numbers * float(np.log(self.observations))
 
     def predict(self, ts: Any, *, noise: bool = True) -> dict[str, tuple]:
         """The model at other times, with a 95 % band.
