@@ -132,7 +132,7 @@ def test_fit_of_a_noise_formula_is_the_maximum_of_its_likelihood():
     found = [result["x"], result["slope"], result["a"]]
     np.testing.assert_allclose(found, best.x, rtol=1e-5)
     np.testing.assert_allclose(result.nll, best.fun, rtol=1e-9)
-    mean, low, high = result.predict([0.0, 3.0])["x"]
+    _, low, high = result.predict([0.0, 3.0])["x"]
     assert (high - low)[0, 1] > 2.5 * (high - low)[0, 0]  # the band widens as the noise does
     residuals = [r.residual for r in result.residuals]
     np.testing.assert_allclose(np.mean(np.square(residuals)), 1.0, rtol=1e-3)

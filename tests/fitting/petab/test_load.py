@@ -174,7 +174,8 @@ def test_scales_and_priors_arrive(tmp_path):
     more = f"{PARAMETERS} objectivePriorType objectivePriorParameters"
     rows = [
         "a0 lin 0 10 1 1 laplace 1;2", "b0 lin 0 10 0 1 _ _",
-        "k1 log10 0.01 10 0.8 1 parameterScaleNormal -0.1;0.5", "k2 log 0.01 10 0.6 1 logNormal 0;1",
+        "k1 log10 0.01 10 0.8 1 parameterScaleNormal -0.1;0.5",
+        "k2 log 0.01 10 0.6 1 logNormal 0;1",
     ]  # fmt: skip
     model, _ = load_petab(problems.write(tmp_path / "x", parameters="\n".join([more, *rows])))
     found = {name: model.parameters[name] for name in ("a0", "b0", "k1", "k2")}
