@@ -1,5 +1,7 @@
 """Noise that is computed, heavy-tailed or censored: likelihoods beside SciPy's, and their fits."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ import rootflow as rf
 from rootflow.fitting import problem
 from rootflow.fitting.likelihood import likelihood
 from rootflow.fitting.model import Model, Noise, Parameter
+from rootflow.fitting.output import as_record
 from rootflow.fitting.table import assemble
 
 TIMES = np.linspace(0.0, 3.0, 9)
@@ -134,6 +137,9 @@ def test_fit_of_a_noise_formula_is_the_maximum_of_its_likelihood():
     np.testing.assert_allclose(result.nll, best.fun, rtol=1e-9)
     _, low, high = result.predict([0.0, 3.0])["x"]
     assert (high - low)[0, 1] > 2.5 * (high - low)[0, 0]  # the band widens as the noise does
+    noise = as_record(result)["model"]["noise"]["x"]
+    assert noise["scale"] == "computed" and noise["kind"] == "normal"
+    assert json.dumps(noise) and not any(e.kind == "scale" for e in result.estimates)
     residuals = [r.residual for r in result.residuals]
     np.testing.assert_allclose(np.mean(np.square(residuals)), 1.0, rtol=1e-3)
 
