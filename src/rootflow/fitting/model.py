@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..flows.events import Event
 from ..tables.names import did_you_mean
 from . import model_checks
-from .dosing import Dosing
+from .dosing import Dosing as Dosing
 from .noise import Noise as Noise
 from .noise import NoiseKind as NoiseKind
 from .numbers import finite

@@ -494,5 +494,6 @@ def _folder_name(stem: str) -> str:
 
 
 def shown(value: Any) -> str:
+    """A value of the file as messages show it."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from dataclasses import asdict, replace
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,8 @@ def _law(law: Noise) -> Any:
     """The noise of a column; what is no number of its scale is its formula, if there is a text."""
     if not callable(law.scale):
         return law
-    return {**asdict(replace(law, scale=None)), "scale": getattr(law.scale, "text", "computed")}
+    given = {f.name: getattr(law, f.name) for f in fields(law)}
+    return {**given, "scale": getattr(law.scale, "text", "computed")}
 
 
 def _times(result: FitResult) -> Float[np.ndarray, "groups times"]:

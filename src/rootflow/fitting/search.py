@@ -305,10 +305,11 @@ class Search:
                     f"At the guess the model's value of {column!r} is not usable{why} at some "
                     f"measured time. {_HINT}"
                 )
+        names = list(self.model.noise)
         for i, row in scale_rows(self.model).items():
             if not np.all(np.isfinite(eta[:, row][measured[:, i]])):
                 return (
-                    f"At the guess the scale of the noise of {list(self.model.noise)[i]!r} is not a "
+                    f"At the guess the scale of the noise of {names[i]!r} is not a "
                     f"positive number at some measured time. {_HINT}"
                 )
         return ""
