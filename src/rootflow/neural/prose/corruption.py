@@ -25,7 +25,8 @@ def corrupt(
     Args:
         tokens: the words of a system; if they have placeholders, a new term has one too.
         key: for all choices.
-        add, delete: the probabilities. Nothing is deleted where every equation has one term.
+        add: the probability of a term more.
+        delete: of one less; nothing is deleted where every equation has one term.
 
     Returns:
         The words, and "added", "deleted" or "intact".
@@ -141,4 +142,4 @@ def blur_numbers(tokens: Sequence[str], key: PRNGKeyArray, size: float = 0.05) -
     made = parse(tokens, dims)
     numbers = np.asarray(made.constants)
     noise = np.asarray(jax.random.normal(key, numbers.shape))
-    return made.with_constants(numbers * (1 + size * noise)).tokens
+    return made.with_constants((numbers * (1 + size * noise)).tolist()).tokens

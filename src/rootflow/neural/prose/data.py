@@ -90,7 +90,9 @@ def trajectories(
         count: how many.
         key: for parameters and initial values.
         repeats: initial values for each draw of the parameters.
-        rtol, atol, max_steps: of the solves. What fails or leaves the ball of 1,000 is drawn again.
+        rtol: relative tolerance of the solves.
+        atol: absolute tolerance.
+        max_steps: of a solve. What fails or leaves the ball of 1,000 is drawn again.
 
     Raises:
         InputError: times that do not increase.
@@ -136,8 +138,10 @@ def examples(
         key: for everything random.
         guess: "known" (with the true numbers), "skeleton" (placeholders for them).
         noise: relative size, on observations and targets.
-        add, delete: the probabilities that the guess has a term more or less.
-        guess_length, text_length: to pad words to. Default: as long as needed.
+        add: the probability that the guess has a term more.
+        delete: that it has one less.
+        guess_length: to pad guesses to. Default: as long as needed.
+        text_length: to pad texts to.
         **options: of `trajectories`.
 
     Raises:

@@ -147,7 +147,9 @@ def greedy(net: Prose, t: Array, u: Array, ids: Array, dims: Any, *, limit: int 
 
     Args:
         net: the network.
-        t, u, ids: times (batch, n), padded states (batch, n, dims), padded guesses (batch, l).
+        t: times (batch, n).
+        u: padded states (batch, n, dims).
+        ids: padded guesses (batch, l).
         dims: components of each, (batch,).
         limit: the most words.
 
@@ -179,7 +181,9 @@ def beam(
 
     Args:
         net: a network that reads and writes numbers as words.
-        t, u, tokens: as in `Prose.trajectory`.
+        t: times, as in `Prose.trajectory`.
+        u: observations.
+        tokens: a guess.
         size: how many.
         limit: the most words.
 

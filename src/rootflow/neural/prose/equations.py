@@ -56,6 +56,14 @@ class Equations:
             first += count
         return Equations(tuple(made))
 
+    @property
+    def form(self) -> "Equations":
+        """The equations with other numbers, the same ones for all equations of this form.
+
+        What is compiled for the form serves whatever its numbers.
+        """
+        return self.with_constants([i + 0.5 for i in range(len(self.constants))])
+
     def __call__(self, t: Any, y: Float[Array, " d"], constants: Any = None) -> Float[Array, " d"]:
         y = jnp.asarray(y)
         values = {f"u_{i}": y[i] for i in range(self.dims)}

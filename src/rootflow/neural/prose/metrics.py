@@ -1,6 +1,7 @@
 """How good predictions are: trajectories, equations, and equations solved."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -41,7 +42,15 @@ def is_valid(tokens: Sequence[str], dims: int, states: ArrayLike | None = None) 
 
 def values(field: Callable[..., Any], states: ArrayLike) -> Float[np.ndarray, "n d"]:
     """A field f(t, y) at states (n, d)."""
-    return np.asarray(jax.vmap(lambda y: field(0.0, y))(jnp.asarray(states)))
+    states = jnp.asarray(states)
+    if isinstance(field, Equations):
+        return np.asarray(_values(field.form)(states, jnp.asarray(field.constants, float)))
+    return np.asarray(jax.vmap(lambda y: field(0.0, y))(states))
+
+
+@lru_cache(maxsize=128)
+def _values(form: Equations):
+    return jax.jit(jax.vmap(lambda y, constants: form(0.0, y, constants), (0, None)))
 
 
 def expression_error(
@@ -73,12 +82,24 @@ def solved(
         y0: the state at t0, such as the first observation.
         ts: times, (m,).
         t0: where y0 is. Default: the first of `ts`.
-        rtol, atol, max_steps: of the solve.
+        rtol: relative tolerance of the solve.
+        atol: absolute tolerance.
+        max_steps: allowed.
     """
     ts = np.asarray(ts, float)
     start = float(ts[0]) if t0 is None else float(t0)
-    sol = solve_ode(
-        lambda t, y, args: equations(t, y), jnp.asarray(y0, float), (start, float(ts[-1])),
-        saveat=ts, rtol=rtol, atol=atol, max_steps=max_steps, throw=False,
-    )  # fmt: skip
-    return np.asarray(sol.ys)
+    run = _solution(equations.form, rtol, atol, max_steps)
+    constants = jnp.asarray(equations.constants, float)
+    return np.asarray(run(jnp.asarray(y0, float), constants, start, jnp.asarray(ts)))
+
+
+@lru_cache(maxsize=128)
+def _solution(form: Equations, rtol: float, atol: float, max_steps: int):
+    def run(y0, constants, start, ts):
+        sol = solve_ode(
+            form, y0, (start, ts[-1]), constants, saveat=ts, rtol=rtol, atol=atol,
+            max_steps=max_steps, throw=False,
+        )  # fmt: skip
+        return jnp.where(jnp.isfinite(sol.ys), sol.ys, jnp.nan)
+
+    return jax.jit(run)

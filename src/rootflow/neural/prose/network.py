@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
 from ...errors import InputError
@@ -237,8 +238,10 @@ class Prose(eqx.Module):
         u = jnp.pad(u, ((0, 0), (0, self.words.dims - u.shape[1])))
         if tokens is None or self.inputs == "data":
             if self.inputs != "data":
-                raise InputError('this network reads a guess of the equations: give tokens, such '
-                                 'as system.skeleton(), or make it with inputs="data".')  # fmt: skip
+                raise InputError(
+                    "this network reads a guess of the equations: give tokens, such as "
+                    "system.skeleton(), or make it with inputs='data'."
+                )
             return t, u, jnp.zeros(1, int)
         if isinstance(tokens, Sequence):
             tokens = jnp.asarray(self.words.encode(tokens))
@@ -269,7 +272,9 @@ class Prose(eqx.Module):
         """The equations in words, the most probable at each place: complete trees, one a component.
 
         Args:
-            t, u, tokens: as in `trajectory`.
+            t: times, as in `trajectory`.
+            u: observations.
+            tokens: a guess.
             limit: the most words.
 
         Raises:
@@ -278,8 +283,8 @@ class Prose(eqx.Module):
         from .decoding import greedy
 
         dims = jnp.shape(u)[-1]
-        t, u, ids = self.prepared(t, u, tokens)
-        out = greedy(self, t[None], u[None], ids[None], np.array([dims]), limit=limit)
+        at, states, ids = self.prepared(t, u, tokens)
+        out = greedy(self, at[None], states[None], ids[None], np.array([dims]), limit=limit)
         return self.words.decode(np.asarray(out[0]))
 
 
@@ -296,5 +301,5 @@ def check_trajectory(t: Any, u: Any, dims: int) -> None:
         )
     if not 1 <= u.shape[1] <= dims:
         raise InputError(f"the vocabulary is for up to {dims} components; got {u.shape[1]}.")
-    if not isinstance(u, jax.core.Tracer) and not bool(jnp.all(jnp.isfinite(u))):
+    if not isinstance(u, Tracer) and not bool(jnp.all(jnp.isfinite(u))):
         raise InputError("the trajectory has values that are not finite: drop those points.")

@@ -75,13 +75,15 @@ def refine(
         start: the numbers to start from. Default: those in the equations, or the nominal ones.
         scale: of the noise of each component relative to the others, a number or (d,).
         max_iterations: of the search.
-        rtol, atol, max_steps: of the solves.
+        rtol: relative tolerance of the solves.
+        atol: absolute tolerance.
+        max_steps: of a solve.
 
     Returns:
         The fit, with standard errors; these take the noise as independent and normal.
 
     Raises:
-        InputError: shapes that do not fit, fewer than three points, more unknowns than observations.
+        InputError: shapes that do not fit, fewer than three points, too many unknowns.
         SolveError: the equations cannot be solved from the first observation with these numbers.
     """
     ts = checks.increasing(ts, "refine", 1)
@@ -126,7 +128,7 @@ def _field(given: Any, d: int) -> tuple[Callable, Callable[[Any], Equations], np
     equations = given if isinstance(given, Equations) else parse(given, d)
     if equations.dims != d:
         raise InputError(f"the equations have {equations.dims} components, the observations {d}.")
-    return equations, equations.with_constants, np.array(equations.constants, float)
+    return equations.form, equations.with_constants, np.array(equations.constants, float)
 
 
 @lru_cache(maxsize=128)
@@ -177,7 +179,8 @@ def choose(
 
     Args:
         candidates: words, such as those of `prose.beam`.
-        ts, us: as in `refine`.
+        ts: times, as in `refine`.
+        us: observations.
         **options: of `refine`.
 
     Returns:
@@ -222,7 +225,9 @@ def consistency(
 
     Args:
         net: with both outputs.
-        t, u, tokens: as in `Prose.trajectory`, times increasing.
+        t: times, increasing.
+        u: observations.
+        tokens: a guess, as in `Prose.trajectory`.
         queries: increasing times after the first observation, (m,).
         refined: fit the numbers of the equations to the observations first.
         limit: the most words.

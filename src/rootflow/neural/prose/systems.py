@@ -138,8 +138,8 @@ def family(model: Any, *, functions: Sequence[str] = (), spread: float = 0.1) ->
     """
     states = list(model.states)
     written = dict(getattr(model, "equations", ()) or ())
-    texts = [written.get(f"d {state}/dt") for state in states]
-    if any(text is None for text in texts):
+    texts = [written.get(f"d {state}/dt", "") for state in states]
+    if not all(texts):
         raise InputError(
             "the model has no formulas for its states: a family is made of a model file, or write "
             "prose.System(name, formulas, parameters)."
@@ -195,6 +195,7 @@ def _pendulum(factor: str) -> list[str]:
 def _made() -> dict[str, System]:
     aizawa = ["(u_2 - b)*u_0 - d*u_1", "d*u_0 + (u_2 - b)*u_1"]
     numbers = {"a": 0.95, "b": 0.7, "c": 0.6, "d": 3.5, "f": 0.1}
+    quartic = "f*(u_2*(u_0*square(u_0)))"
     third = "c + a*u_2 - u_2*square(u_2)/3"
     made = [
         System("thomas", _cyclic("sin(u_1) + -b*u_0", 3), {"b": 0.17}),
@@ -205,12 +206,12 @@ def _made() -> dict[str, System]:
         ),
         System(
             "aizawa",
-            [*aizawa, f"{third} - (square(u_0) + square(u_1))*(1 + e*u_2) + f*(u_2*(u_0*square(u_0)))"],
+            [*aizawa, f"{third} - (square(u_0) + square(u_1))*(1 + e*u_2) + {quartic}"],
             {**numbers, "e": 0.25},
         ),
         System(
             "aizawa-released",
-            [*aizawa, f"{third} - square(u_0) + f*(u_2*(u_0*square(u_0)))"],
+            [*aizawa, f"{third} - square(u_0) + {quartic}"],
             numbers,
         ),
         System(
