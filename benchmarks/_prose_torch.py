@@ -73,7 +73,7 @@ class Prose(nn.Module):
         self.register_buffer("places", places)
 
     def embedded(self, ids, norm):
-        return norm(self.width**0.5 * self.table(ids) + self.places[: ids.shape[1]])
+        return norm(self.width**0.5 * self.table(ids) + self.places[: ids.shape[1]])  # pyright: ignore[reportIndexIssue]
 
     def forward(self, t, u, guess, queries, text):
         data = self.norms[0](self.embed(torch.cat([t[..., None], u], dim=-1)))

@@ -63,7 +63,7 @@ def _scarce(report: Report, quick: bool, setting: Any, measured: dict, data: dic
 
 
 def _plenty(report: Report, quick: bool, setting: Any, measured: dict, data: dict) -> None:
-    found = data["plenty"] = {"skeleton": training.plenty(setting, "skeleton")}
+    found = data["plenty"] = {"skeleton": training.plenty(setting, "skeleton", fitted=not quick)}
     measured["valid"] = found["skeleton"]["valid"]
     if quick:
         return
@@ -105,7 +105,8 @@ def _draw(data: dict) -> Figure:
         if "expression" in row:
             rows[name] = row["expression"]
     rows["nominal"] = data["plenty"]["skeleton"]["nominal"]
-    rows["refined"] = data["plenty"]["skeleton"]["refined"]
+    if "refined" in data["plenty"]["skeleton"]:
+        rows["written, fitted"] = data["plenty"]["skeleton"]["refined"]
     numbers.barh(list(rows), [max(v, 1e-4) for v in rows.values()], color="C1")
     numbers.set(xlabel="error of the equations", title="Numbers written, fitted")
     numbers.set_xscale("log")

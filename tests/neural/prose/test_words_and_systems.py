@@ -68,15 +68,15 @@ def test_words_have_the_values_of_the_right_hand_side(name):
     back = prose.parse(tokens, system.dims)
     assert back.tokens == tokens
     states = STATES[:, : system.dims]
-    exact = jax.vmap(lambda y: system.f(0.0, y, p))(states)
-    found = jax.vmap(lambda y: back(0.0, y))(states)
-    np.testing.assert_allclose(found, exact, rtol=1e-12, atol=1e-12)
+    exact = jax.jit(jax.vmap(lambda y, p: system.f(0.0, y, p), (0, None)))
+    found = jax.jit(jax.vmap(lambda y: back(0.0, y)))(states)
+    np.testing.assert_allclose(found, exact(states, p), rtol=1e-12, atol=1e-12)
     blank = system.skeleton()
     assert blank == prose.skeleton_of(tokens)
     assert blank.count("<PLACEHOLDER>") == len(back.constants)
     assert prose.parse(blank, system.dims, placeholders=True).dims == system.dims
     if name in CLOSED:
-        plain = jax.vmap(lambda y: system.f(0.0, y, system.nominal))(states)
+        plain = exact(states, system.nominal)
         by_hand = [CLOSED[name](y) for y in states]
         np.testing.assert_allclose(plain, by_hand, rtol=1e-12, atol=1e-12)
 
@@ -96,7 +96,7 @@ def test_parameters_are_drawn_around_the_nominal_ones():
 )  # fmt: skip
 def test_divergences(name, divergence):
     system = prose.system(name)
-    jacobian = jax.jacfwd(lambda y: system.f(0.0, y, system.nominal))
+    jacobian = jax.jit(jax.jacfwd(lambda y: system.f(0.0, y, system.nominal)))
     for y in STATES[:3, : system.dims]:
         assert float(jnp.trace(jacobian(jnp.asarray(y)))) == pytest.approx(divergence, rel=1e-12)
 

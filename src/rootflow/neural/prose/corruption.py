@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from ...errors import InputError
 from ...formulas import Apply, Name, Node, Number
@@ -117,7 +117,7 @@ def _deleted(terms: list[_Term], rng: np.random.Generator) -> list[_Term]:
 
 
 def add_noise(
-    us: Float[Array, "*batch n d"], key: PRNGKeyArray, size: float = 0.02, *,
+    us: Float[ArrayLike, "*batch n d"], key: PRNGKeyArray, size: float = 0.02, *,
     multiplicative: bool = False,
 ) -> Float[Array, "*batch n d"]:  # fmt: skip
     """Trajectories with noise of an exact relative size.

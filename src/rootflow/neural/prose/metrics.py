@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Float, PRNGKeyArray
 
+from ... import formulas
 from ...errors import InputError
 from ...flows.ode import solve_ode
 from .equations import Equations, parse, skeleton_of
@@ -42,15 +43,13 @@ def is_valid(tokens: Sequence[str], dims: int, states: ArrayLike | None = None) 
 
 def values(field: Callable[..., Any], states: ArrayLike) -> Float[np.ndarray, "n d"]:
     """A field f(t, y) at states (n, d)."""
-    states = jnp.asarray(states)
-    if isinstance(field, Equations):
-        return np.asarray(_values(field.form)(states, jnp.asarray(field.constants, float)))
-    return np.asarray(jax.vmap(lambda y: field(0.0, y))(states))
-
-
-@lru_cache(maxsize=128)
-def _values(form: Equations):
-    return jax.jit(jax.vmap(lambda y, constants: form(0.0, y, constants), (0, None)))
+    if not isinstance(field, Equations):
+        return np.asarray(jax.vmap(lambda y: field(0.0, y))(jnp.asarray(states)))
+    states = np.asarray(states, float)
+    names = [f"u_{i}" for i in range(field.dims)]
+    with np.errstate(all="ignore"):
+        slopes = [formulas.compiled(tree, names)(list(states.T)) for tree in field.trees]
+    return np.stack([np.broadcast_to(slope, states.shape[:1]) for slope in slopes], axis=1)
 
 
 def expression_error(
@@ -72,7 +71,7 @@ def same_form(a: Sequence[str], b: Sequence[str]) -> bool:
 
 
 def solved(
-    equations: Equations, y0: ArrayLike, ts: ArrayLike, *, t0: float | None = None,
+    equations: Equations, y0: Any, ts: Any, *, t0: float | None = None,
     rtol: float = 1e-6, atol: float = 1e-8, max_steps: int = 4096,
 ) -> Float[np.ndarray, "m d"]:  # fmt: skip
     """The trajectory of decoded equations; NaN from where they cannot be solved.

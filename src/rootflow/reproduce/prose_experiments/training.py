@@ -28,7 +28,7 @@ class Setting(NamedTuple):
 
 def network(**options: Any) -> prose.Prose:
     """The small network, in single precision."""
-    sizes = dict(width=64, heads=4, data_layers=1, symbol_layers=1, fusion_layers=2,
+    sizes: dict[str, Any] = dict(width=64, heads=4, data_layers=1, symbol_layers=1, fusion_layers=2,
                  decoder_layers=2, symbol_decoder_layers=1, horizon=4.0)  # fmt: skip
     net = prose.Prose(_WORDS, **(sizes | options), key=jax.random.key(0))
     single = lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x
@@ -38,7 +38,7 @@ def network(**options: Any) -> prose.Prose:
 def data(names: Sequence[str], ts: Any, observed: int, count: int, seed: int, **options: Any):
     """Examples of several systems, without wrong terms unless asked for."""
     systems = [prose.system(name) for name in names]
-    rates = {"add": 0.0, "delete": 0.0} | options
+    rates: dict[str, Any] = {"add": 0.0, "delete": 0.0} | options
     made = prose.examples(
         systems, _WORDS, ts, observed=observed, count=count, key=jax.random.key(seed), **rates
     )
@@ -109,13 +109,13 @@ def scarce(
 
 def written(net: prose.Prose, examples: prose.Examples) -> list[list[str]]:
     """The equations in words, all at once."""
-    arrays = [jnp.asarray(x, jnp.float32) for x in (examples.t, examples.u)]
+    t, u = (jnp.asarray(x, jnp.float32) for x in (examples.t, examples.u))
     dims = np.asarray(examples.real).sum(axis=1)
-    out = prose.greedy(net, *arrays, jnp.asarray(examples.guess), dims, limit=_LIMIT)
+    out = prose.greedy(net, t, u, jnp.asarray(examples.guess), dims, limit=_LIMIT)
     return [_WORDS.decode(row) for row in np.asarray(out)]
 
 
-def written_errors(texts: Sequence[Sequence[str]], examples: prose.Examples, names) -> dict:
+def written_errors(texts: list[list[str]], examples: prose.Examples, names) -> dict:
     """Of written equations: the valid fraction, forms repaired, and errors beside nominal ones."""
     valid, forms, misses, nominal = [], [], [], []
     for i, text in enumerate(texts):
@@ -127,11 +127,8 @@ def written_errors(texts: Sequence[Sequence[str]], examples: prose.Examples, nam
         valid.append(prose.is_valid(text, system.dims, states))
         forms.append(prose.same_form(text, truth))
         if valid[-1]:
-            miss = prose.expression_error(
-                prose.parse(text, system.dims), exact, system.dims, key=key
-            )
-            misses.append(miss)
-            medians.append(miss)
+            found = prose.parse(text, system.dims)
+            misses.append(prose.expression_error(found, exact, system.dims, key=key))
             plain = system.equations(system.nominal)
             nominal.append(prose.expression_error(plain, exact, system.dims, key=key))
     return {
@@ -141,8 +138,11 @@ def written_errors(texts: Sequence[Sequence[str]], examples: prose.Examples, nam
     }  # fmt: skip
 
 
-def plenty(setting: Setting, guess: str, **options: Any) -> dict[str, Any]:
-    """Sixteen observed points of 32 on [0, 4]: both heads for one kind of guess."""
+def plenty(setting: Setting, guess: str, *, fitted: bool = False, **options: Any) -> dict[str, Any]:
+    """Sixteen observed points of 32 on [0, 4]: both heads for one kind of guess.
+
+    With `fitted`, the numbers that were written are fitted to the observed window too.
+    """
     ts = np.linspace(0.0, 4.0, 32)
     kind = "skeleton" if guess == "none" else guess
     training = data(THREE, ts, 16, setting.count, 4, guess=kind)
@@ -152,13 +152,11 @@ def plenty(setting: Setting, guess: str, **options: Any) -> dict[str, Any]:
         return {"error": float(np.mean(errors(trained(net, training, setting.steps), test)))}
     net = trained(network(**options), training, setting.steps)
     texts = written(net, test)
-    return {
-        "error": float(np.mean(errors(net, test))), **written_errors(texts, test, THREE),
-        **chained(net, texts, test),
-    }  # fmt: skip
+    found = {"error": float(np.mean(errors(net, test))), **written_errors(texts, test, THREE)}
+    return found | (chained(net, texts, test) if fitted else {})
 
 
-def chained(net: prose.Prose, texts: Sequence[Sequence[str]], test: prose.Examples) -> dict:
+def chained(net: prose.Prose, texts: list[list[str]], test: prose.Examples) -> dict:
     """Refined numbers of what was written, and what the distance of the heads tells."""
     count = min(60, len(texts))
     some = np.linspace(0, len(texts) - 1, count).astype(int)
