@@ -47,12 +47,9 @@ def test_neither_order_nor_company_nor_padding_matters(net):
 @pytest.mark.parametrize(
     "options",
     [
-        {"inputs": "data"},
-        {"inputs": "symbols"},
-        {"split": False, "feature_network": True},
-        {"query_attention": True, "fourier": 0, "scaled": False},
-        {"ordered_numbers": True},
-        {"outputs": "symbols"},
+        {"inputs": "data", "outputs": "both"},
+        {"inputs": "symbols", "feature_network": True},
+        {"split": False, "query_attention": True, "fourier": 0, "ordered_numbers": True},
     ],
 )
 def test_switches(options):

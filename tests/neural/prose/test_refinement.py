@@ -1,5 +1,6 @@
 """Numbers fitted by shooting: against the closed form of a linear problem, and by coverage."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,7 +50,7 @@ def test_what_the_data_do_not_tell_has_no_error():
 def test_the_true_form_is_chosen():
     noisy = 2.0 * np.exp(-0.8 * TS)[:, None] + 0.01 * np.random.default_rng(1).normal(size=(24, 1))
     number = ["-", "N500", "E-3"]
-    forms = [["sin", "u_0"], number, ["mul", *number, "u_0"], ["mul", *number, "pow2", "u_0"]]
+    forms = [["mul", *number, "pow2", "u_0"], ["mul", *number, "u_0"]]
     ranked = prose.choose(forms, TS, noisy)
     assert ranked[0].tokens[:2] == ["mul", "-"] and ranked[0].tokens[-1] == "u_0"
     assert [fit.bic for fit in ranked] == sorted(fit.bic for fit in ranked)
@@ -69,7 +70,8 @@ def test_two_heads_are_compared():
                       decoder_layers=1, key=jax.random.key(0))  # fmt: skip
     us = 2.0 * np.exp(-0.8 * TS)[:, None]
     seen = prose.consistency(net, TS, us, DECAY.skeleton(), [2.5, 3.0], limit=8)
-    head = net.trajectory(TS, us, DECAY.skeleton(), jnp.array([2.5, 3.0]))
+    ids = jnp.asarray(words.encode(DECAY.skeleton()))
+    head = eqx.filter_jit(net.trajectory)(TS, us, ids, jnp.array([2.5, 3.0]))
     np.testing.assert_allclose(seen.trajectory, head, rtol=1e-10)
     if np.isfinite(seen.distance):
         apart = np.linalg.norm(head - seen.solution) / np.linalg.norm(seen.solution)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ...errors import InputError, SolveError
+from ...flows.methods import Tsit5
 from ...flows.ode import solve_ode
 from .. import checks
 from . import words as w
@@ -64,11 +65,11 @@ class Examples(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _solver(f: Callable, rtol: float, atol: float, max_steps: int):
+def _solver(f: Callable, rtol: float, atol: float, max_steps: int, method: Any = Tsit5()):
     def one(y0, p, ts):
         sol = solve_ode(
             f, y0, (ts[0], ts[-1]), p, saveat=ts, rtol=rtol, atol=atol, max_steps=max_steps,
-            throw=False,
+            method=method, throw=False,
         )  # fmt: skip
         good = (
             (sol.result == 0) & jnp.all(jnp.isfinite(sol.ys)) & (jnp.max(jnp.abs(sol.ys)) < LARGEST)
@@ -80,7 +81,7 @@ def _solver(f: Callable, rtol: float, atol: float, max_steps: int):
 
 def trajectories(
     system: System, ts: Any, *, count: int, key: PRNGKeyArray, repeats: int = 20,
-    rtol: float = 1e-5, atol: float = 1e-6, max_steps: int = 2000,
+    rtol: float = 1e-5, atol: float = 1e-6, max_steps: int = 2000, method: Any = None,
 ) -> Trajectories:  # fmt: skip
     """Solutions of a system for random parameters and initial values, in batches.
 
@@ -92,6 +93,7 @@ def trajectories(
         repeats: initial values for each draw of the parameters.
         rtol: relative tolerance of the solves.
         atol: absolute tolerance.
+        method: as in `rf.solve_ode`. Default: `Tsit5`; `"auto"` where it may be stiff.
         max_steps: of a solve. What fails or leaves the ball of 1,000 is drawn again.
 
     Raises:
@@ -100,7 +102,7 @@ def trajectories(
     """
     ts = checks.increasing(ts, "trajectories", 3)
     checks.whole("count", count)
-    solver = _solver(system.f, rtol, atol, max_steps)
+    solver = _solver(system.f, rtol, atol, max_steps, method or Tsit5())
     found: list[tuple[np.ndarray, np.ndarray]] = []
     have = 0
     for attempt in range(20):

@@ -11,6 +11,7 @@ from jaxtyping import ArrayLike, Float, PRNGKeyArray
 
 from ... import formulas
 from ...errors import InputError
+from ...flows.methods import Tsit5
 from ...flows.ode import solve_ode
 from .equations import Equations, parse, skeleton_of
 from .words import BOS, EOS, PAD
@@ -72,7 +73,7 @@ def same_form(a: Sequence[str], b: Sequence[str]) -> bool:
 
 def solved(
     equations: Equations, y0: Any, ts: Any, *, t0: float | None = None,
-    rtol: float = 1e-6, atol: float = 1e-8, max_steps: int = 4096,
+    rtol: float = 1e-6, atol: float = 1e-8, max_steps: int = 4096, method: Any = None,
 ) -> Float[np.ndarray, "m d"]:  # fmt: skip
     """The trajectory of decoded equations; NaN from where they cannot be solved.
 
@@ -84,20 +85,21 @@ def solved(
         rtol: relative tolerance of the solve.
         atol: absolute tolerance.
         max_steps: allowed.
+        method: as in `rf.solve_ode`. Default: `Tsit5`; `"auto"` where it may be stiff.
     """
     ts = np.asarray(ts, float)
     start = float(ts[0]) if t0 is None else float(t0)
-    run = _solution(equations.form, rtol, atol, max_steps)
+    run = _solution(equations.form, rtol, atol, max_steps, method or Tsit5())
     constants = jnp.asarray(equations.constants, float)
     return np.asarray(run(jnp.asarray(y0, float), constants, start, jnp.asarray(ts)))
 
 
 @lru_cache(maxsize=128)
-def _solution(form: Equations, rtol: float, atol: float, max_steps: int):
+def _solution(form: Equations, rtol: float, atol: float, max_steps: int, method: Any):
     def run(y0, constants, start, ts):
         sol = solve_ode(
             form, y0, (start, ts[-1]), constants, saveat=ts, rtol=rtol, atol=atol,
-            max_steps=max_steps, throw=False,
+            max_steps=max_steps, method=method, throw=False,
         )  # fmt: skip
         return jnp.where(jnp.isfinite(sol.ys), sol.ys, jnp.nan)
 

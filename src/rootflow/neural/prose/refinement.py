@@ -9,12 +9,15 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
 from ...errors import InputError, SolveError
+from ...flows.adjoints import ForwardAdjoint
+from ...flows.methods import Tsit5
 from ...flows.ode import solve_ode
 from ...roots.solvers import damped_newton as newton
 from .. import checks
@@ -63,7 +66,7 @@ class Refined(NamedTuple):
 def refine(
     equations: Sequence[str] | Equations | System, ts: ArrayLike, us: ArrayLike, *,
     start: ArrayLike | None = None, scale: ArrayLike = 1.0, max_iterations: int = 60,
-    rtol: float = 1e-8, atol: float = 1e-8, max_steps: int = 4096,
+    rtol: float = 1e-8, atol: float = 1e-8, max_steps: int = 4096, method: Any = None,
 ) -> Refined:  # fmt: skip
     """Fits the numbers of equations to a trajectory, by least squares.
 
@@ -78,6 +81,7 @@ def refine(
         rtol: relative tolerance of the solves.
         atol: absolute tolerance.
         max_steps: of a solve.
+        method: of the solves, as in `rf.solve_ode`. Default: `Tsit5`; `"auto"` where it is stiff.
 
     Returns:
         The fit, with standard errors; these take the noise as independent and normal.
@@ -96,7 +100,7 @@ def refine(
         raise InputError(f"{n} observations do not tell {k} numbers and {d} initial values.")
     scale = np.broadcast_to(np.asarray(scale, float), (d,))
     unit = 0.01 * float(np.sqrt(np.mean((us / scale) ** 2))) + 1e-300
-    advance = _search(field, k, rtol, atol, max_steps, max_iterations)
+    advance = _search(field, k, rtol, atol, max_steps, max_iterations, method or Tsit5())
     points = np.concatenate([x0, us[0]])[None]
     state = advance(
         newton.init(points), jnp.asarray(ts), jnp.asarray(us), jnp.asarray(unit * scale)
@@ -132,17 +136,16 @@ def _field(given: Any, d: int) -> tuple[Callable, Callable[[Any], Equations], np
 
 
 @lru_cache(maxsize=128)
-def _search(field: Callable, k: int, rtol, atol, max_steps: int, max_iterations: int):
+def _search(field: Callable, k: int, rtol, atol, max_steps: int, max_iterations: int, method: Any):
     def residuals(x, ts, us, scale):
         sol = solve_ode(
             field, x[k:], (ts[0], ts[-1]), x[:k], saveat=ts, rtol=rtol, atol=atol,
-            max_steps=max_steps, throw=False,
+            max_steps=max_steps, method=method, adjoint=ForwardAdjoint(), throw=False,
         )  # fmt: skip
         return ((sol.ys - us) / scale).reshape(-1)
 
     def local(ts, us, scale, x):
-        r = residuals(x, ts, us, scale)
-        J = jax.jacfwd(residuals)(x, ts, us, scale)
+        J, r = jax.jacfwd(lambda x: 2 * (residuals(x, ts, us, scale),), has_aux=True)(x)
         fine = jnp.all(jnp.isfinite(r)) & jnp.all(jnp.isfinite(J))
         r, J = jnp.where(fine, r, 0.0), jnp.where(fine, J, 0.0)
         value = jnp.where(fine, 0.5 * r @ r, jnp.inf)
@@ -234,7 +237,9 @@ def consistency(
     """
     t, u = np.asarray(t, float), np.asarray(u, float)
     queries = checks.increasing(queries, "consistency", 1)
-    trajectory = np.asarray(net.trajectory(t, u, tokens, queries), float)
+    at, states, ids = net.prepared(t, u, tokens)
+    head = _states(net, at, states, ids, jnp.asarray(queries, at.dtype))
+    trajectory = np.asarray(head, float)[:, : u.shape[1]]
     equations = parse(net.write(t, u, tokens, limit=limit), u.shape[1])
     start = u[0]
     if refined:
@@ -244,3 +249,8 @@ def consistency(
     fine = bool(np.all(np.isfinite(solution)))
     distance = float(relative_error(trajectory, solution)) if fine else float("inf")
     return Consistency(distance, trajectory, solution, equations)
+
+
+@eqx.filter_jit
+def _states(net: Prose, t: Any, u: Any, ids: Any, queries: Any) -> Any:
+    return net.states(net.encode(t, u, ids), queries)
