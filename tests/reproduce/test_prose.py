@@ -14,10 +14,7 @@ def test_the_quick_run_confirms_what_needs_no_long_training():
         for claim in entry.claims
         if claim.id in outcome.measurements
     }
-    # Three trajectories a system, where the full run has twenty, do not decide these medians.
-    loose = {"refine-all", "refine-future"}
-    assert {verdicts[name] for name in set(verdicts) - loose} == {"holds"}, outcome.measurements
-    assert outcome.measurements["refine-all"] > 0.5
+    assert set(verdicts.values()) == {"holds"}, outcome.measurements
     assert {"valid", "nominal", "refine-lorenz"} <= set(verdicts)
     assert seen == sorted(seen) and seen[-1] == 1.0
     assert len(outcome.figure.axes) == 4

@@ -1,5 +1,6 @@
 """What needs no network: nominal numbers as an answer, and numbers fitted by shooting."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -31,11 +32,11 @@ def nominal(draws: int) -> dict[str, float]:
     return found
 
 
-def shoot(count: int) -> dict[str, dict[str, Any]]:
+def shoot(count: int, names: Sequence[str] = SYSTEMS) -> dict[str, dict[str, Any]]:
     """32 noisy points on [0, 2]: parameters and initial state from nominal ones, both errors."""
     ts, later = np.linspace(0.0, 2.0, 32), np.linspace(2.0, 6.0, 65)[1:]
     found = {}
-    for at, name in enumerate(SYSTEMS):
+    for at, name in enumerate(names):
         system = prose.system(name)
         made = prose.trajectories(
             system, np.concatenate([ts, later]), count=count, repeats=1,

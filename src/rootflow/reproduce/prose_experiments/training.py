@@ -19,11 +19,12 @@ _LIMIT = 64
 
 
 class Setting(NamedTuple):
-    """How many trajectories of each system, steps of training, and trajectories to test on."""
+    """How many trajectories of each system, steps of training, trajectories to test on, systems."""
 
     count: int
     steps: int
     test: int
+    systems: int = 5
 
 
 def network(**options: Any) -> prose.Prose:
@@ -84,26 +85,31 @@ def scarce(
 ) -> dict[str, list[float]]:
     """Three observed points of 32 on [0, 4]: errors by input (default all), system by system."""
     ts = np.linspace(0.0, 4.0, 32)
-    made = lambda seed, n, guess: data(SCARCE, ts, 3, n, seed, guess=guess)
-    skeleton, known = (made(2, setting.count, g) for g in ("skeleton", "known"))
-    test_skeleton, test_known = (made(3, setting.test, g) for g in ("skeleton", "known"))
+    names = SCARCE[: setting.systems]
+    made = lambda guess: tuple(
+        data(names, ts, 3, count, seed, guess=guess)
+        for count, seed in ((setting.count, 2), (setting.test, 3))
+    )
+    skeleton = made("skeleton")
+    same = lambda: skeleton
     only = {"outputs": "trajectory"}
     runs = {
-        "no symbols": (network(inputs="data", **only), skeleton, test_skeleton),
-        "no symbols, deep": (network(inputs="data", data_layers=4, **only), skeleton,
-                             test_skeleton),
-        "label": (network(**only), labelled(skeleton), labelled(test_skeleton)),
-        "skeleton": (network(**only), skeleton, test_skeleton),
-        "known": (network(**only), known, test_known),
-    }  # fmt: skip
+        "no symbols": ({"inputs": "data"}, same),
+        "no symbols, deep": ({"inputs": "data", "data_layers": 4}, same),
+        "label": ({}, lambda: tuple(map(labelled, skeleton))),
+        "skeleton": ({}, same),
+        "known": ({}, lambda: made("known")),
+    }
     found = {}
     for name in runs if inputs is None else inputs:
-        net, training, test = runs[name]
         tell(name)
-        found[name] = errors(trained(net, training, setting.steps), test)
-    last = np.repeat(test_skeleton.u[:, -1:], 29, axis=1)
-    stay = prose.relative_error(last, test_skeleton.clean)
-    found["last value"] = [float(stay[test_skeleton.family == i].mean()) for i in range(5)]
+        options, examples = runs[name]
+        training, test = examples()
+        found[name] = errors(trained(network(**only, **options), training, setting.steps), test)
+    test = skeleton[1]
+    last = np.repeat(test.u[:, -1:], 29, axis=1)
+    stay = prose.relative_error(last, test.clean)
+    found["last value"] = [float(stay[test.family == i].mean()) for i in range(len(names))]
     return found
 
 
@@ -145,8 +151,9 @@ def plenty(setting: Setting, guess: str, *, fitted: bool = False, **options: Any
     """
     ts = np.linspace(0.0, 4.0, 32)
     kind = "skeleton" if guess == "none" else guess
-    training = data(THREE, ts, 16, setting.count, 4, guess=kind)
-    test = data(THREE, ts, 16, setting.test, 5, guess=kind)
+    names = THREE[: setting.systems]
+    training = data(names, ts, 16, setting.count, 4, guess=kind)
+    test = data(names, ts, 16, setting.test, 5, guess=kind)
     if guess == "none":
         net = network(inputs="data", outputs="trajectory")
         return {"error": float(np.mean(errors(trained(net, training, setting.steps), test)))}
