@@ -19,16 +19,16 @@ def _run(report: Report, quick: bool) -> Outcome:
     measured["nominal-apart"] = max(apart)
     report(0.02, "shooting")
     _shooting(quick, measured, data)
-    setting = training.Setting(*((200, 20, 20, 2) if quick else (4000, 1200, 100)))
-    if not quick:
+    if quick:
+        measured["valid"] = training.untrained()
+    else:
+        setting = training.Setting(4000, 1200, 100)
         report(0.1, "three observed points")
         _scarce(report, setting, measured, data)
-        setting = setting._replace(steps=1500)
-    report(0.5, "sixteen observed points")
-    _plenty(report, quick, setting, measured, data)
-    if not quick:
+        report(0.5, "sixteen observed points")
+        _plenty(report, setting._replace(steps=1500), measured, data)
         report(0.9, "raw times")
-        data["raw"] = training.raw(setting._replace(steps=1200))
+        data["raw"] = training.raw(setting)
         measured["raw"] = data["raw"]["raw"]
         measured["raw-gain"] = data["raw"]["scaled"] / data["raw"]["raw"]
     figure = _draw(data)
@@ -60,14 +60,10 @@ def _scarce(report: Report, setting: Any, measured: dict, data: dict) -> None:
     measured["scarce-label"] = mean["label"] / mean["skeleton"]
 
 
-def _plenty(report: Report, quick: bool, setting: Any, measured: dict, data: dict) -> None:
-    # A quick run asks for the grammar only: what is written is valid, whatever was learnt.
-    options = {"width": 16, "fusion_layers": 1, "decoder_layers": 1} if quick else {}
-    first = training.plenty(setting, "skeleton", fitted=not quick, **options)
+def _plenty(report: Report, setting: Any, measured: dict, data: dict) -> None:
+    first = training.plenty(setting, "skeleton", fitted=True)
     found = data["plenty"] = {"skeleton": first}
-    measured["valid"] = found["skeleton"]["valid"]
-    if quick:
-        return
+    measured["valid"] = first["valid"]
     measured["form"] = found["skeleton"]["form"]
     measured["read"] = found["skeleton"]["expression"] / found["skeleton"]["nominal"]
     measured["chain"] = found["skeleton"]["refined"] / found["skeleton"]["written"]
@@ -104,15 +100,16 @@ def _draw(data: dict) -> Figure:
         scarce.invert_yaxis()
     else:
         scarce.text(0.5, 0.5, "not in a quick run", ha="center", transform=scarce.transAxes)
-    rows = {}
-    for name, row in data["plenty"].items():
-        if "expression" in row:
-            rows[name] = row["expression"]
-    rows["nominal"] = data["plenty"]["skeleton"]["nominal"]
-    if "refined" in data["plenty"]["skeleton"]:
+    if "plenty" in data:
+        rows = {k: row["expression"] for k, row in data["plenty"].items() if "expression" in row}
+        rows["nominal"] = data["plenty"]["skeleton"]["nominal"]
         rows["written, fitted"] = data["plenty"]["skeleton"]["refined"]
+    else:
+        rows = data["nominal"]
     numbers.barh(list(rows), [max(v, 1e-4) for v in rows.values()], color="C1")
-    numbers.set(xlabel="error of the equations", title="Numbers written, fitted")
+    numbers.tick_params(axis="y", labelsize=7)
+    what = "Numbers written, fitted" if "plenty" in data else "Nominal numbers"
+    numbers.set(xlabel="error of the equations", title=what)
     numbers.set_xscale("log")
     numbers.invert_yaxis()
     for axes, kind, title in (

@@ -163,6 +163,13 @@ def plenty(setting: Setting, guess: str, *, fitted: bool = False, **options: Any
     return found | (chained(net, texts, test) if fitted else {})
 
 
+def untrained() -> float:
+    """The share of valid equations that a network writes which has learnt nothing."""
+    test = data(THREE[:1], np.linspace(0.0, 2.0, 12), 8, 20, 5)
+    net = network(width=16, fusion_layers=1, decoder_layers=1)
+    return float(np.mean([prose.is_valid(text, 3) for text in written(net, test)]))
+
+
 def chained(net: prose.Prose, texts: list[list[str]], test: prose.Examples) -> dict:
     """Refined numbers of what was written, and what the distance of the heads tells."""
     count = min(60, len(texts))
