@@ -12,7 +12,7 @@ import rootflow as rf
 
 TIMES = np.arange(6.0)
 X = 3.0 * np.exp(-0.4 * TIMES) + 0.05 * np.cos(9 * TIMES)
-PROGRAM = f"""
+PROGRAM = """
 import sys
 import jax
 import numpy as np
@@ -21,16 +21,16 @@ process = int(sys.argv[1])
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(
-    f"127.0.0.1:{{sys.argv[2]}}", num_processes=2, process_id=process, initialization_timeout=60
+    f"127.0.0.1:{sys.argv[2]}", num_processes=2, process_id=process, initialization_timeout=60
 )
 import rootflow as rf
 
 times = np.arange(6.0)
 x = 3.0 * np.exp(-0.4 * times) + 0.05 * np.cos(9 * times)
 found = rf.fit(
-    lambda t, y, p: {{"x": -p["k"] * y["x"]}}, {{"time": times, "x": x}},
-    states={{"x": rf.Parameter(1.0, 0.1, 10.0, scale="log")}},
-    parameters={{"k": rf.Parameter(1.0, 0.01, 10.0, scale="log")}},
+    lambda t, y, p: {"x": -p["k"] * y["x"]}, {"time": times, "x": x},
+    states={"x": rf.Parameter(1.0, 0.1, 10.0, scale="log")},
+    parameters={"k": rf.Parameter(1.0, 0.01, 10.0, scale="log")},
     starts=4, profile=True, devices=jax.devices(),
 )
 print(found.nll, found["k"], found["x"], found.estimates[0].profile, len(jax.devices()))
