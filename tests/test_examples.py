@@ -226,6 +226,12 @@ def density_movie(found):
     assert Path("density_movie.png").stat().st_size > 10_000
 
 
+def which_frame(found):
+    assert found["errors"]["moving"] < 0.02 and found["errors"]["still"] > 0.3
+    assert found["advice"].travelled > 4.7  # 30 / 2π
+    assert Path("which_frame.png").stat().st_size > 10_000
+
+
 CHECKS = {
     "01_solve_and_differentiate": solve_and_differentiate,
     "02_root_and_implicit": root_and_implicit,
@@ -247,6 +253,7 @@ CHECKS = {
     "20_diffusion_couple": diffusion_couple,
     "23_certified_energy": certified_energy,
     "22_density_movie": density_movie,
+    "24_which_frame": which_frame,
 }
 
 

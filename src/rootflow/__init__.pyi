@@ -37,9 +37,15 @@ from .errors import (
 from .fitting.evaluate import evaluate as evaluate
 from .fitting.fit import fit as fit
 from .fitting.model import Dose as Dose
+from .fitting.model import Dosing as Dosing
 from .fitting.model import Model as Model
 from .fitting.model import Noise as Noise
 from .fitting.model import Parameter as Parameter
+from .fitting.model import Prior as Prior
+from .fitting.petab import load_petab as load_petab
+from .fitting.population.effects import Population as Population
+from .fitting.population.effects import RandomEffect as RandomEffect
+from .fitting.population.result import PopulationResult as PopulationResult
 from .fitting.result import Estimate as Estimate
 from .fitting.result import FitResult as FitResult
 from .fitting.simulate import simulate as simulate

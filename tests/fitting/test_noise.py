@@ -1,5 +1,7 @@
 """Noise that is computed, heavy-tailed or censored: likelihoods beside SciPy's, and their fits."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ import rootflow as rf
 from rootflow.fitting import problem
 from rootflow.fitting.likelihood import likelihood
 from rootflow.fitting.model import Model, Noise, Parameter
+from rootflow.fitting.output import as_record
 from rootflow.fitting.table import assemble
 
 TIMES = np.linspace(0.0, 3.0, 9)
@@ -49,8 +52,9 @@ SIGMA = 0.2 + 0.1 * MEAN
         ("lognormal", lambda x, m, s: scipy.stats.lognorm(s, scale=m).logpdf(x)),
         (
             "log10normal",
-            lambda x, m, s: scipy.stats.norm(np.log10(m), s).logpdf(np.log10(x))
-            - np.log(x * np.log(10)),
+            lambda x, m, s: (
+                scipy.stats.norm(np.log10(m), s).logpdf(np.log10(x)) - np.log(x * np.log(10))
+            ),
         ),
         (
             "loglaplace",
@@ -58,8 +62,9 @@ SIGMA = 0.2 + 0.1 * MEAN
         ),
         (
             "log10laplace",
-            lambda x, m, s: scipy.stats.laplace(np.log10(m), s).logpdf(np.log10(x))
-            - np.log(x * np.log(10)),
+            lambda x, m, s: (
+                scipy.stats.laplace(np.log10(m), s).logpdf(np.log10(x)) - np.log(x * np.log(10))
+            ),
         ),
     ],
 )
@@ -130,8 +135,11 @@ def test_fit_of_a_noise_formula_is_the_maximum_of_its_likelihood():
     found = [result["x"], result["slope"], result["a"]]
     np.testing.assert_allclose(found, best.x, rtol=1e-5)
     np.testing.assert_allclose(result.nll, best.fun, rtol=1e-9)
-    mean, low, high = result.predict([0.0, 3.0])["x"]
+    _, low, high = result.predict([0.0, 3.0])["x"]
     assert (high - low)[0, 1] > 2.5 * (high - low)[0, 0]  # the band widens as the noise does
+    noise = as_record(result)["model"]["noise"]["x"]
+    assert noise["scale"] == "computed" and noise["kind"] == "normal"
+    assert json.dumps(noise) and not any(e.kind == "scale" for e in result.estimates)
     residuals = [r.residual for r in result.residuals]
     np.testing.assert_allclose(np.mean(np.square(residuals)), 1.0, rtol=1e-3)
 

@@ -82,9 +82,18 @@ def test_a_uniform_prior_narrows_the_bounds():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: rf.Parameter(1.0, 0.1, 2.0, prior=Prior("normal", 3.0, 1.0)), "outside the bounds"),
-        (lambda: rf.Parameter(1.0, 0.1, 2.0, prior=Prior("uniform", 3.0, 4.0)), "outside the bound"),
-        (lambda: rf.Parameter(1.0, 0.1, 2.0, prior=Prior("uniform", 1.5, 4.0)), "excludes the guess"),
+        (
+            lambda: rf.Parameter(1.0, 0.1, 2.0, prior=Prior("normal", 3.0, 1.0)),
+            "outside the bounds",
+        ),
+        (
+            lambda: rf.Parameter(1.0, 0.1, 2.0, prior=Prior("uniform", 3.0, 4.0)),
+            "outside the bound",
+        ),
+        (
+            lambda: rf.Parameter(1.0, 0.1, 2.0, prior=Prior("uniform", 1.5, 4.0)),
+            "excludes the guess",
+        ),
         (lambda: rf.Parameter(1.0, prior=0.5), r"give rf\.Prior"),  # type: ignore[arg-type]
         (lambda: Prior("norml", 0.0, 1.0), "Did you mean 'normal'"),  # type: ignore[arg-type]
         (lambda: Prior("normal", 0.0, 0.0), "positive number"),

@@ -33,7 +33,9 @@ def fit(
     example: Annotated[
         str | None,
         typer.Option(
-            help="Fit a bundled example instead: hare-lynx or theophylline.", show_default=False
+            help="Fit a bundled example instead: hare-lynx, theophylline (a population) or "
+            "theophylline-subjects.",
+            show_default=False,
         ),
     ] = None,
     out: Annotated[

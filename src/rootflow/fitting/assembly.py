@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -60,14 +61,14 @@ def local_at(model: Model, lay: Layout, solver: Solver, data: GroupData, u: np.n
 
 def prepared(
     model: Model, dataset: Dataset, solving: Solving, max_iterations: int = 1,
-    progress: Progress | None = None,
+    progress: Progress | None = None, devices: Any = None,
 ) -> Search:  # fmt: skip
     """A search that has not begun."""
     functions.check(model)
     lay = problem.layout(model, len(dataset.groups))
     data = problem.group_data(model, dataset)
     t0 = float(dataset.t0[0]) if np.all(dataset.t0 == dataset.t0[0]) else None
-    return Search(model, lay, data, solving.solvers(t0), max_iterations, progress)
+    return Search(model, lay, data, solving.solvers(t0), max_iterations, progress, devices)
 
 
 def assembled(

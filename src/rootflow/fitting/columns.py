@@ -14,6 +14,7 @@ from .model import Model
 
 _BLANK = frozenset(code.casefold() for code in MISSING)
 
+
 def measurements(
     model: Model, table: Table, column: str
 ) -> tuple[Float[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:

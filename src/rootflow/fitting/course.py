@@ -1,6 +1,6 @@
 """The time course of one group: initial values, coming to rest, doses, events, what is observed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -56,7 +56,7 @@ class Ended(NamedTuple):
 class More(NamedTuple):
     """What one group has beside times and covariates; `None` where the model has no such thing."""
 
-    cells: Mapping[str, tuple[Array, Array]] | None = None  # by row column: numbers, parameters
+    cells: Mapping[str, tuple[Any, Any]] | None = None  # by row column: numbers, parameters
     condition: Any = None
     before: Any = None
     doses: Any = None
@@ -92,6 +92,8 @@ def trajectory(
     """
     base, starts = parameters(model, local, v)
     course = _Course(model, solver, ts, t0, base, starts, c, more, v.dtype)
+    if not model.states:  # of a population: formulas of the time
+        return course.observed({}), Ended(jnp.asarray(int(Result.success)), 0, 0.0)
     y, restless = course.start()
     if model.dosing is None:
         saved, ended = course.with_few_doses(y)
@@ -171,9 +173,7 @@ class _Course:
         has = before >= 0
         field = lambda t, y, args: self.field(self.t0, y, args)
         still, settled = rest.settled(field, begin, (p, self.c), self.solver, has)
-        y = {
-            name: jnp.where(has & ~jnp.asarray(told[name]), still[name], y[name]) for name in y
-        }
+        y = {name: jnp.where(has & ~jnp.asarray(told[name]), still[name], y[name]) for name in y}
         return y, has & ~settled
 
     def solve(self, y: dict, begin: Array, end: Array, rates: Any = None) -> Solution:
@@ -201,7 +201,7 @@ class _Course:
         return {name: slope[name] + args[2][i] for i, name in enumerate(self.model.states)}
 
     def with_few_doses(self, y: dict) -> tuple[dict, Ended]:
-        """The states at the measured times, the doses of the model written out one after another."""
+        """The states at the measured times, with the doses of the model one after another."""
         computed = any(callable(dose.time) for dose in self.model.doses)
         begin, since = self.t0, self.t0
         saved = None
@@ -311,5 +311,3 @@ def merge(saved: dict | None, ys: dict, ts: Array, since: Array) -> dict:
     if saved is None:
         return ys
     return {name: jnp.where(ts >= since, ys[name], x) for name, x in saved.items()}
-
-

@@ -57,7 +57,9 @@ def solved(course: "_Course", y: dict) -> "tuple[dict, Ended]":
             x = jnp.where(dose["repeated"], repeated[name], x)
             after[name] = x + added[i]
         rates = jnp.where(dose["reset"], 0.0, rates) + jnp.where(there, dose["rate"], 0.0)
-        ended = jax.tree.map(lambda new, old: jnp.asarray(new, jnp.result_type(old)), ended, carry[5])
+        ended = jax.tree.map(
+            lambda new, old: jnp.asarray(new, jnp.result_type(old)), ended, carry[5]
+        )
         return (after, rates, until, dose["time"], saved, ended), None
 
     carry = (y, zero, course.t0, course.t0, saved, ended)
@@ -75,8 +77,8 @@ def _arrival(course: "_Course", doses: Doses) -> tuple[Array, Array, Array]:
         [jnp.asarray(dosing.of(what, s, course.p, course.c), course.dtype)
          for s in course.model.states]
     )  # fmt: skip
-    times = doses.times + of("lag")[doses.states]
-    amounts = doses.amounts * of("bioavailability")[doses.states]
+    times = jnp.asarray(doses.times) + of("lag")[doses.states]
+    amounts = jnp.asarray(doses.amounts) * of("bioavailability")[doses.states]
     rates = _rates(doses)
     length = jnp.where(rates > 0, amounts / jnp.where(rates > 0, rates, 1.0), 0.0)
     return times, amounts, length
@@ -84,7 +86,7 @@ def _arrival(course: "_Course", doses: Doses) -> tuple[Array, Array, Array]:
 
 def _rates(doses: Doses) -> Array:
     """Rates of infusions; where no group has any, there is no column of them."""
-    return doses.rates if doses.rates.size else jnp.zeros_like(doses.amounts)
+    return jnp.asarray(doses.rates if doses.rates.size else jnp.zeros_like(doses.amounts))
 
 
 def _records(course: "_Course", doses: Doses) -> dict[str, Array]:

@@ -85,7 +85,7 @@ def doses(
         for given, rows in zip(listed, members, strict=True)
     ]
     parts = [np.array([[dose[i] for dose in given] for given in padded]) for i in range(5)]
-    return Doses(*parts, np.array(periods))  # pyright: ignore[reportArgumentType]
+    return Doses(*parts[:5], periods=np.array(periods))  # pyright: ignore[reportCallIssue]
 
 
 class _Reader:
@@ -130,7 +130,7 @@ class _Reader:
                         row, self.dosing.steady,
                         "a steady-state dose must be the first dose of its group",
                     )  # fmt: skip
-                period = self.interval[row]
+                period = float(self.interval[row])
             first = False
             dose = (self._state(row), self.amount[row], self.rate[row])
             count = int(self.additional[row])

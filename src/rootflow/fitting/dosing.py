@@ -15,8 +15,8 @@ class Dosing:
     """Which data columns hold doses, and what becomes of a dose.
 
     A row with an amount is a dose: at its time the amount goes into a state, at once or, with a
-    rate, as an infusion that lasts amount / rate. A row of doses may hold measurements too; they see
-    the state after the dose.
+    rate, as an infusion that lasts amount / rate. A row of doses may hold measurements too; they
+    see the state after the dose.
 
     Args:
         amount: column with the amounts (AMT).
@@ -64,7 +64,9 @@ class Dosing:
                 if not callable(part):
                     least = finite(f"the {name} of doses", part)
                     if least < 0:
-                        raise InputError(f"the {name} of doses is {least:g}; it cannot be negative.")
+                        raise InputError(
+                            f"the {name} of doses is {least:g}; it cannot be negative."
+                        )
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -137,7 +137,7 @@ def _parameters(axes: "Axes", result: FitResult, starts: list[Start], names: lis
     """A row for each parameter; each search is a point between its bounds."""
     all_names = len(result.free_names)
     rows = np.arange(len(names))
-    for start in reversed(starts):
+    for start in reversed([s for s in starts if s.values]):
         shares = [_share(result, i, start) for i in rows]
         best = start.reached_best
         axes.plot(
@@ -157,7 +157,7 @@ def _parameters(axes: "Axes", result: FitResult, starts: list[Start], names: lis
 def _share(result: FitResult, index: int, start: Start) -> float:
     """Where a parameter lies between its bounds, or the ends of the searches where it has none."""
     parameter = result.model.fitted[result.free_names[index].split("[")[0]]
-    found = [s.values[index] for s in result.starts if np.isfinite(s.cost)]
+    found = [s.values[index] for s in result.starts if s.values and np.isfinite(s.cost)]
     low, high = parameter.limits
     change = np.log if parameter.scale == "log" else np.asarray
     low = low if np.isfinite(change(low)) else min(found)

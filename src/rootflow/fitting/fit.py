@@ -9,7 +9,9 @@ import jax
 import numpy as np
 
 from ..errors import InputError
+from ..flows.ensemble import mesh_of
 from ..flows.methods import AutoSwitch, Method
+from . import population
 from .assembly import Clock, Origin, assembled, prepared
 from .convergence import Outcome, judged, outcome
 from .described import described
@@ -34,6 +36,7 @@ def fit(
     doses: Sequence[Dose] = (),
     time: str = "time",
     group: str | None = None,
+    random: Any = None,
     starts: int | None = None,
     seed: int = 0,
     screen: int = 4,
@@ -43,6 +46,7 @@ def fit(
     atol: float | None = None,
     max_steps: int | None = None,
     max_iterations: int = 200,
+    devices: Any = None,
     progress: Progress | None = None,
 ) -> FitResult:
     """Fits the parameters and initial values of a differential equation by maximum likelihood.
@@ -65,7 +69,11 @@ def fit(
         doses: jumps of a state.
         time: name of the time column.
         group: name of the column that tells experiments apart.
-        starts: number of searches; the first begins at the guess. Default 16.
+        random: parameters that vary between groups (subjects): a dictionary of their standard
+            deviations or `rf.RandomEffect`s, or a `rf.Population`. The result is a
+            `PopulationResult`.
+        starts: number of searches; the first begins at the guess. Default 16; 1 with random
+            effects.
         seed: of the random starts.
         screen: each other search begins at the best of so many points that are drawn within the
             bounds and led a few steps along growing parts of the data. 0: it begins at a drawn
@@ -81,6 +89,9 @@ def fit(
         max_steps: the most steps of a solve. Default: what the model says, or 512, and 16384 where
             those do not do.
         max_iterations: trial steps of a search.
+        devices: those that share the searches, and the points of profiles, such as `jax.devices()`
+            or a one-dimensional mesh of them (`rf.ensemble`); of several processes, all make this
+            call with the same arguments and all have the result. Default: the one that is there.
         progress: called with the finished fraction, the best cost so far and a message.
 
     Returns:
@@ -95,14 +106,23 @@ def fit(
     model, dataset, text = described(
         model, data, states, parameters, observed, noise, doses, time, group
     )
-    starts = 16 if starts is None else starts
+    if random is not None:
+        model = population.with_random(model, population.as_population(random))
+    if starts is None:
+        starts = 16 if model.random is None else population.STARTS
     _check_options(starts, seed, screen, max_iterations)
     given = {"method": method, "rtol": rtol, "atol": atol, "max_steps": max_steps}
     solving = options(model.solve, given)
+    if model.random is not None:
+        if devices is not None:
+            raise InputError("devices are not there for a model with random effects; leave it out.")
+        return population.fit_population(
+            model, dataset, int(starts), seed, profile, solving, int(max_iterations), progress
+        )
     with jax.enable_x64(True):
         result = _fit(
             model, dataset, int(starts), seed, int(screen), profile, solving, int(max_iterations),
-            progress,
+            mesh_of(devices), progress,
         )  # fmt: skip
     return replace(result, model_text=text)
 
@@ -118,9 +138,12 @@ def _check_options(starts, seed, screen, max_iterations):
             raise InputError(f"{name} must be {wanted}; got {value!r}.")
 
 
-def _fit(model, dataset, starts, seed, screen, profile, solving: Solving, max_iterations, progress):
+def _fit(
+    model, dataset, starts, seed, screen, profile, solving: Solving, max_iterations, devices,
+    progress,
+):  # fmt: skip
     clock = Clock()
-    search = prepared(model, dataset, solving, max_iterations, progress)
+    search = prepared(model, dataset, solving, max_iterations, progress, devices)
     lay = search.lay
     check_method(model, lay, search.solver, search.data)
     states = search.from_guess(starts, seed, screen)

@@ -149,7 +149,8 @@ def _model(f, states, parameters, observed, noise, doses, time, group) -> Model:
 
 def _of_model(law: Any) -> Any:
     if isinstance(law, Noise) and callable(law.scale):
-        return replace(law, scale=WithoutCovariates(law.scale))
+        scale: Any = law.scale
+        return replace(law, scale=WithoutCovariates(scale))
     return law
 
 

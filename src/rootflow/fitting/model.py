@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..flows.events import Event
 from ..tables.names import did_you_mean
 from . import model_checks
-from .dosing import Dosing
+from .dosing import Dosing as Dosing
 from .noise import Noise as Noise
 from .noise import NoiseKind as NoiseKind
 from .numbers import finite
@@ -92,6 +92,8 @@ class Model:
             terminal=False)` with `args` = (p, c); `jump` returns the states that change.
         stops: times at which the vector field jumps, numbers or `f(p, c)`: a step ends there.
         dosing: which data columns hold doses.
+        random: which parameters vary between the groups, a `Population` or what makes one. Such a
+            model may have no states: its observed columns are then formulas of the time.
 
     Raises:
         InputError: names that clash or do not exist, per-group parameters without a group column,
@@ -121,6 +123,7 @@ class Model:
     events: tuple[Event, ...] = ()
     stops: tuple[float | FromParameters, ...] = ()
     dosing: Dosing | None = None
+    random: Any = None
 
     # A model is never changed, and programs are compiled for this very object.
     def __deepcopy__(self, memo: Any) -> "Model":
@@ -139,7 +142,7 @@ class Model:
                 raise InputError(
                     f"{name} is {getattr(self, name)!r:.80}; give a dictionary by name."
                 )
-        if not self.states:
+        if not self.states and self.random is None:
             raise InputError("the model has no states; give at least one with its initial value.")
         if not self.observed:
             raise InputError("the model observes nothing; name at least one data column.")
@@ -190,6 +193,11 @@ class Model:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         conditions = {name: MappingProxyType(dict(x)) for name, x in self.conditions.items()}
         object.__setattr__(self, "conditions", MappingProxyType(conditions))
+        if self.random is not None:
+            from .population import effects
+
+            object.__setattr__(self, "random", effects.as_population(self.random))
+            effects.check(self.random, self)
 
     def _check_clashes(self):
         roles: dict[str, str] = {}

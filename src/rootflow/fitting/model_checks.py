@@ -1,4 +1,4 @@
-"""Whether the parts of a model fit together: rows, conditions, events, stops, doses of the table."""
+"""Whether the parts of a model fit together: rows, conditions, events, stops, doses of tables."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING

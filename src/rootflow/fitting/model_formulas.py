@@ -46,7 +46,7 @@ def needed(quantities: Mapping[str, Expression], names: Iterable[str]) -> Quanti
         names: of a formula.
     """
     wanted: set[str] = set(names)
-    for name in reversed(quantities):
+    for name in reversed(list(quantities)):
         if name in wanted:
             wanted |= quantities[name].names
     return tuple((name, x) for name, x in quantities.items() if name in wanted)
@@ -178,7 +178,7 @@ _ORDER = ("<", "<=", ">", ">=")
 
 
 def is_trigger(tree: Node) -> bool:
-    """Whether a formula is made of `<`, `>`, `and`, `or`, `not` in a way that an event can watch."""
+    """Whether a formula is made of `<`, `>`, `and`, `or`, `not`, so that an event can watch it."""
     if not isinstance(tree, Apply):
         return False
     if tree.operation in ("and", "or", "not"):

@@ -1,9 +1,9 @@
 """Model files: TOML to a `Model`.
 
 A model file has the tables `[model]`, `[states]`, `[parameters]`, `[equations]`, `[observed]`,
-`[noise]`, `[quantities]`, `[conditions]`, `[dosing]`, `[solve]` and any number of `[[dose]]` and
-`[[event]]`; the guide "Model files" describes them. Formulas
-go through `rootflow.formulas`, so that a model file is data and never runs as a program.
+`[noise]`, `[quantities]`, `[conditions]`, `[dosing]`, `[solve]`, `[random]`, `[population]` and
+any number of `[[dose]]` and `[[event]]`; the guide "Model files" describes them. Formulas go
+through `rootflow.formulas`, so that a model file is data and never runs as a program.
 """
 
 import os
@@ -20,6 +20,7 @@ from ..tables.textfile import read_text
 from . import modelfile_more as more
 from .model import Dose, Model, Noise, Parameter
 from .model_formulas import Formula, FromParameters, Output, Spread, VectorField, needed
+from .population.modelfile import random_of
 from .solving import OPTIONS, options
 from .toml_lines import LONGEST_LINE, key_lines, toml_reason
 
@@ -34,7 +35,8 @@ _DEEP_KEY = re.compile(
 )
 _TABLES = (
     "model", "states", "parameters", "quantities", "equations", "observed", "noise", "conditions",
-    "dose", "dosing", "event", "solve",
+    "dose", "dosing", "event", "solve", "random",
+    "population",
 )  # fmt: skip
 _MODEL_KEYS = (
     "name", "description", "time", "time_unit", "group", "covariates", "t0", "rows", "condition",
@@ -140,7 +142,8 @@ class Reader:
         value = self.content.get(name, {})
         if not isinstance(value, dict):
             raise self.error(name, f"is {value!r}; write it as a table, [{name}].")
-        if name in _NEEDED and not value:
+        closed = "random" in self.content and name in ("states", "equations")
+        if name in _NEEDED and not value and not closed:
             missing = "is empty" if name in self.content else "is missing"
             raise self.error("", f"the table [{name}] {missing}; {_NEEDED[name]}.")
         return value
@@ -210,6 +213,7 @@ class Reader:
         condition = self.text_or_none("model", head, "condition")
         before = self.text_or_none("model", head, "preequilibration")
         solve = self._solve()
+        random = random_of(self)
         return self.made(
             "",
             lambda: Model(
@@ -241,6 +245,7 @@ class Reader:
                 events=events,
                 stops=more.stops(self, rates.values(), outer),
                 dosing=dosing,
+                random=random,
             ),
         )
 
@@ -489,5 +494,6 @@ def _folder_name(stem: str) -> str:
 
 
 def shown(value: Any) -> str:
+    """A value of the file as messages show it."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

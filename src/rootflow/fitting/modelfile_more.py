@@ -170,9 +170,7 @@ def dosing(reader: "Reader", outer: Collection[str]) -> Dosing | None:
     return reader.made("dosing", lambda: Dosing(**given))
 
 
-def stops(
-    reader: "Reader", rates: Iterable[Expression], fixed: Collection[str]
-) -> tuple[Any, ...]:
+def stops(reader: "Reader", rates: Iterable[Expression], fixed: Collection[str]) -> tuple[Any, ...]:
     """Times at which a comparison in the equations changes its answer: numbers or formulas."""
     found: dict[tuple[Node, Node], Any] = {}
     used = reader.needed(*rates)

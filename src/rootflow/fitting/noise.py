@@ -23,7 +23,8 @@ class Noise:
         kind: `"normal"`: value ~ N(m, scale²); `"lognormal"`, `"log10normal"`: its natural or
             decadic logarithm ~ N(log m, scale²); `"proportional"`: value ~ N(m, (scale m)²), with m
             the model's value; `"laplace"`, `"loglaplace"`, `"log10laplace"`: Laplace's
-            distribution, of density exp(-|x - m| / scale) / (2 scale), of the value or its logarithm.
+            distribution, of density exp(-|x - m| / scale) / (2 scale), of the value or its
+            logarithm.
         scale: the standard deviation (Laplace's b) in the sense of `kind`; `None`: fitted with the
             rest, one for the column; a function `f(t, y, p, c)`: computed for each measurement,
             from parameters of its own, say.

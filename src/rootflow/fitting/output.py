@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from dataclasses import asdict, replace
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,10 @@ def write_results(result: FitResult, path: Path) -> dict[str, Any]:
         InputError: as `check_folder`.
         OSError: the folder cannot be written.
     """
+    if result.model.random is not None:
+        from .population.output import write_population
+
+        return write_population(result, path)
     check_folder(path)
     ts = fine_times(result.dataset)
     curve = result.predict(ts, noise=False)
@@ -135,7 +139,8 @@ def _law(law: Noise) -> Any:
     """The noise of a column; what is no number of its scale is its formula, if there is a text."""
     if not callable(law.scale):
         return law
-    return {**asdict(replace(law, scale=None)), "scale": getattr(law.scale, "text", "computed")}
+    given = {f.name: getattr(law, f.name) for f in fields(law)}
+    return {**given, "scale": getattr(law.scale, "text", "computed")}
 
 
 def fine_times(data: Dataset) -> Float[np.ndarray, "groups times"]:

@@ -133,7 +133,7 @@ class Predictor:
 
     def scales_at_data(self) -> dict[str, np.ndarray]:
         """The scale of each measurement, of the columns where it is computed."""
-        self(self.data.ts, False)
+        self(np.asarray(self.data.ts), False)
         assert self.at_data is not None
         names = list(self.model.noise)
         return {names[i]: self._scale(self.at_data[0], i) for i in scale_rows(self.model)}

@@ -64,7 +64,9 @@ class Prior:
         ):
             if value not in known:
                 close = did_you_mean(value, known) if isinstance(value, str) else ""
-                raise InputError(f"{what} is {value!r}; it must be one of {', '.join(known)}.{close}")
+                raise InputError(
+                    f"{what} is {value!r}; it must be one of {', '.join(known)}.{close}"
+                )
         location = finite("the location of a prior", self.location)
         scale = finite("the scale of a prior", self.scale)
         if self.kind == "uniform" and location >= scale:

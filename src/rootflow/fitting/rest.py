@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
@@ -11,12 +12,17 @@ from ..flows.ode import solve_ode
 from ..flows.solution import Result
 from ..flows.steady_state import steady_state
 from ..ground import varying
+from ..roots.conserved import conserved
+from ..roots.linear import jacobian_matrix
+from ..roots.trees import from_vector, to_vector
 
 if TYPE_CHECKING:
     from .course import Solver
 
 #: What is left of the motion, relative to the states, where it counts as rest.
 _REST = 1e-6
+#: A singular value of the Jacobian below this fraction of the largest is none.
+_SINGULAR = 1e-13
 #: Up to these times, in whatever unit, a state that is to settle is followed.
 _TIMES = tuple(10.0**k for k in range(-2, 13))
 #: Steps to each of them.
@@ -30,9 +36,10 @@ def settled(
 ) -> tuple[dict, Bool[Array, ""]]:
     """The state at rest that the flow from `y0` leads to, and whether there is one.
 
-    The flow is followed until the whole time gone by, once more, would change no state by more than
-    a millionth at the present speed; from there `steady_state` finds the root, with its implicit
-    derivative. Where it finds none nearby (a continuum of steady states, say), the end of the flow
+    The flow is followed until a step of Newton's method would change no state by more than a
+    millionth, and neither would the whole time gone by, once more, at the present speed; from
+    there `steady_state` finds the root, with its implicit
+    derivative. Where it finds none nearby or others lie next to it, the end of the flow
     stands, with the derivative of the flow.
 
     Args:
@@ -44,10 +51,7 @@ def settled(
     """
 
     def still(y, span):
-        """Whether `span` more at the present speed would change next to nothing."""
-        slope = field(0.0, y, args)
-        each = [jnp.abs(slope[n]) * span <= _REST * jnp.abs(y[n]) + solver.atol for n in y]
-        return jnp.all(jnp.stack(each))
+        return _still(lambda y: field(0.0, y, args), y, span, solver.atol)
 
     def on(carry, until):
         y, begin, resting, failed = carry
@@ -61,12 +65,49 @@ def settled(
 
     begin = jnp.zeros((), jnp.result_type(*y0.values()))
     start = (y0, begin, ~wanted, jnp.zeros_like(wanted))
-    (last, _, resting, _), _ = varying.scan(on, start, jnp.asarray(_TIMES, begin.dtype))
+    (last, end, resting, _), _ = varying.scan(on, start, jnp.asarray(_TIMES, begin.dtype))
     found = steady_state(field, last, args, throw=False, full=True)
     apart = [
         jnp.abs(found.value[n] - last[n]) <= _NEAR * jnp.abs(last[n]) + 1e3 * solver.atol
         for n in last
     ]
-    near = found.converged & jnp.all(jnp.stack(apart))
+    near = found.converged & jnp.all(jnp.stack(apart)) & _isolated(field, last, args)
     root = {n: jnp.where(near, found.value[n], last[n]) for n in last}
-    return root, resting | near
+    # A root to round-off of states that have grown without end is none.
+    return root, resting | (near & still(root, end))
+
+
+def _isolated(field: Any, y: dict, args: Any) -> Bool[Array, ""]:
+    """Whether no steady state lies next to one but those with other conserved quantities."""
+    y, args = jax.lax.stop_gradient((y, args))
+    laws = conserved(lambda y: field(0.0, y, args), y)
+    jacobian = jacobian_matrix(
+        lambda v: to_vector(field(0.0, from_vector(y)(v), args)), to_vector(y)
+    )
+    values = jnp.linalg.svd(jacobian, compute_uv=False)
+    open_ = jnp.sum(values <= _SINGULAR * 10 * values[0])
+    kept = 0.0 if laws is None else jnp.trace(laws.projector)
+    return open_ <= kept + 0.5
+
+
+def _still(f: Any, y: dict, span: Array, atol: float) -> Bool[Array, ""]:
+    """Whether a state is next to where it stands still, however slow everything is.
+
+    Three things: little would change in `span` more; the step of least size that leads to rest by
+    the Jacobian is small; and what that step leaves of the speed is nothing beside the flows.
+    """
+    y = jax.lax.stop_gradient(y)
+    names = list(y)
+    size = jnp.stack([jnp.abs(y[n]) for n in names]) + atol
+
+    def scaled(z):
+        slope = f({n: z[i] * size[i] for i, n in enumerate(names)})
+        return jnp.stack([slope[n] for n in names]) / size
+
+    z = jnp.stack([y[n] for n in names]) / size
+    speed, jacobian = scaled(z), jax.jacfwd(scaled)(z)
+    step = -jnp.linalg.lstsq(jacobian, speed, rcond=_SINGULAR)[0]
+    left = jnp.abs(speed + jacobian @ step)
+    flows = jnp.abs(jacobian) @ jnp.abs(z)
+    near = (jnp.abs(step) <= _REST) & (jnp.abs(speed) * span <= _REST) & (left <= 1e-9 * flows)
+    return jnp.all(near)

@@ -7,9 +7,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Float
 
 from ..errors import InputError
+from ..flows.ensemble import ensemble
 from ..flows.solution import Result
 from ..roots.solvers import damped_newton
 from ..roots.solvers.damped_newton import RUNNING
@@ -33,12 +35,24 @@ _HINT = "Change the guesses (or their bounds), or check the equations and their 
 _NOT_FINITE = "The likelihood or its derivative is not finite at the guess."
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2), static_argnames=("max_iterations",))
-def _advance(model, lay, solver, data, states, lower, upper, free, steps, *, max_iterations):
-    return damped_newton.advance(
-        problem.objective(model, lay, solver, data), states, lower, upper, free,
-        steps=steps, tolerance=_TOLERANCE, max_iterations=max_iterations, reach=reach(lay),
+@partial(jax.jit, static_argnums=(0, 1, 2), static_argnames=("max_iterations", "devices"))
+def _advance(model, lay, solver, data, states, lower, upper, free, steps, *, max_iterations,
+             devices=None):  # fmt: skip
+    advance = partial(
+        damped_newton.advance, problem.objective(model, lay, solver, data), lower=lower,
+        upper=upper, steps=steps, tolerance=_TOLERANCE, max_iterations=max_iterations,
+        reach=reach(lay),
     )  # fmt: skip
+    if devices is None:
+        return advance(states, free=free)
+
+    def one(member):
+        batch = jax.tree.map(lambda x: x[None], member)
+        return jax.tree.map(lambda x: x[0], advance(batch[0], free=batch[1]))
+
+    out = ensemble(one, (states, free), devices=devices)
+    everywhere = NamedSharding(devices, PartitionSpec())  # every process looks at all of them
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, everywhere), out)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -56,6 +70,7 @@ class Search:
         solvers: what to solve with, in the order in which it is tried.
         max_iterations: trial steps of a search.
         progress: is told.
+        devices: a mesh of those that share the searches, or the one that is there.
         solver: the one in use.
         reason: why it is not the first of `solvers`; empty if it is.
     """
@@ -66,6 +81,7 @@ class Search:
     solvers: tuple[Solver, ...]
     max_iterations: int
     progress: Progress | None = None
+    devices: Mesh | None = None
     solver: Solver = field(init=False)
     reason: str = ""
 
@@ -122,7 +138,7 @@ class Search:
         return _advance(
             self.model, self.lay, self.solver, data, damped_newton.init(points, aux),
             self.lay.lower, self.lay.upper, free, np.int32(steps + 1),
-            max_iterations=self.max_iterations,
+            max_iterations=self.max_iterations, devices=self.devices,
         )  # fmt: skip
 
     def run(self, points, free, solver: Solver | None = None) -> damped_newton.State:
@@ -134,7 +150,7 @@ class Search:
             chunk = _CHUNK if self.progress else self.max_iterations + 1
             states = _advance(
                 self.model, self.lay, solver, self.data, states, self.lay.lower, self.lay.upper,
-                free, np.int32(chunk), max_iterations=self.max_iterations,
+                free, np.int32(chunk), max_iterations=self.max_iterations, devices=self.devices,
             )  # fmt: skip
             status = np.asarray(states.status)
             done = np.mean(status > RUNNING)
@@ -297,10 +313,11 @@ class Search:
                     f"At the guess the model's value of {column!r} is not usable{why} at some "
                     f"measured time. {_HINT}"
                 )
+        names = list(self.model.noise)
         for i, row in scale_rows(self.model).items():
             if not np.all(np.isfinite(eta[:, row][measured[:, i]])):
                 return (
-                    f"At the guess the scale of the noise of {list(self.model.noise)[i]!r} is not a "
+                    f"At the guess the scale of the noise of {names[i]!r} is not a "
                     f"positive number at some measured time. {_HINT}"
                 )
         return ""

@@ -46,6 +46,10 @@ def print_result(result: FitResult, console: "Console") -> None:
         more = len(result.estimates) - _ROWS
         _say(f"... and {more} more, in report.html and fit.json.", console)
     _say(_summary(result), console, style="dim")
+    if result.model.random is not None:
+        from .population.output import summary
+
+        _say(summary(result), console, style="dim")
     for warning in result.warnings:
         console.print(Text("Warning: ", "yellow").append(visible(warning), "default"))
 

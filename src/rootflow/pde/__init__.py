@@ -1,8 +1,39 @@
-"""Partial differential equations: structure-preserving volumes and variational solvers."""
+"""Partial differential equations: volumes, variational solvers, physics-informed networks."""
 
 from .grids import Grid as Grid
 from .grids import RadialGrid as RadialGrid
 from .grids import Volumes as Volumes
+from .informed import reference as reference
+from .informed.diagnostics import Advice as Advice
+from .informed.diagnostics import Snapshots as Snapshots
+from .informed.diagnostics import Width as Width
+from .informed.diagnostics import advise_frame as advise_frame
+from .informed.diagnostics import gauss_newton_eigenvalue as gauss_newton_eigenvalue
+from .informed.diagnostics import n_width as n_width
+from .informed.diagnostics import snapshots as snapshots
+from .informed.domains import Box as Box
+from .informed.domains import Difference as Difference
+from .informed.domains import Disk as Disk
+from .informed.domains import Domain as Domain
+from .informed.domains import Edge as Edge
+from .informed.domains import Interval as Interval
+from .informed.domains import Polygon as Polygon
+from .informed.domains import SpaceTime as SpaceTime
+from .informed.frames import Eulerian as Eulerian
+from .informed.frames import Lagrangian as Lagrangian
+from .informed.inversion import Moving as Moving
+from .informed.inversion import to_grid as to_grid
+from .informed.marching import Marched as Marched
+from .informed.marching import solve_curriculum as solve_curriculum
+from .informed.marching import solve_windows as solve_windows
+from .informed.problem import Informed as Informed
+from .informed.problem import Soft as Soft
+from .informed.solve import Solved as Solved
+from .informed.solve import solve_informed as solve_informed
+from .informed.transport import ShockWarning as ShockWarning
+from .informed.transport import Transport as Transport
+from .informed.xpinn import Joined as Joined
+from .informed.xpinn import solve_xpinn as solve_xpinn
 from .variational.barron import BarronGrowth as BarronGrowth
 from .variational.barron import barron_growth as barron_growth
 from .variational.checks import EllipticityWarning as EllipticityWarning

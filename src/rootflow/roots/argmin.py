@@ -32,6 +32,7 @@ from .solvers.no_solution import why_not
 from .solvers.optax_descent import OptaxDescent
 from .solvers.proven import iterate_proven
 from .solvers.proximal_gradient import Composite, ProximalGradient
+from .solvers.quasi_newton import UPDATES, QuasiNewton
 from .trees import coarsest_dtype, from_vector, in_types_of, real_dtype, size, to_vector
 
 # Up to this many unknowns an exact Hessian costs less than the iterations it saves.
@@ -39,11 +40,12 @@ _NEWTON_LIMIT = 128
 # The same for the Jacobian of a proximal step, which is factorised without symmetry.
 _PROXIMAL_NEWTON_LIMIT = 64
 
-_SMOOTH = ("newton", "lbfgs")
+_SMOOTH = ("newton", "lbfgs", *UPDATES)
 _COMPOSITE = ("proximal_newton", "accelerated", "proximal_gradient", "mirror_descent", "block")
 _DEFAULT_STEPS = {
     "newton": 200,
     "lbfgs": 10_000,
+    **dict.fromkeys(UPDATES, 10_000),
     "interior_point": 100,
     "proximal_newton": 20_000,
     "accelerated": 20_000,
@@ -90,7 +92,9 @@ def argmin(
             is no restriction.
         method: `"auto"`, or
             without restriction: `"newton"` (damped, exact Hessian; the choice up to 128 unknowns),
-            `"lbfgs"`, a minimiser of optimistix, a least-squares solver of optimistix (then f
+            `"lbfgs"`, `"bfgs"`, `"ssbfgs"` and `"ssbroyden"` (dense quasi-Newton methods, the last
+            two self-scaled; best in double precision, up to some thousand unknowns), a minimiser
+            of optimistix, a least-squares solver of optimistix (then f
             returns residuals, and half the sum of their squares is minimised), or an optimiser of
             Optax;
             with `constraint` or `prox`: `"proximal_newton"` (accelerated steps and semismooth
@@ -104,7 +108,9 @@ def argmin(
         rtol: relative tolerance; by default 1e-8 in double, 1e-4 in single precision. What is
             compared with atol + rtol max|x| is the size of a Newton step, which first-order methods
             take at their end, because the length of their own says little of the distance left.
-        atol: absolute tolerance; by default 1e-10 in double, 1e-6 in single precision.
+        atol: absolute tolerance; by default 1e-10 in double, 1e-6 in single precision. With rtol=0
+            and the smallest positive number the methods without restriction take all of their
+            steps and prove nothing (`throw=False`).
         max_steps: steps allowed; the default depends on the method.
         throw: raise if the method did not converge. If false, a derivative that does not exist is
             NaN and no error, unless `singular` says otherwise.
@@ -257,6 +263,10 @@ def _smooth(task, f, full, throw, options):
     elif task.name == "lbfgs":
         x, _, solution = _descend(task, LBFGS(task.tolerance), of_vector, x0)
         x = unravel(x)
+    elif task.name in UPDATES:
+        solver = QuasiNewton(task.tolerance, update=task.name)
+        x, _, solution = _descend(task, solver, of_vector, x0, first_round=task.max_steps)
+        x = unravel(x)
     elif isinstance(task.method, optx.AbstractMinimiser):
         found = optx.minimise(
             lambda x, _: objective(x, *theta),
@@ -290,11 +300,13 @@ def _smooth(task, f, full, throw, options):
     return finish(x, solution, full)
 
 
-def _descend(task, solver, of_vector, x0):
-    """A first-order method without restrictions, proven by Newton steps."""
+def _descend(task, solver, of_vector, x0, **options):
+    """A method without restrictions, proven by Newton steps unless no tolerance is asked for."""
+    if task.tolerance.out_of_reach(coarsest_dtype(x0)):
+        return task.run(solver, of_vector, x0)
     smooth = Composite(of_vector, none)
     size_of = lambda x, _: conditions.inverse_curvature(of_vector, x)
-    return task.prove(solver, of_vector, smooth, x0, size_of=size_of, feasible=True)
+    return task.prove(solver, of_vector, smooth, x0, size_of=size_of, feasible=True, **options)
 
 
 def _composite(task, constraint, prox, full, throw, options):

@@ -35,6 +35,12 @@ class Tolerance(NamedTuple):
         """The size of an error in units of the tolerance."""
         return jnp.max(jnp.abs(error)) / (self.atol + self.rtol * jnp.max(jnp.abs(x)))
 
+    def out_of_reach(self, dtype: Any) -> bool:
+        """Whether it asks for all steps: it is known, and no larger than the smallest number."""
+        if isinstance(self.rtol, Tracer) or isinstance(self.atol, Tracer):
+            return False
+        return not np.any(self.rtol) and bool(np.all(self.atol <= jnp.finfo(dtype).tiny))
+
 
 def tolerance(dtype: Any, rtol: Any, atol: Any) -> Tolerance:
     """Fills in the default tolerances of a floating-point type.
@@ -125,9 +131,11 @@ def iterate(
 
 
 def iterate_to(
-    method: Method, problem: Any, x: Vector, most: Any, goal: Any
+    method: Method, problem: Any, x: Vector, most: Any, goal: Any, state: PyTree = None
 ) -> tuple[Vector, PyTree, Float[Array, ""], Int[Array, ""]]:
     """The loop: at most `most` steps, until the error is at most `goal`; both may be traced.
+
+    Without a `state` of the method it begins with the one of `init`.
 
     Returns:
         The last iterate, the method's last state, the last error, and the number of steps.
@@ -142,7 +150,8 @@ def iterate_to(
         x, state, error = method.step(problem, x, state)
         return x, state, error.astype(x.dtype), k + 1
 
-    start = (x, method.init(problem, x), jnp.asarray(jnp.inf, x.dtype), jnp.asarray(0))
+    begun = method.init(problem, x) if state is None else state
+    start = (x, begun, jnp.asarray(jnp.inf, x.dtype), jnp.asarray(0))
     return while_loop(proceed, step, start)
 
 

@@ -59,6 +59,7 @@ def train(
     optimizer: optax.GradientTransformation | None = None,
     batch_size: int | None = None,
     validation: Any = None,
+    refresh: Callable[[Any, PRNGKeyArray], Any] | None = None,
     every: int = 100,
     patience: int | None = None,
     ema: "float | Decay | None" = None,
@@ -87,6 +88,9 @@ def train(
         batch_size: of minibatches of arrays; None for all of the data in every step.
         validation: held-out data of the structure of a batch, on which `loss` is evaluated (always
             with the same key), or a function `model -> number`, not traced; smaller is better.
+        refresh: `model = refresh(model, key)` after every report, for parts of the model that
+            are not trained and change more slowly than those that are: weights of terms, points.
+            Not traced; the optimiser keeps its memory.
         every: steps between reports, validations and checkpoints.
         patience: stop after this many validations in a row without a new best one.
         ema: the decay of an exponential average of the parameters (less at the start, so that the
@@ -129,6 +133,7 @@ def train(
         batch_size=batch_size,
         every=every,
         validate=validate,
+        refresh=None if refresh is None else _refreshed(refresh),
         patience=patience,
         nonfinite=nonfinite,
         checkpoint=checkpoint,
@@ -137,6 +142,10 @@ def train(
         devices=devices,
     )
     return _trained(ended)
+
+
+def _refreshed(refresh):
+    return lambda state, key: state._replace(model=refresh(state.model, key))
 
 
 class _State(NamedTuple):

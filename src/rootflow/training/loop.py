@@ -21,6 +21,9 @@ from .checkpoint import Changed, Keeper, digest, program
 from .keys import check_key
 from .progress import Meter, Report
 
+# A number that no step has, for a key beside theirs.
+_NO_STEP = 2**31 - 1
+
 Update = Callable[[Any, Any, PRNGKeyArray], tuple[Any, Mapping[str, Array]]]
 
 
@@ -57,6 +60,7 @@ def run(
     draws: int = 1,
     every: int = 100,
     validate: Callable[[Any], Any] | None = None,
+    refresh: Callable[[Any, PRNGKeyArray], Any] | None = None,
     patience: int | None = None,
     nonfinite: Literal["raise", "stop", "skip"] = "raise",
     checkpoint: str | os.PathLike | None = None,
@@ -83,6 +87,8 @@ def run(
             `draws * batch_size` examples.
         every: steps between reports, validations and checkpoints.
         validate: called with the state after every report; smaller is better.
+        refresh: `state = refresh(state, key)` after every report, for what changes more slowly
+            than the parameters: weights of terms, points of an integral. Not traced.
         patience: stop after this many validations in a row without a new best one.
         nonfinite: what to do where a metric is not finite: "raise" an error, "stop" and return the
             state before, or "skip" the step.
@@ -107,6 +113,7 @@ def run(
     _check_options(steps, every, patience, validate, nonfinite, changed)
     check_key(key)
     batch_key, update_key = jax.random.split(key)
+    refresh_key = jax.random.fold_in(update_key, _NO_STEP)
     source = source_of(data, batch_key, batch_size, draws)
     state = _strong(state)
     if devices is not None:
@@ -119,6 +126,8 @@ def run(
         fingerprint = {"key": np.asarray(jax.random.key_data(key)).ravel().tolist(), "every": every}
         fingerprint |= _fingerprint(update, state, source, data, validate, update_key)
         fingerprint |= {"batch_size": getattr(source, "batch_size", None)}
+        if refresh is not None:
+            fingerprint |= {"refresh": "function"}
     keeper = Keeper(checkpoint, fingerprint, changed)
     with Meter(progress, steps) as meter, keeper:
         record = _Record(state, state if validate else None).resumed(keeper, steps, patience)
@@ -131,6 +140,8 @@ def run(
                 record.state, feed, record.step, count, every
             )
             row = {"step": record.step + made, **metrics}
+            if refresh is not None and not wrong:
+                state = _strong(refresh(state, jax.random.fold_in(refresh_key, record.step + made)))
             record = record.after(state, made, skipped)
             if wrong:
                 record.stopped = "nonfinite"

@@ -1,10 +1,10 @@
-"""Small PEtab problems written into a folder: A <=> B with rates k1 and k2, as in the test suite."""
+"""Small PEtab problems in a folder: A <=> B with rates k1 and k2, as in the test suite."""
 
 import libsbml
 
 
 def conversion(
-    starts={"A": "a0", "B": "b0"}, values={}, parameters=(), rules=False, change=lambda model: None
+    starts=None, values=None, parameters=(), rules=False, change=lambda model: None
 ) -> str:
     """The SBML text.
 
@@ -15,6 +15,8 @@ def conversion(
         rules: rate rules instead of reactions, B a parameter.
         change: called with the model of libsbml before it is written.
     """
+    starts = {"A": "a0", "B": "b0"} if starts is None else starts
+    values = {} if values is None else values
     document = libsbml.SBMLDocument(3, 1)
     model = document.createModel()
     model.setId("conversion")

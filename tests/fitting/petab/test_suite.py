@@ -6,8 +6,8 @@ import pytest
 from rootflow.fitting.petab import at_guess, convert, load_petab
 
 pytest.importorskip("libsbml")
-from . import problems  # noqa: E402
-from .problems import ALL, DATA, MEASUREMENTS, OBSERVABLES, PARAMETERS, RATES, conversion  # noqa: E402
+from . import problems
+from .problems import ALL, DATA, MEASUREMENTS, OBSERVABLES, PARAMETERS, RATES, conversion
 
 REST = (
     "observableId preequilibrationConditionId simulationConditionId time measurement\n"

@@ -125,7 +125,11 @@ class Printer:
             return self._name(node.getName())
         if kind == lib.AST_NAME_TIME:
             return self.time, _ATOM
-        if node.isNumber() or kind in (lib.AST_CONSTANT_PI, lib.AST_CONSTANT_E, lib.AST_NAME_AVOGADRO):
+        if node.isNumber() or kind in (
+            lib.AST_CONSTANT_PI,
+            lib.AST_CONSTANT_E,
+            lib.AST_NAME_AVOGADRO,
+        ):
             return self._number(node)
         if kind in (lib.AST_CONSTANT_TRUE, lib.AST_CONSTANT_FALSE):
             return ("1 > 0" if kind == lib.AST_CONSTANT_TRUE else "1 < 0"), _COMPARE

@@ -1,5 +1,6 @@
 """A PEtab problem (version 1) as the text of a model file and a table of data."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from ..model import Model
 from ..modelfile import model_from_text
 from ..table import Dataset, assemble
 from . import measurements, parameters, toml
-from .formulas import Names, Printer, names_in, parse, written
+from .formulas import Names, Printer, names_in, parse
 from .sbml import Network, read_sbml
 from .tables import Row, as_yaml, by_id, number_or_none, read_tables
 
@@ -102,9 +103,7 @@ def read(path: Path) -> Problem:
     listed = content.get("problems")
     if not isinstance(listed, list) or len(listed) != 1 or not isinstance(listed[0], dict):
         raise InputError(f"{path}: 'problems' must list one problem.")
-    files = {
-        key: _paths(path, listed[0].get(key), key) for key in (*_FILES, "sbml_files")
-    }
+    files = {key: _paths(path, listed[0].get(key), key) for key in (*_FILES, "sbml_files")}
     if len(files["sbml_files"]) != 1:
         raise InputError(
             f"{path}: {len(files['sbml_files'])} SBML models; problems with one are supported."
@@ -147,7 +146,9 @@ def _content(problem: Problem, table: "measurements.Table") -> dict[str, Any]:
             conditions[label].setdefault(name[identifier], formula)
     for identifier in problem.parameters.keys() & network.computed.keys():
         quantities.pop(identifier, None)  # the parameter table gives it another value
-    for identifier in problem.parameters.keys() & (network.states.keys() | network.quantities.keys()):
+    for identifier in problem.parameters.keys() & (
+        network.states.keys() | network.quantities.keys()
+    ):
         row = problem.parameters[identifier]
         raise row.error("parameterId", f"{identifier!r} is not constant in the SBML model.")
     events = [
@@ -158,10 +159,10 @@ def _content(problem: Problem, table: "measurements.Table") -> dict[str, Any]:
     equations = {name[x]: formula for x, formula in network.rates.items()}
     quantities = {name[x]: formula for x, formula in quantities.items()}
     _check_starts(problem, states, conditions, table)
-    used = _used([states, equations, quantities, observed, noise, conditions, events])
-    used |= table.names
+    used = _used([states, equations, observed, noise, conditions, events]) | table.names
     used |= {x for values in conditions.values() for x in values}
-    quantities = _needed(quantities, used, problem)
+    used = _with_quantities(used, quantities)
+    quantities = {x: formula for x, formula in quantities.items() if x in used}
     model = {
         "name": _safe(problem.path.stem),
         "time": "time",
@@ -181,10 +182,14 @@ def _content(problem: Problem, table: "measurements.Table") -> dict[str, Any]:
     }
 
 
-def _needed(quantities: dict[str, str], used: set[str], problem: Problem) -> dict[str, str]:
-    """The quantities that something else uses; the names in `used` are all names in all formulas."""
-    del problem
-    return {name: formula for name, formula in quantities.items() if name in used}
+def _with_quantities(used: set[str], quantities: dict[str, str]) -> set[str]:
+    """Some names, and all that the quantities among them use."""
+    new = used
+    while new:
+        more = _used([quantities[x] for x in new if x in quantities])
+        new = more - used
+        used = used | more
+    return used
 
 
 def _safe(stem: str) -> str:
@@ -213,8 +218,6 @@ def _check_starts(problem: Problem, states: dict, conditions: dict, table: "meas
 
 def _used(parts: Iterable[Any]) -> set[str]:
     """Everything in formulas that looks like a name."""
-    import re
-
     found: set[str] = set()
     stack = list(parts)
     while stack:
@@ -272,14 +275,13 @@ def formula(problem: Problem, row: Row, column: str, places: Mapping[str, str]) 
     return Printer(name, row.place(column))(tree)
 
 
-def placeholders(problem: Problem, row: Row) -> tuple[set[str], set[str]]:
+def placeholders(row: Row) -> tuple[set[str], set[str]]:
     """The placeholders in the formulas of an observable: of the value, and of the noise."""
     found = []
     for column, kind in (("observableFormula", "observable"), ("noiseFormula", "noise")):
         names = names_in(parse(row.text(column), row.place(column)))
         found.append({x for x in names if x.startswith(f"{kind}Parameter")
                       and x.endswith(f"_{row.text('observableId')}")})  # fmt: skip
-    del problem
     return found[0], found[1]
 
 
@@ -311,6 +313,3 @@ def _conditions(problem: Problem, table: "measurements.Table") -> tuple[dict, se
     if not any(found.values()) and not table.head.get("preequilibration"):
         return {}, set_there
     return found, set_there
-
-
-__all__ = ["Problem", "as_model_file", "load_petab", "read", "written"]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ...tables.names import did_you_mean
 from .formulas import written
 from .tables import Row, cells_of, number_or_none
 
@@ -94,7 +95,7 @@ def _fill(table: Table, own: list[_Measurement], cells: dict[str, str], rows: li
     """Puts each measurement into the first row of its time that has a place for it."""
     lines: list[tuple[float, dict[str, Any]]] = []
     for m in own:
-        values = {m.observable: m.value}
+        values: dict[str, Any] = {m.observable: m.value}
         for name in rows:
             if name in m.overrides:
                 values[name] = m.overrides[name]
@@ -122,7 +123,8 @@ def _measurement(problem: "Problem", row: Row) -> _Measurement:
         _check(row, "preequilibrationConditionId", before, problem.conditions, "condition")
     if (number_or_none(row.get("time")) or 0.0) == float("inf"):
         raise row.error(
-            "time", "measurements of the steady state (time inf) are not supported; use a late time."
+            "time",
+            "measurements of the steady state (time inf) are not supported; use a late time.",
         )
     time = row.number("time")
     if time < 0:
@@ -132,21 +134,15 @@ def _measurement(problem: "Problem", row: Row) -> _Measurement:
         for i, text in enumerate(cells_of(row.get(column)), start=1):
             number = number_or_none(text)
             name = f"{kind}Parameter{i}_{observable}"
-            overrides[name] = (
-                problem.name(text, row, column) if number is None else written(number)
-            )
+            overrides[name] = problem.name(text, row, column) if number is None else written(number)
     return _Measurement(
         row, observable, before, condition, time, row.number("measurement"), overrides
     )
 
 
 def _check(row: Row, column: str, name: str, known: dict, what: str):
-    from ...tables.names import did_you_mean
-
     if name not in known:
-        raise row.error(
-            column, f"{name!r} is not in the {what} table.{did_you_mean(name, known)}"
-        )
+        raise row.error(column, f"{name!r} is not in the {what} table.{did_you_mean(name, known)}")
 
 
 def _placeholders(problem: "Problem", table: Table, found: list[_Measurement]) -> list[str]:
@@ -160,7 +156,7 @@ def _placeholders(problem: "Problem", table: Table, found: list[_Measurement]) -
     rows: list[str] = []
     for observable in table.observed:
         own = [m for m in found if m.observable == observable]
-        wanted = placeholders(problem, problem.observables[observable])
+        wanted = placeholders(problem.observables[observable])
         for m in own:
             for names, column, kind in zip(
                 wanted, ("observableParameters", "noiseParameters"), ("observable", "noise"),

@@ -113,7 +113,9 @@ class _Reader:
     def printer(self, place: str, resolve: Callable[[str], str] | None = None, time: str = "t"):
         def name(identifier: str) -> str:
             if identifier not in self.out.names.of:
-                raise InputError(f"{self.path}: {place} uses {identifier!r}, which is not declared.")
+                raise InputError(
+                    f"{self.path}: {place} uses {identifier!r}, which is not declared."
+                )
             return self.out.names.of[identifier]
 
         return Printer(resolve or name, f"{self.path}, {place}", time)
@@ -139,7 +141,9 @@ class _Reader:
             else:
                 out.rates[name] = flows.get(name, "0")
         if not out.states:
-            raise InputError(f"{self.path}: nothing moves in the model: no reactions, no rate rules.")
+            raise InputError(
+                f"{self.path}: nothing moves in the model: no reactions, no rate rules."
+            )
         return out
 
     def _moving(self, changed: set[str]) -> list[str]:
@@ -188,9 +192,8 @@ class _Reader:
     def _initial(self, name: str, within: tuple[str, ...]) -> str:
         """The value at the start, as a formula of what does not move."""
         if name in within:
-            raise InputError(
-                f"{self.path}: the initial assignments are a circle: {' -> '.join((*within, name))}."
-            )
+            circle = " -> ".join((*within, name))
+            raise InputError(f"{self.path}: the initial assignments are a circle: {circle}.")
         if name in self.started:
             tree = self.started[name].getMath()
             resolve = lambda other: self._at_start(other, (*within, name))

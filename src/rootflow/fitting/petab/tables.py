@@ -1,4 +1,4 @@
-"""The tables of a PEtab problem: tab-separated text, with errors that name table, line and column."""
+"""The tables of a PEtab problem: text between tabs, with errors that name line and column."""
 
 import csv
 import io
@@ -60,7 +60,9 @@ class Row:
         known = tuple(known)
         if text not in known:
             close = did_you_mean(text, known)
-            raise self.error(column, f"{text!r} is not known; it is one of {', '.join(known)}.{close}")
+            raise self.error(
+                column, f"{text!r} is not known; it is one of {', '.join(known)}.{close}"
+            )
         return text
 
 

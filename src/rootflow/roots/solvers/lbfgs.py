@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ...ground.varying import fori_loop, while_loop
+from ...ground.varying import fori_loop
 from ..iterate import Tolerance, Vector
+from .wolfe import weak_wolfe
 
 
 class _State(NamedTuple):
@@ -51,7 +52,7 @@ class LBFGS(eqx.Module):
         slope = jnp.where(downhill, slope, -jnp.vdot(gradient, gradient))
         length = jnp.max(jnp.abs(gradient))
         first = jnp.where(count == 0, 1 / jnp.maximum(1, length), 1.0).astype(x.dtype)
-        t, new_value, new_gradient, found = _weak_wolfe(problem, x, direction, value, slope, first)
+        t, new_value, new_gradient, found = weak_wolfe(problem, x, direction, value, slope, first)
         move, change = t * direction, new_gradient - gradient
         error = self.tolerance.scaled(direction, x)
         # Before there is any history the direction is a gradient, which has another unit than x.
@@ -98,31 +99,3 @@ class LBFGS(eqx.Module):
             return q + moves[row] * (weights[row] - inverse[row] * jnp.vdot(changes[row], q))
 
         return fori_loop(0, m, oldest_first, scale * q)
-
-
-def _weak_wolfe(problem, x, direction, value, slope, first):
-    noise = 10 * jnp.finfo(x.dtype).eps * jnp.abs(value)
-
-    def proceed(carry):
-        *_, found, k = carry
-        return ~found & (k < 40)
-
-    def step(carry):
-        t, low, high, _, _, _, k = carry
-        at, gradient = jax.value_and_grad(problem)(x + t * direction)
-        along = jnp.vdot(gradient, direction)
-        # Near the minimum f is constant to round-off, and its slope must judge alone.
-        enough = at <= value + 1e-4 * t * slope
-        enough |= (at <= value + noise) & (jnp.abs(along) <= jnp.abs(slope))
-        enough &= jnp.isfinite(at)
-        flat = along >= 0.9 * slope
-        high = jnp.where(enough, high, t)
-        low = jnp.where(enough & ~flat, t, low)
-        found = enough & flat
-        middle = jnp.where(jnp.isfinite(high), 0.5 * (low + high), 2 * t)
-        return jnp.where(found, t, middle), low, high, at.astype(x.dtype), gradient, found, k + 1
-
-    zero = jnp.zeros((), x.dtype)
-    start = (first, zero, zero + jnp.inf, value, jnp.zeros_like(x), jnp.asarray(False), 0)
-    t, _, _, at, gradient, found, _ = while_loop(proceed, step, start)
-    return t, at, gradient, found

@@ -32,6 +32,7 @@ def iterate_proven(
     *,
     max_steps: int,
     feasible: bool,
+    first_round: int = _FIRST_ROUND,
 ) -> tuple[Vector, PyTree, Solution]:
     """Runs a first-order method until a Newton step proves that it has converged.
 
@@ -48,6 +49,9 @@ def iterate_proven(
         size_of: from a point and the method's state to the step size of `finish`.
         max_steps: steps of the method in all rounds together.
         feasible: as in `finish`.
+        first_round: steps before the first Newton step; each round is twice as long as the last. A
+            method that learns the curvature, and has a `resume(problem, x, state)`, is told where
+            the Newton steps ended and goes on with what it has learnt.
 
     Returns:
         As `iterate`; the steps are those of the method.
@@ -59,10 +63,11 @@ def iterate_proven(
         return (k < max_steps) & (error > 1) & (rounds < _ROUNDS)
 
     def one_round(carry):
-        x, _, _, k, rounds = carry
+        x, state, _, k, rounds = carry
         goal = first_goal * jnp.asarray(_TIGHTEN, x.dtype) ** rounds
-        most = jnp.minimum(_FIRST_ROUND * 2**rounds, max_steps - k)
-        x, state, error, steps = iterate_to(method, problem, x, most, goal)
+        most = jnp.minimum(first_round * 2**rounds, max_steps - k)
+        begun = method.init(problem, x) if resume is None else resume(problem, x, state)
+        x, state, error, steps = iterate_to(method, problem, x, most, goal, begun)
         k = k + steps
         # A method that was stopped by `max_steps` returns what it has.
         wanted = (error <= goal) | ((k < max_steps) & (error > goal))
@@ -75,6 +80,7 @@ def iterate_proven(
         error = jnp.where(wanted, left, jnp.where(error > 1, error, 2.0) + 0 * error)
         return x, state, error.astype(x.dtype), k, rounds + 1
 
+    resume: Any = getattr(method, "resume", None)
     length_at_start = jnp.linalg.norm(x)
     slope_at_start = jnp.linalg.norm(jax.grad(composite.f)(x))
     # Newton steps contract better from further away than the last digits of a method's own.

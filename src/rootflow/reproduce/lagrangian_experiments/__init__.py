@@ -1,0 +1,1 @@
+"""Experiments on frames that move: training, optimisers, widths and loss landscapes."""
