@@ -34,6 +34,8 @@ from .errors import (
 from .errors import (
     SolveError as SolveError,
 )
+from .fitting.compare import compare as compare
+from .fitting.compare import likelihood_ratio as likelihood_ratio
 from .fitting.evaluate import evaluate as evaluate
 from .fitting.fit import fit as fit
 from .fitting.model import Dose as Dose

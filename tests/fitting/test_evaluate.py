@@ -84,7 +84,7 @@ def test_the_likelihood_at_given_values(desk):
 
 
 def test_at_the_estimates_it_is_the_fit(desk):
-    folder, fit = desk
+    _, fit = desk
     values = {name: fit[name] for name in fit.free_names}
     there = rf.evaluate(fit.model, fit.dataset, values=values)
     assert there.nll == pytest.approx(fit.nll, abs=1e-9)
@@ -151,7 +151,7 @@ def test_what_has_changed_since_the_fit_is_noticed(desk):
     with pytest.raises(rf.InputError, match="changed after the fit"):
         rf.load_fit(folder / "changed")
     (folder / "changed" / "model.toml").unlink()
-    with pytest.raises(rf.InputError, match="model.toml"):
+    with pytest.raises(rf.InputError, match=r"model.toml"):
         rf.load_fit(folder / "changed")
 
 
@@ -159,7 +159,7 @@ def test_folders_that_hold_no_fit_to_read(tmp_path):
     with pytest.raises(rf.InputError, match="holds no fit; give the folder"):
         rf.load_fit(tmp_path)
     made_by_hand(("low",)).write(tmp_path / "python")
-    with pytest.raises(rf.InputError, match="model from Python.*pickle"):
+    with pytest.raises(rf.InputError, match=r"model from Python.*pickle"):
         rf.load_fit(tmp_path / "python")
     record = json.loads((tmp_path / "python" / "fit.json").read_text("utf-8"))
     del record["files"]

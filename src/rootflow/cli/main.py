@@ -17,6 +17,7 @@ from .fit import fit
 from .generate import generate
 from .predict import predict, simulate
 from .reproduce import reproduce
+from .sample import sample
 
 app = typer.Typer(
     name="rootflow",
@@ -31,6 +32,7 @@ app.command()(couple)
 app.command()(generate)
 app.command()(predict)
 app.command()(reproduce)
+app.command()(sample)
 app.command()(simulate)
 
 

@@ -77,6 +77,7 @@ def evaluate(
     model, dataset, text = described(
         model, data, states, parameters, observed, noise, doses, time, group
     )
+    no_random(model, "evaluated")
     given = {"method": method, "rtol": rtol, "atol": atol, "max_steps": max_steps}
     solving = options(model.solve, given)
     values = {} if values is None else values
@@ -124,6 +125,19 @@ def at_values(
             ),
         )
         return assembled(search, dataset, u, local, solving, origin)
+
+
+def no_random(model: Model, what: str) -> None:
+    """Refuses models with random effects.
+
+    Raises:
+        InputError: it is one.
+    """
+    if model.random is not None:
+        raise InputError(
+            f"A model with random effects cannot be {what} at given values; fit it (rf.fit), or "
+            "take its random effects away."
+        )
 
 
 def with_fixed(model: Model, values: Mapping[str, Any]) -> Model:

@@ -83,7 +83,7 @@ def moved(
         model = replace(model, doses=_doses_of(doses))
     lay, at = predictor.lay, predictor.data
     if data is not None:
-        dataset = data if isinstance(data, Dataset) else rows(model, data)
+        dataset = data if isinstance(data, Dataset) else _begun(model, data, groups, at)
         lay = relaid(model, lay, groups, dataset)
         at = problem.group_data(model, dataset)
     t0 = np.asarray(at.t0)
@@ -96,6 +96,22 @@ def moved(
     same = float(t0[0]) if np.all(t0 == t0[0]) else None
     solvers = tuple(replace(solver, t0=same) for solver in predictor.solvers)
     return replace(predictor, model=model, lay=lay, data=at, solvers=solvers, at_data=None), dataset
+
+
+def _begun(model: Model, data: Any, groups: Sequence[str], at: problem.GroupData) -> Dataset:
+    """The rows, each group from the time at which it started in the fit.
+
+    A group that the fit did not have starts when all groups of the fit did, or, if those differ,
+    at its first row.
+    """
+    if model.t0 is not None:
+        return rows(model, data)
+    starts = dict(zip(groups, np.asarray(at.t0).tolist(), strict=True))
+    if len(set(starts.values())) == 1:
+        return rows(replace(model, t0=next(iter(starts.values()))), data)
+    dataset = rows(model, data)
+    own = zip(dataset.groups, dataset.t0, strict=True)
+    return replace(dataset, t0=np.array([starts.get(label, t0) for label, t0 in own]))
 
 
 def relaid(model: Model, lay: Layout, groups: Sequence[str], dataset: Dataset) -> Layout:

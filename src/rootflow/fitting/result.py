@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -16,6 +16,10 @@ from .model import Model
 from .predict import Predictor, times
 from .solving import Solving
 from .table import Dataset
+
+if TYPE_CHECKING:
+    from .draws import Ensemble
+    from .posterior import Posterior
 
 
 @dataclass(frozen=True)
@@ -183,7 +187,9 @@ class FitResult:
                 in `data`.
             data: another table, as `rf.fit` takes it, with its own groups, covariates, conditions
                 and doses; what the model observes may be missing in it. Parameters that belong to
-                groups go by the labels of the groups. `None`: the groups of the fit.
+                groups go by the labels of the groups. Where the model gives no t0, a group starts
+                when it did in the fit; a new one when all did, or, if those differ, at its first
+                row. `None`: the groups of the fit.
             doses: other `rf.Dose`s in place of those of the model.
             noise: whether the band is for a new measurement of weight 1 (parameters and noise) or
                 for the curve itself (parameters only).
@@ -217,9 +223,57 @@ class FitResult:
         from .forecast import moved
 
         if not isinstance(self._predict, Predictor):
-            raise InputError("A result made by hand cannot be predicted under other conditions.")
+            raise InputError(
+                "Predictions under other conditions are for fits without random effects; "
+                "rf.simulate follows any model at values of yours."
+            )
         predictor, dataset = moved(self._predict, self.dataset.groups, data, doses)
         return Forecast(self, self.dataset if dataset is None else dataset, predictor)
+
+    def ensemble(self, count: int = 1000, *, seed: int = 0) -> "Ensemble":
+        """Draws of the parameters from the normal distribution that their errors describe.
+
+        In the coordinates of the search (logarithms on a log scale), draws beyond the bounds left
+        out; parameters on a bound stay there.
+
+        Args:
+            count: how many.
+            seed: of the draws.
+
+        Raises:
+            InputError: parameters that the data leave open, or bounds that cut nearly all off.
+        """
+        from .draws import ensemble
+
+        return ensemble(self, count, seed)
+
+    def sample(
+        self, draws: int = 1000, *, warmup: int = 500, chains: int = 4, seed: int = 0,
+        target: float = 0.8,
+    ) -> "Posterior":  # fmt: skip
+        """Draws from the posterior by the No-U-Turn sampler (Hoffman and Gelman 2014).
+
+        Needs `blackjax` and `arviz` (`pip install 'rootflow[sample]'`). Parameters have flat
+        densities within their bounds, in the logarithm on a log scale, or the priors of the model.
+        A fitted scale s of the noise has the density 1/s and is integrated out in closed form; its
+        draws are made afterwards. The chains start about the estimate and run side by side.
+
+        Args:
+            draws: of each chain, after the warm-up.
+            warmup: draws that tune the steps, and are thrown away.
+            chains: how many.
+            seed: of all that is random.
+            target: acceptance that the steps are tuned to; larger: smaller steps.
+
+        Returns:
+            The draws, with R-hat, effective numbers of draws and warnings.
+
+        Raises:
+            InputError: options out of range, no `blackjax` or `arviz`, a model with random effects.
+        """
+        from .posterior import sampled
+
+        return sampled(self, draws=draws, warmup=warmup, chains=chains, seed=seed, target=target)
 
     def write(self, folder: str | os.PathLike) -> None:
         """Writes what `rootflow fit` writes: report, figures, predictions and `fit.json`.
@@ -238,6 +292,24 @@ class FitResult:
         from .output import write_results
 
         write_results(self, Path(folder))
+
+    def frame(self, what: Literal["estimates", "residuals"] = "estimates") -> Any:
+        """A `pandas.DataFrame` of the estimates, by name, or of the residuals, by measurement.
+
+        Raises:
+            InputError: pandas is not installed, or another word.
+        """
+        from . import frames
+
+        kinds = {"estimates": frames.estimates_frame, "residuals": frames.residuals_frame}
+        if what not in kinds:
+            raise InputError(f"frame of {what!r}: there are {' and '.join(map(repr, kinds))}.")
+        return kinds[what](self)
+
+    def _repr_html_(self) -> str:
+        from .frames import result_html
+
+        return result_html(self)
 
     @cached_property
     def residuals(self) -> list[Residual]:
@@ -294,3 +366,10 @@ class Forecast:
         """As `FitResult.predict`; without times, at those of the table."""
         ts = self.dataset.ts if ts is None else ts
         return self._predict(times(ts, len(self.dataset.groups)), bool(noise))
+
+    def frame(self, ts: Any = None, *, noise: bool = True) -> Any:
+        """The same as a `pandas.DataFrame`, a row for each group, column and time."""
+        from .frames import predictions_frame
+
+        ts = times(self.dataset.ts if ts is None else ts, len(self.dataset.groups))
+        return predictions_frame(self, ts, self._predict(ts, bool(noise)))

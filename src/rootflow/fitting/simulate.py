@@ -15,7 +15,7 @@ from ..flows.methods import AutoSwitch, Method
 from . import predict
 from .assembly import prepared
 from .described import model_of
-from .evaluate import coordinates, with_fixed
+from .evaluate import coordinates, no_random, with_fixed
 from .forecast import rows
 from .from_functions import model_from_functions
 from .model import Dose, Model, Parameter
@@ -104,6 +104,7 @@ def simulate(
         model = model_from_functions(
             model, named, states, parameters, observed, "normal", doses, time, group
         )
+    no_random(model, "simulated")
     given = {"method": method, "rtol": rtol, "atol": atol, "max_steps": max_steps}
     solving = options(model.solve, given)
     values = {} if values is None else values

@@ -31,7 +31,7 @@ _SAME, _RELATIVE = 1e-2, 1e-6
 
 def kept(result: FitResult) -> dict[str, str]:
     """The text of each file by name; none for models that are no text."""
-    if not result.model_text:
+    if not result.model_text or result.model.random is not None:
         return {}
     return {MODEL: result.model_text, DATA: table_text(result.dataset.table)}
 
@@ -162,6 +162,11 @@ def _record(folder: Path) -> dict[str, Any]:
     if not ours:
         raise InputError(
             f"{folder} holds no fit; give the folder that rootflow fit wrote, with fit.json in it."
+        )
+    if "population" in record:
+        raise InputError(
+            f"{folder}: fits of models with random effects are not read again from folders; keep "
+            "their results by pickle.dump(result, file)."
         )
     if "files" not in record:
         raise InputError(
