@@ -34,6 +34,9 @@ from .errors import (
 from .errors import (
     SolveError as SolveError,
 )
+from .fitting.compare import compare as compare
+from .fitting.compare import likelihood_ratio as likelihood_ratio
+from .fitting.evaluate import evaluate as evaluate
 from .fitting.fit import fit as fit
 from .fitting.model import Dose as Dose
 from .fitting.model import Dosing as Dosing
@@ -47,6 +50,8 @@ from .fitting.population.effects import RandomEffect as RandomEffect
 from .fitting.population.result import PopulationResult as PopulationResult
 from .fitting.result import Estimate as Estimate
 from .fitting.result import FitResult as FitResult
+from .fitting.simulate import simulate as simulate
+from .fitting.store import load_fit as load_fit
 from .flows.adjoints import (
     BacksolveAdjoint as BacksolveAdjoint,
 )

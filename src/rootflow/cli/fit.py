@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -128,10 +129,10 @@ def fit(
     options = {name: value for name, value in asked.items() if value is not None}
     with all_or_nothing(lambda: out):
         compiling.prepare(keep=cache)
-        description, dataset = _load(model, data, example, tuple(missing or ()), decimal)
+        description, dataset, text = _load(model, data, example, tuple(missing or ()), decimal)
         out = Path(f"fit-{description.name}") if out is None else out
         result, record = _run(
-            description, dataset, out, shown=not (quiet or as_json),
+            description, dataset, text, out, shown=not (quiet or as_json),
             starts=starts, seed=seed, profile=profile, **options,
         )  # fmt: skip
     # What is printed comes after what is written, so that its failures are told apart.
@@ -150,7 +151,8 @@ def _load(
     example: str | None,
     missing: tuple[str, ...],
     decimal: str,
-) -> "tuple[Model, Dataset]":
+) -> "tuple[Model, Dataset, str]":
+    """The model, its data, and the text of its file."""
     from ..fitting.examples import NAMES, example_files
 
     if example is not None:
@@ -173,25 +175,26 @@ def _load(
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    from ..fitting.modelfile import load_model
+    from ..fitting.described import model_of
     from ..fitting.table import assemble, load_table
 
-    description = load_model(model)
+    description, text = model_of(model)
     table = load_table(data, missing=missing, decimal=decimal)
-    return description, assemble(description, table)
+    return description, assemble(description, table), text
 
 
-def _petab(problem: Path) -> "tuple[Model, Dataset]":
+def _petab(problem: Path) -> "tuple[Model, Dataset, str]":
     import jax
 
     jax.config.update("jax_enable_x64", True)
     from ..fitting.petab import load_petab
+    from ..fitting.petab.load import as_model_file
 
-    return load_petab(problem)
+    return *load_petab(problem), as_model_file(problem)[0]
 
 
 def _run(
-    model: "Model", dataset: "Dataset", out: Path, *, shown: bool, **options: Any
+    model: "Model", dataset: "Dataset", text: str, out: Path, *, shown: bool, **options: Any
 ) -> "tuple[FitResult, dict[str, Any]]":
     """The fit and the content of its `fit.json`, once everything is in its folder."""
     from ..fitting.fit import fit as fit_model
@@ -200,6 +203,7 @@ def _run(
     check_folder(out)
     with _progress(shown=shown) as report:
         result = fit_model(model, dataset, progress=report, **options)
+    result = replace(result, model_text=text)
     return result, write_results(result, out)
 
 

@@ -15,7 +15,9 @@ from .convert import convert
 from .couple import couple
 from .fit import fit
 from .generate import generate
+from .predict import predict, simulate
 from .reproduce import reproduce
+from .sample import sample
 
 app = typer.Typer(
     name="rootflow",
@@ -28,7 +30,10 @@ app.command()(fit)
 app.command()(convert)
 app.command()(couple)
 app.command()(generate)
+app.command()(predict)
 app.command()(reproduce)
+app.command()(sample)
+app.command()(simulate)
 
 
 def _version(wanted: bool) -> None:

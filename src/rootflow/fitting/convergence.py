@@ -25,7 +25,9 @@ _AS_GOOD = 1e-3
 #: A whole Newton step that changes each coordinate by less than this share leads nowhere.
 _STEP = 1e-6
 
-Outcome = Literal["converged", "flat", "at a bound", "out of iterations", "blocked", "stalled"]
+Outcome = Literal[
+    "converged", "flat", "at a bound", "out of iterations", "blocked", "stalled", "evaluated"
+]
 
 
 def tie(best: float, noise: float = 0.0) -> float:

@@ -3,14 +3,16 @@
 import math
 from collections.abc import Mapping
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
 
 from ..reports.figures import COLOURS, INK, SOFT, STYLE, png, text
 from .formats import with_unit
+from .model import Model
 from .result import FitResult, Start
+from .table import Dataset
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,18 +24,33 @@ MAX_PARAMETERS = 24
 """Parameters that are drawn for each search."""
 Curves = Mapping[str, tuple[Any, Any, Any]]
 """Mean, lower and upper by column, each of shape (groups, times)."""
+_CURVE, _MEASUREMENT = "95 %: curve", "95 %: new measurement"
+
+
+class Shown(Protocol):
+    """What has curves: a fit, a forecast, a simulation."""
+
+    @property
+    def model(self) -> Model:
+        """What is observed, and how it is called."""
+        ...
+
+    @property
+    def dataset(self) -> Dataset:
+        """Groups and measurements."""
+        ...
 
 
 def fit_figure(
-    result: FitResult, ts: Float[np.ndarray, "groups times"], curve: Curves, spread: Curves
+    result: Shown, ts: Float[np.ndarray, "groups times"], curve: Curves, spread: Curves | None
 ) -> bytes:
     """Data, curve and bands, a panel for each observed column (and group), as PNG.
 
     Args:
-        result: what was fitted.
+        result: what was fitted, predicted or simulated.
         ts: times of the curves, increasing in each group.
         curve: the model with the band of its own uncertainty.
-        spread: the same with the band for a new measurement.
+        spread: the same with the band for a new measurement; `None`: curves without bands.
     """
     import matplotlib
 
@@ -92,7 +109,8 @@ def starts_figure(result: FitResult) -> bytes:
     from matplotlib.figure import Figure
 
     starts = sorted((s for s in result.starts if np.isfinite(s.cost)), key=lambda start: start.cost)
-    names = result.free_names[:MAX_PARAMETERS]
+    told = any(start.values for start in starts)
+    names = result.free_names[:MAX_PARAMETERS] if told else []
     with matplotlib.rc_context(STYLE):
         height = 2.6 + 0.22 * len(names) + 0.6
         figure = Figure(figsize=(5.8, height), layout="constrained")
@@ -154,7 +172,9 @@ def _whole(axes: "Axes"):
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _one_experiment(result: FitResult, ts: np.ndarray, curve: Curves, spread: Curves) -> "Figure":
+def _one_experiment(
+    result: Shown, ts: np.ndarray, curve: Curves, spread: Curves | None
+) -> "Figure":
     from matplotlib.figure import Figure
 
     columns = list(result.model.observed)
@@ -171,7 +191,7 @@ def _one_experiment(result: FitResult, ts: np.ndarray, curve: Curves, spread: Cu
     return figure
 
 
-def _many_groups(result: FitResult, ts: np.ndarray, curve: Curves, spread: Curves) -> "Figure":
+def _many_groups(result: Shown, ts: np.ndarray, curve: Curves, spread: Curves | None) -> "Figure":
     from matplotlib.figure import Figure
 
     groups, columns = result.dataset.groups, list(result.model.observed)
@@ -207,22 +227,25 @@ def _many_groups(result: FitResult, ts: np.ndarray, curve: Curves, spread: Curve
 
 def _draw(
     axes: "Axes",
-    result: FitResult,
+    result: Shown,
     group: int,
     column: str,
     ts: np.ndarray,
     curve: Curves,
-    spread: Curves,
+    spread: Curves | None,
     colour: str,
 ):
     data, times = result.dataset, ts[group]
     mean, low, high = (np.asarray(part)[group] for part in curve[column])
-    _, least, most = (np.asarray(part)[group] for part in spread[column])
-    axes.fill_between(
-        times, least, most, color=colour, alpha=0.13, linewidth=0, label="95 %: new measurement"
-    )
-    axes.fill_between(times, low, high, color=colour, alpha=0.32, linewidth=0, label="95 %: curve")
+    if spread is not None:
+        _, least, most = (np.asarray(part)[group] for part in spread[column])
+        axes.fill_between(
+            times, least, most, color=colour, alpha=0.13, linewidth=0, label=_MEASUREMENT
+        )
+        axes.fill_between(times, low, high, color=colour, alpha=0.32, linewidth=0, label=_CURVE)
     axes.plot(times, mean, color=colour, linewidth=1.6, label="model")
+    if not np.isfinite(data.values[column]).any():
+        return
     axes.plot(
         data.ts[group],
         data.values[column][group],
@@ -238,10 +261,12 @@ def _draw(
     )
 
 
-def _vertical_scale(axes: "Axes", result: FitResult, column: str):
+def _vertical_scale(axes: "Axes", result: Shown, column: str):
     """Logarithmic where the noise is and the data span more than two decades."""
     values = result.dataset.values[column]
     values = values[np.isfinite(values)]
+    if not len(values):
+        return
     if result.model.noise[column].logarithmic and values.max() > 100 * values.min():
         axes.set_yscale("log")
     elif values.min() >= 0:
@@ -257,8 +282,8 @@ def _time_axis(axes: "Axes"):
 
 def _legend(figure: "Figure", axes: "Axes"):
     handles, labels = axes.get_legend_handles_labels()
-    order = [labels.index(name) for name in ("data", "model", "95 %: curve")]
-    order.append(labels.index("95 %: new measurement"))
+    wanted = ("data", "model", _CURVE, _MEASUREMENT)
+    order = [labels.index(name) for name in wanted if name in labels]
     figure.legend(
         [handles[i] for i in order],
         [labels[i] for i in order],
@@ -286,5 +311,5 @@ def _reach(axes: "Axes", size: float):
     axes.set_ylim(min(low, -size), max(high, size))
 
 
-def _time_label(result: FitResult) -> str:
+def _time_label(result: Shown) -> str:
     return text(with_unit(result.model.time, result.model.units.get(result.model.time, "")))

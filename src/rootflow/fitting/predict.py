@@ -23,6 +23,35 @@ def _linearised(model, lay, solver, data, u):
     return problem.group_values(model, lay, solver, u, data, derivative=True)
 
 
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _plain(model, lay, solver, data, u):
+    values, _, ended = problem.group_values(model, lay, solver, u, data, derivative=False)
+    return values, ended
+
+
+def means(
+    model: Model, lay: Layout, solvers: tuple[Solver, ...], data: GroupData,
+    u: Float[np.ndarray, " n"], ts: Float[np.ndarray, "groups times"],
+) -> Float[np.ndarray, "groups rows times"]:  # fmt: skip
+    """Linked model values at other times than those of the data, without their uncertainty.
+
+    Raises:
+        SolveError: none of the solvers reaches the times.
+    """
+    before = bool(np.any(ts < np.asarray(data.t0)[:, None]))
+    at = data.at(np.concatenate([np.asarray(data.ts), ts], axis=1))
+    for solver in solvers:
+        with jax.enable_x64(True):
+            values, ended = _plain(model, lay, replace(solver, before=before), at, u)
+        if not np.asarray(ended.code).any():
+            return np.asarray(values)[..., data.ts.shape[1] :]
+    raise SolveError(
+        f"The model could not be solved over the times asked for ({ts.min():g} to {ts.max():g}): "
+        "it blows up, or needs more steps (max_steps) or another method. Change the values, or ask "
+        "for a shorter span."
+    )
+
+
 def times(ts: Any, groups: int) -> Float[np.ndarray, "groups times"]:
     """The times asked for, a row for each group.
 

@@ -225,6 +225,14 @@ class Search:
         """The solver in use, and those that come after it."""
         return self.solvers[self.solvers.index(self.solver) :]
 
+    def need(self, u: Float[np.ndarray, " n"]) -> None:
+        """Takes the solver that a point needs, if that is not the one in use.
+
+        Raises:
+            InputError: none makes the likelihood finite there.
+        """
+        self.solver, self.reason = self._needed(u)
+
     def _needed(self, u: Float[np.ndarray, " n"]) -> tuple[Solver, str]:
         """The solver that the guess needs, and why."""
         first, last = self.solvers[0], self.solvers[-1]

@@ -117,6 +117,7 @@ def _summary(result: FitResult) -> str:
     best = sum(start.reached_best for start in result.starts)
     searches = len(result.starts)
     ended = f"{best} of {searches} searches ended at the best fit" if searches > 1 else "one search"
+    ended = ended if searches else "no search"
     return (
         f"{result.observations} measurements, {len(result.free_names)} fitted numbers, "
         f"negative log-likelihood {shown(result.nll, 1e-3)}; {ended}.{solved(result)}"

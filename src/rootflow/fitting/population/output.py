@@ -36,7 +36,7 @@ def write_population(result: PopulationResult, path: Path) -> dict[str, Any]:
     from .. import output
 
     output.check_folder(path)
-    ts = output._times(result)
+    ts = output.fine_times(result.dataset)
     curve, spread = result.predict(ts, noise=False), result.predict(ts, noise=True)
     typical = result.predict_typical(ts)
     check = figures.predictive_check(result, SIMULATIONS, result.seed)
@@ -50,7 +50,7 @@ def write_population(result: PopulationResult, path: Path) -> dict[str, Any]:
     with _atomic.folder(path) as draft:
         text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False)
         _atomic.write_text(draft / "fit.json", text + "\n")
-        predictions = output._predictions(result, ts, curve, spread)
+        predictions = output.predictions_table(result, ts, curve, spread)
         _atomic.write_text(draft / "predictions.csv", predictions)
         _atomic.write_text(draft / "individuals.csv", _individuals(result))
         for name, picture in pictures.items():
