@@ -17,7 +17,8 @@ noisy = prose.add_noise(clean, jax.random.key(0), 0.02)
 nominal = lorenz.tokens(lorenz.nominal)
 print(" ".join(nominal))
 
-fit = prose.refine(nominal, ts, noisy)
+# Parameters of the system; in its words the last one stands with a minus.
+fit = prose.refine(lorenz, ts, noisy)
 for value, error, true in zip(fit.constants, fit.standard_errors, truth):
     print(f"{value:8.3f} +- {error:.3f}   (true {true})")
 assert np.all(np.abs(fit.constants - truth) < 5 * fit.standard_errors)

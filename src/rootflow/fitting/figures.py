@@ -138,7 +138,7 @@ def _parameters(axes: "Axes", result: FitResult, starts: list[Start], names: lis
     all_names = len(result.free_names)
     rows = np.arange(len(names))
     for start in reversed([s for s in starts if s.values]):
-        shares = [_share(result, i, start) for i in rows]
+        shares = [_share(result, i, start) for i in range(len(names))]
         best = start.reached_best
         axes.plot(
             shares, rows, "o", color=COLOURS[0] if best else SOFT, markersize=5 if best else 3.5,

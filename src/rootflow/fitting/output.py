@@ -49,7 +49,9 @@ def write_results(result: FitResult, path: Path) -> dict[str, Any]:
         InputError: as `check_folder`.
         OSError: the folder cannot be written.
     """
-    if result.model.random is not None:
+    from .population.result import PopulationResult
+
+    if isinstance(result, PopulationResult):
         from .population.output import write_population
 
         return write_population(result, path)

@@ -54,15 +54,15 @@ def parts(data: GroupData) -> list[Part]:
     """The data up to growing horizons, of the same shapes as the whole.
 
     A model that is fitted to the first measurements and then to more and more of them is not
-    drawn to the curves that a whole oscillation, or a solution that blows up, is far from: Fits
+    drawn to the curves that a whole oscillation, or a solution that blows up, is far from: fits
     of a part have fewer minima, and its solves end earlier.
 
     Returns:
         Nothing where every group has few measured times.
     """
     ts, weights = np.asarray(data.ts), np.asarray(data.weights)
-    used = (weights > 0).any(axis=1)
-    times = [np.unique(t[u]) for t, u in zip(ts, used, strict=True)]
+    used = np.any(weights > 0, axis=1)
+    times = [np.unique(ts[i][used[i]]) for i in range(len(ts))]
     if max(len(each) for each in times) < _FEWEST:
         return []
     out = []
@@ -82,5 +82,5 @@ def parts(data: GroupData) -> list[Part]:
 
 def _end(times: Float[np.ndarray, " times"], share: float) -> float:
     if len(times) < _FEWEST:
-        return times[-1] if len(times) else np.inf
-    return times[int(np.ceil(share * len(times))) - 1]
+        return float(times[-1]) if len(times) else np.inf
+    return float(times[int(np.ceil(share * len(times))) - 1])

@@ -46,7 +46,9 @@ def print_result(result: FitResult, console: "Console") -> None:
         more = len(result.estimates) - _ROWS
         _say(f"... and {more} more, in report.html and fit.json.", console)
     _say(_summary(result), console, style="dim")
-    if result.model.random is not None:
+    from .population.result import PopulationResult
+
+    if isinstance(result, PopulationResult):
         from .population.output import summary
 
         _say(summary(result), console, style="dim")

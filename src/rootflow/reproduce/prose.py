@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from .harness.entry import Claim, Entry, Outcome, Paper, Report
 from .prose_experiments import shooting, training
@@ -125,6 +126,9 @@ def _draw(data: dict) -> Figure:
         axes.set(xlabel="relative error", title=title)
         axes.set_xscale("log")
     shot.legend(frameon=False, fontsize=8)
+    for axes in figure.axes:
+        if axes.get_xscale() == "log":
+            axes.xaxis.set_minor_formatter(NullFormatter())
     return figure
 
 

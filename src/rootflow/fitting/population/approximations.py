@@ -142,13 +142,13 @@ def second_order(
     """
     if lay.population.approximation == "fo":
 
-        def slope(u):
+        def slope_of(u):
             (value, (z, second)), gradient = jax.value_and_grad(
                 lambda u: marginal(lay, u, found, data), has_aux=True
             )(u)
             return gradient, (value, gradient, z, second)
 
-        hessian, (value, gradient, z, second) = jax.jacfwd(slope, has_aux=True)(u)
+        hessian, (value, gradient, z, second) = jax.jacfwd(slope_of, has_aux=True)(u)
         return value, gradient, hessian, z, second
     density, explicit = _about_mode(lay, found, data)
     z, q = found.z, found.z.size

@@ -50,7 +50,7 @@ def analysis(
         found = expand_at(lay, solver, lay.unpack(u), z, data, 2)
 
         value, gradient, second, z, curvature = second_order(lay, u, found, data)
-        return Analysis(value, gradient, second, z, jnp.linalg.inv(curvature))
+        return Analysis(value, gradient, second, z, jnp.linalg.inv(curvature))  # type: ignore[arg-type]
 
     out = jax.vmap(one)(data, z)
     return out._replace(second=out.second.sum(0))
@@ -217,8 +217,8 @@ def estimates(lay: Layout, u: np.ndarray, found: Errors) -> list[Estimate]:
             law = lay.laws[lay.local.index(name)]
             unit = units[name] if law == "normal" else ""
         out.append(
-            Estimate(q.name, None, value, se, float(low), float(high), unit, False, at, kind)
-        )  # type: ignore[arg-type]
+            Estimate(q.name, None, value, se, float(low), float(high), unit, False, at, kind)  # type: ignore[arg-type]
+        )
     return out + _given(lay)
 
 

@@ -155,7 +155,7 @@ def layout(model: Model, population: Population, spread: tuple[float, ...]) -> L
     """
     free = {name: p for name, p in model.fitted.items() if not p.fixed}
     local = tuple(free)
-    laws = tuple(population.law(name, p) for name, p in free.items())
+    laws: tuple[Distribution, ...] = tuple(population.law(name, p) for name, p in free.items())
     start = [_coordinate(p, law, p.guess) for p, law in zip(free.values(), laws, strict=True)]
     limits = [
         tuple(_coordinate(p, law, x) for x in p.limits)

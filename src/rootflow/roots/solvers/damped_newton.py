@@ -74,7 +74,7 @@ def step(
     free: Bool[Array, " n"],
     tolerance: float,
     max_iterations: int,
-    reach: Float[Array, " n"] | float = np.inf,
+    reach: Float[Array | np.ndarray, " n"] | float = np.inf,
 ) -> State:
     """One trial step: a damped Newton step in the free variables, within the bounds.
 
@@ -189,7 +189,7 @@ def advance(
     steps: Int[Array, ""],
     tolerance: float,
     max_iterations: int,
-    reach: Float[Array, " n"] | float = np.inf,
+    reach: Float[Array | np.ndarray, " n"] | float = np.inf,
 ) -> State:
     """Up to `steps` trial steps of a batch of searches (leading axis of `states`)."""
 
