@@ -32,6 +32,8 @@ def rows(model: Model, data: Any) -> Dataset:
     Raises:
         InputError: as `assemble`.
     """
+    if isinstance(data, Dataset):
+        return data
     table = data
     if isinstance(data, str | os.PathLike):
         table = load_table(data)
