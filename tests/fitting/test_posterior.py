@@ -133,62 +133,68 @@ def test_what_is_open_has_no_ensemble():
         two, {"time": T, "x": X}, states={"x": 2.0}, starts=1,
         parameters={"b": rf.Parameter(0.1, -5, 5), "c": rf.Parameter(0.1, -5, 5)},
     )  # fmt: skip
-    with pytest.raises(rf.InputError, match="do not determine b, c.*result.sample"):
+    with pytest.raises(rf.InputError, match=r"do not determine b, c.*result.sample"):
         open_.ensemble(10)
 
 
+NORMAL, LOGNORMAL = rf.Prior("normal", 0.4, 0.2), rf.Prior("lognormal", -1.0, 0.5)
+OF_LOG = rf.Prior("normal", -1.0, 0.5, of="log")
+LAWS = {
+    NORMAL: lambda b: scipy.stats.norm(0.4, 0.2).logpdf(b),
+    LOGNORMAL: lambda b: scipy.stats.lognorm(0.5, scale=np.exp(-1.0)).logpdf(b),
+    OF_LOG: lambda b: scipy.stats.norm(-1.0, 0.5).logpdf(np.log(b)) - np.log(b),
+}
+
+
 @pytest.mark.parametrize(
-    ("bounds", "log"),
-    [((None, None), False), ((0.05, 0.9), False), ((0.05, None), True), ((None, 0.9), False),
-     ((0.05, 0.9), True)],
-)  # fmt: skip
-def test_the_density_is_that_of_likelihood_prior_and_bounds(bounds, log):
-    """Against the density written out, in the parameter itself, between two points.
+    ("bounds", "scale", "prior"),
+    [
+        ((None, None), "linear", NORMAL),
+        ((0.05, 0.9), "linear", OF_LOG),
+        ((0.05, None), "log", NORMAL),
+        ((None, 0.9), "linear", None),
+        ((0.05, 0.9), "log", None),
+        ((0.05, 0.9), "log", LOGNORMAL),
+        ((None, None), "log", OF_LOG),
+    ],
+)
+def test_the_density_is_that_of_likelihood_prior_and_bounds(bounds, scale, prior):
+    """Against the density of the parameter itself, written out, between two points.
 
-    A prior is a density of what it is stated for; a flat one is flat in the search's coordinate.
+    A prior is a density of what it is stated for; without one, the search's coordinate is flat.
     """
+    fit = rf.evaluate(
+        line, {"time": T, "x": X}, states={"x": 2.0}, noise=rf.Noise("normal", 0.4),
+        parameters={"b": rf.Parameter(0.3, *bounds, scale=scale, prior=prior)},
+    )  # fmt: skip
+    p = fit._predict
+    frame = sampling.frame_of(p)
+    density = jax.jit(
+        jax.value_and_grad(
+            lambda w: sampling.log_density(p.model, p.lay, p.solvers[0], frame, p.data)(w[None])
+        )
+    )
+
+    def natural(w):
+        u = sampling.inside(frame, w[None])[0][0]
+        return jnp.exp(u) if scale == "log" else u
+
+    def exact(w):
+        b, slope = map(float, jax.value_and_grad(natural)(w))
+        value = -0.5 * np.sum((X - 2.0 - b * T) ** 2) / 0.16 + np.log(abs(slope))
+        if prior is None:
+            return value - (np.log(b) if scale == "log" else 0.0)
+        return value + LAWS[prior](b)
+
+    first, second, off = jnp.array(-1.2), jnp.array(0.7), 1e-4
+    difference = float(density(first)[0] - density(second)[0])
+    assert difference == pytest.approx(exact(first) - exact(second), abs=1e-5)
+    rise = float(density(second + off)[0] - density(second - off)[0]) / (2 * off)
+    assert float(density(second)[1]) == pytest.approx(rise, rel=1e-4, abs=1e-5)
     low, high = bounds
-    scale = "log" if log else "linear"
-    for prior in (None, rf.Prior("normal", 0.4, 0.2), rf.Prior("lognormal", -1.0, 0.5),
-                  rf.Prior("normal", -1.0, 0.5, of="log")):  # fmt: skip
-        if prior is not None and (prior.kind != "normal" or prior.of == "log") and low is None:
-            continue
-        b = rf.Parameter(0.3, low, high, scale=scale, prior=prior)
-        fit = rf.evaluate(
-            line, {"time": T, "x": X}, states={"x": 2.0}, parameters={"b": b},
-            noise=rf.Noise("normal", 0.4),
-        )  # fmt: skip
-        p = fit._predict
-        frame = sampling.frame_of(p)
-        density = sampling.log_density(p.model, p.lay, p.solvers[0], frame, p.data)
-
-        def exact(b):
-            value = -0.5 * np.sum((X - 2.0 - b * T) ** 2) / 0.16
-            if prior is None:
-                return value - (np.log(b) if log else 0.0)  # flat in log b: density 1/b
-            if prior.kind == "lognormal":
-                return value + scipy.stats.lognorm(0.5, scale=np.exp(-1.0)).logpdf(b)
-            if prior.of == "log":
-                return value + scipy.stats.norm(-1.0, 0.5).logpdf(np.log(b)) - np.log(b)
-            return value + scipy.stats.norm(0.4, 0.2).logpdf(b)
-
-        def natural(w):
-            u = sampling.inside(frame, jnp.array([w]))[0][0]
-            return jnp.exp(u) if log else u
-
-        def both(w):
-            return float(density(jnp.array([w]))), float(
-                exact(float(natural(w))) + np.log(abs(jax.grad(natural)(w)))
-            )
-
-        (one, there), (two, here) = both(-1.2), both(0.7)
-        assert one - two == pytest.approx(there - here, abs=1e-5), (bounds, prior)
-        if low is not None:
-            assert low < natural(-30.0) or natural(-30.0) == pytest.approx(low)
-    slope = jax.grad(lambda w: density(w))(jnp.array([0.4]))
-    off = 1e-4
-    rise = density(jnp.array([0.4 + off])) - density(jnp.array([0.4 - off]))
-    np.testing.assert_allclose(slope[0], rise / (2 * off), rtol=1e-4, atol=1e-5)
+    ends = natural(jnp.array(-20.0)), natural(jnp.array(20.0))
+    assert low is None or min(ends) >= low * (1 - 1e-12)
+    assert high is None or max(ends) <= high * (1 + 1e-12)
 
 
 def test_sampling_beside_a_bound_and_priors():

@@ -71,12 +71,15 @@ def predict(
 
 
 def simulate(
-    model: Annotated[Path, typer.Argument(help="The model file (TOML).", show_default=False)],
+    model: Annotated[
+        Path, typer.Argument(help="The model file (TOML).", metavar="MODEL", show_default=False)
+    ],
     data: Annotated[
         Path | None,
         typer.Argument(
             help="A table (CSV) of groups, covariates, doses and times, where the model needs "
             "one; measurements in it are shown.",
+            metavar="DATA",
             show_default=False,
         ),
     ] = None,

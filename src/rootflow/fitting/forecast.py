@@ -19,6 +19,8 @@ from .table import Dataset, assemble
 
 #: So many times can be asked for at once.
 _MOST_TIMES = 100_000
+#: What stands where nothing need be measured; a number that stands for no missing one.
+_FILLER = 0.7310585786300049
 
 
 def rows(model: Model, data: Any) -> Dataset:
@@ -30,13 +32,15 @@ def rows(model: Model, data: Any) -> Dataset:
     Raises:
         InputError: as `assemble`.
     """
+    if isinstance(data, Dataset):
+        return data
     table = data
     if isinstance(data, str | os.PathLike):
         table = load_table(data)
     elif not isinstance(data, Table):
         table = table_from_columns(data)
     # Every cell stands as measured, so that rows of every kind are taken; then as it is.
-    ones: list[Any] = ["1"] * len(table)
+    ones: list[Any] = [_FILLER] * len(table)
     laws = {column: replace(law, weights=None) for column, law in model.noise.items()}
     asked = replace(model, noise=laws)
     filled = replace(table, columns={**table.columns, **dict.fromkeys(model.observed, ones)})

@@ -68,7 +68,7 @@ def write_simulation(simulation: Simulation, path: Path) -> dict[str, Any]:
     order = np.argsort(simulation.times, axis=1, kind="stable")
     ts = np.take_along_axis(simulation.times, order, 1)
     sort = lambda x: np.take_along_axis(x, order, 1)
-    curve = {name: (sort(x),) * 3 for name, x in simulation.curves.items()}
+    curve = {name: (sort(x), sort(x), sort(x)) for name, x in simulation.curves.items()}
     record = _record(SIMULATE, simulation, ts) | {
         "values": simulation.values,
         "curves": {name: parts[0] for name, parts in curve.items()},

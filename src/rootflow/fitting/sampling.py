@@ -150,7 +150,7 @@ def _run(model, lay, solver, middle, root, data, starts, key, draws, warmup, tar
     first, second = jax.random.split(key)
 
     def warmed(key, w):
-        (state, tuned), _ = adapt.run(key, w, warmup)
+        (state, tuned), _ = adapt.run(key, w, warmup)  # pyright: ignore[reportCallIssue]
         return state, tuned["step_size"], tuned["inverse_mass_matrix"]
 
     state, size, mass = jax.vmap(warmed)(jax.random.split(first, len(starts)), starts)
