@@ -1,6 +1,7 @@
 """Manufactured problems, generated networks, refinement and references against known facts."""
 
 from itertools import pairwise
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -22,7 +23,7 @@ KEY = jax.random.key(0)
 
 @pytest.fixture(scope="module")
 def net():
-    return eqx.filter_jit(lambda key: op.HyPINO(key, grid=16, width=6, depth=1, size="tiny"))(KEY)
+    return op.HyPINO(KEY, grid=16, width=6, depth=1, size="tiny")
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,8 @@ def test_geometries_at_random_keep_their_holes_inside_and_time_has_a_beginning_a
         geometry = op.random_holes(np.random.default_rng(seed))
         for piece in geometry.pieces:
             np.testing.assert_allclose(np.linalg.norm(piece.normals, axis=1), 1.0, rtol=1e-12)
-            assert not np.any(geometry.domain.contains(piece.points + 0.01 * piece.normals)[:8])
+            within = geometry.domain.contains(piece.points + 1e-6 * piece.normals)
+            assert within.mean() < 0.02
     wave = op.square("hyperbolic")
     assert max(piece.points[:, 1].max() for piece in wave.pieces[1:]) == -1.0
     np.testing.assert_array_equal(wave.pieces[1].normals[0], [0.0, 1.0])
@@ -244,7 +246,7 @@ def test_the_encoder_of_the_paper_looks_beyond_its_windows_and_counts_as_publish
 
     problem = op.LinearProblem([0, 0, 0, 1.0, 1.0], source=1.0)
     make = lambda key: Swin(56, 3, key=key, channels=4, depths=(2, 2), heads=(2, 2))
-    encoder = eqx.filter_jit(make)(KEY)
+    encoder: Any = eqx.filter_jit(make)(KEY)
     images, c = problem.images(56), problem.coefficients
     see = eqx.filter_jit(lambda values: encoder(c, op.Images(images.masks, values)))
     out = see(images.values)

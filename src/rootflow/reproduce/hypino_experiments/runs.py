@@ -60,19 +60,22 @@ def relative(solution: Any, exact: Any) -> float:
     return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
 
 
+@eqx.filter_jit
+def _of_mixes(targets, mixes, exact):
+    """Errors of several combinations of the same networks."""
+    parts = jax.vmap(lambda target: target.many(_grid()))(targets)
+    wanted = exact(_grid())
+    return jnp.linalg.norm(mixes @ parts - wanted, axis=1) / jnp.linalg.norm(wanted)
+
+
 def by_round(net: Any, batch: Any, weights: str) -> tuple[np.ndarray, np.ndarray]:
     """Errors and residuals, shape (problems, rounds + 1)."""
     errors, residuals = [], []
     for i in range(len(batch)):
         found = op.refine(net, batch, i, rounds=_ROUNDS, weights=weights)  # pyright: ignore[reportArgumentType]
-        # All rounds in one form, so that they share a program.
-        last = found[-1].solution
-        mixes = [np.pad(r.solution.weights, (0, _ROUNDS + 1 - len(r.solution.weights)))
-                 for r in found]  # fmt: skip
-        exact = batch.many(i)
-        errors.append(
-            [relative(op.Combination(last.targets, jnp.asarray(mix)), exact) for mix in mixes]
-        )
+        mixes = [np.pad(r.solution.weights, (0, _ROUNDS - k)) for k, r in enumerate(found)]
+        last = found[-1].solution.targets
+        errors.append(np.asarray(_of_mixes(last, jnp.asarray(np.stack(mixes)), batch.many(i))))
         residuals.append([float(r.residual) for r in found])
     return np.array(errors), np.array(residuals)
 

@@ -78,20 +78,7 @@ class HyPINO(eqx.Module):
         one_of("size", size, (*_SIZES, "paper"))
         self.grid, self.width = whole("grid", grid, 8), whole("width", width)
         self.depth = whole("depth", depth)
-        matrices = sizes(self.width, self.depth)
-        shapes = [*matrices, *((n,) for _, n in matrices)]
-        read, write = jax.random.split(key)
-        if size == "paper":
-            self.encoder, hidden = Swin(self.grid, len(shapes), key=read), 256
-        else:
-            hidden, blocks, heads = _SIZES[size]
-            self.encoder = Transformer(
-                self.grid, len(shapes), width=hidden, blocks=blocks, heads=heads, key=read
-            )
-        keys = jax.random.split(write, len(shapes))
-        self.heads = tuple(
-            Head(self.encoder.outputs, hidden, shape, k) for shape, k in zip(shapes, keys)
-        )
+        self.encoder, self.heads = _parts(key, self.grid, self.width, self.depth, size)
 
     def images(self, problem: LinearProblem | Manufactured, index: int | None = None) -> Images:
         """The images of a problem, or of one of a batch, on the grid of this network."""
@@ -110,7 +97,7 @@ class HyPINO(eqx.Module):
                 f"this network reads images of {self.grid} x {self.grid} pixels; got values of "
                 f"shape {shape}. Draw them with net.images(problem)."
             )
-        return self.write(c, images)
+        return _written(self, c, images)
 
     def write(self, c: Float[Array, " 5"], images: Images) -> Target:
         """`solution` without its checks; traced."""
@@ -122,6 +109,28 @@ class HyPINO(eqx.Module):
         matrices = sizes(self.width, self.depth)
         shaped = tuple(w.reshape(shape) for w, shape in zip(written, matrices))
         return Target(shaped, tuple(written[len(matrices) :]), scale)
+
+
+@eqx.filter_jit
+def _parts(key, grid, width, depth, size):
+    """The encoder and the heads; compiled, because eager it is hundreds of small programs."""
+    matrices = sizes(width, depth)
+    shapes = [*matrices, *((n,) for _, n in matrices)]
+    read, write = jax.random.split(key)
+    if size == "paper":
+        encoder: Any = Swin(grid, len(shapes), key=read)
+        hidden = 256
+    else:
+        hidden, blocks, heads = _SIZES[size]
+        encoder = Transformer(grid, len(shapes), width=hidden, blocks=blocks, heads=heads, key=read)
+    keys = jax.random.split(write, len(shapes))
+    made = [Head(encoder.outputs, hidden, shape, k) for shape, k in zip(shapes, keys)]
+    return encoder, tuple(made)
+
+
+@eqx.filter_jit
+def _written(net, c, images):
+    return net.write(c, images)
 
 
 def amplitude(images: Images) -> Float[Array, ""]:

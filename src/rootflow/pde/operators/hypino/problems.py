@@ -133,15 +133,42 @@ class LinearProblem(eqx.Module):
 
     def images_on(self, raster: Raster) -> Images:
         """On a raster of the geometry."""
-        return images_of(
-            raster, jax.vmap(self.source), jax.vmap(self.dirichlet), jax.vmap(self.neumann)
-        )
+        return _drawn(raster, self.source, self.dirichlet, self.neumann)
+
+
+@eqx.filter_jit
+def _drawn(raster, f, g, h):
+    return images_of(raster, jax.vmap(f), jax.vmap(g), jax.vmap(h))
 
 
 def _function(value: Any) -> Callable:
     if callable(value):
         return value
     return lambda x, *normal: jnp.full((), value, x.dtype)
+
+
+class _Value(eqx.Module):
+    """A solution at one point; a module, so that the next problem finds its program."""
+
+    many: Expression
+
+    def __call__(self, x: Float[Array, " 2"]) -> Float[Array, ""]:
+        return self.many(x[None])[0]
+
+
+class _Source(eqx.Module):
+    many: Expression
+    c: Float[Array, " 5"]
+
+    def __call__(self, x: Float[Array, " 2"]) -> Float[Array, ""]:
+        return jet(self.many, x[None])[0] @ self.c
+
+
+class _Slope(eqx.Module):
+    many: Expression
+
+    def __call__(self, x: Float[Array, " 2"], normal: Float[Array, " 2"]) -> Float[Array, ""]:
+        return jet(self.many, x[None])[0, 1:3] @ normal
 
 
 class Manufactured(eqx.Module):
@@ -160,7 +187,7 @@ class Manufactured(eqx.Module):
     def __len__(self) -> int:
         return self.coefficients.shape[0]
 
-    def many(self, i: int) -> Callable[[Array], Array]:
+    def many(self, i: int) -> Expression:
         """The solution of problem i, of points (n, 2).
 
         Raises:
@@ -172,13 +199,11 @@ class Manufactured(eqx.Module):
 
     def solution(self, i: int) -> Callable[[Array], Array]:
         """The solution of problem i, of one point."""
-        many = self.many(i)
-        return lambda x: many(x[None])[0]
+        return _Value(self.many(i))
 
     def source(self, i: int) -> Callable[[Array], Array]:
         """f of problem i, by automatic differentiation."""
-        many, c = self.many(i), self.coefficients[i]
-        return lambda x: jet(many, x[None])[0] @ c
+        return _Source(self.many(i), self.coefficients[i])
 
     def dirichlet(self, i: int) -> Callable[[Array], Array]:
         """g of problem i."""
@@ -186,8 +211,7 @@ class Manufactured(eqx.Module):
 
     def neumann(self, i: int) -> Callable[[Array, Array], Array]:
         """h of problem i, of a point and a normal."""
-        many = self.many(i)
-        return lambda x, normal: jet(many, x[None])[0, 1:3] @ normal
+        return _Slope(self.many(i))
 
     def problem(self, i: int) -> LinearProblem:
         """Problem i by itself."""

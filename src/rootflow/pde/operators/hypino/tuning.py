@@ -39,14 +39,18 @@ def _pools(problems: Sequence[LinearProblem]) -> Pools:
     made = []
     for problem in problems:
         raster = problem.geometry.raster(8)
-        g = jax.vmap(problem.dirichlet)(raster.edge)
-        h = jax.vmap(problem.neumann)(raster.edge, raster.edge_normals)
-        f = jax.vmap(problem.source)(raster.interior)
+        f, g, h = _data(raster, problem.source, problem.dirichlet, problem.neumann)
         made.append(Pools(
             problem.coefficients, raster.interior, f, raster.edge, raster.edge_normals,
             raster.on.astype(f.dtype), jnp.stack([g, h]),
         ))  # fmt: skip
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *made)
+
+
+@eqx.filter_jit
+def _data(raster, f, g, h):
+    edge, normals = raster.edge, raster.edge_normals
+    return jax.vmap(f)(raster.interior), jax.vmap(g)(edge), jax.vmap(h)(edge, normals)
 
 
 class TuningLoss(eqx.Module):
