@@ -82,6 +82,7 @@ DOMAINS = {  # area, and the mean of the first coordinate
     "disk": (pde.Disk((1.0, 0.0), 2.0), 4 * np.pi, 1.0),
     "polygon": (L_SHAPE, 3.0, 5 / 6),
     "difference": (SQUARE - pde.Disk((0.0, 0.0), 0.5), 2 - np.pi / 16, None),
+    "twice": (SQUARE - pde.Disk((0.0, 0.0), 0.5) - pde.Disk((1.0, 2.0), 0.5), 2 - np.pi / 8, 0.5),
     "space-time": (pde.SpaceTime(pde.Disk(), (0, 3)), 3 * np.pi, 0.0),
 }
 

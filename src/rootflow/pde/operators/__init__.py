@@ -1,0 +1,36 @@
+"""Learned solution operators for families of differential equations."""
+
+from .hypino.benchmark import BENCHMARKS as BENCHMARKS
+from .hypino.benchmark import Benchmark as Benchmark
+from .hypino.benchmark import Errors as Errors
+from .hypino.benchmark import benchmark as benchmark
+from .hypino.expressions import Expression as Expression
+from .hypino.expressions import jet as jet
+from .hypino.geometry import Geometry as Geometry
+from .hypino.geometry import Piece as Piece
+from .hypino.geometry import Raster as Raster
+from .hypino.geometry import random_holes as random_holes
+from .hypino.geometry import square as square
+from .hypino.geometry import with_holes as with_holes
+from .hypino.model import HyPINO as HyPINO
+from .hypino.newton import Semilinear as Semilinear
+from .hypino.newton import solve_semilinear as solve_semilinear
+from .hypino.problems import Family as Family
+from .hypino.problems import Images as Images
+from .hypino.problems import LinearProblem as LinearProblem
+from .hypino.problems import Manufactured as Manufactured
+from .hypino.problems import kind_of as kind_of
+from .hypino.problems import manufactured as manufactured
+from .hypino.refinement import Assessment as Assessment
+from .hypino.refinement import Calibration as Calibration
+from .hypino.refinement import Combination as Combination
+from .hypino.refinement import Round as Round
+from .hypino.refinement import calibrate as calibrate
+from .hypino.refinement import refine as refine
+from .hypino.target import Target as Target
+from .hypino.training import Weights as Weights
+from .hypino.training import schedule as schedule
+from .hypino.training import train_hypino as train_hypino
+from .hypino.tuning import Tuned as Tuned
+from .hypino.tuning import fine_tune as fine_tune
+from .hypino.tuning import reptile as reptile
