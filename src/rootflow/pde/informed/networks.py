@@ -1,6 +1,7 @@
 """Networks of coordinates: tanh layers, periodic where the domain is, one branch or several."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -58,15 +59,21 @@ class Embedding(eqx.Module):
 
 
 def layers(
-    size: int, outputs: int, width: int, depth: int, key: PRNGKeyArray, last: float = 1.0
+    size: int,
+    outputs: int,
+    width: int,
+    depth: int,
+    key: PRNGKeyArray,
+    last: float = 1.0,
+    activation: Callable[[Array], Array] = tanh,
 ) -> eqx.nn.MLP:
-    """tanh layers with Glorot's initial weights and no biases, the last ones scaled.
+    """Layers with Glorot's initial weights and no biases, the last ones scaled.
 
     Raises:
         InputError: sizes that are not positive.
     """
     width, depth = whole("width", width), whole("depth", depth)
-    made = eqx.nn.MLP(size, outputs, width, depth, tanh, key=key)
+    made = eqx.nn.MLP(size, outputs, width, depth, activation, key=key)
     keys = jax.random.split(key, depth + 1)
     weights, biases = [], []
     for i, (layer, one) in enumerate(zip(made.layers, keys)):
