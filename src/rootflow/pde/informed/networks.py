@@ -1,7 +1,6 @@
 """Networks of coordinates: tanh layers, periodic where the domain is, one branch or several."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -59,21 +58,15 @@ class Embedding(eqx.Module):
 
 
 def layers(
-    size: int,
-    outputs: int,
-    width: int,
-    depth: int,
-    key: PRNGKeyArray,
-    last: float = 1.0,
-    activation: Callable[[Array], Array] = tanh,
+    size: int, outputs: int, width: int, depth: int, key: PRNGKeyArray, last: float = 1.0
 ) -> eqx.nn.MLP:
-    """Layers with Glorot's initial weights and no biases, the last ones scaled.
+    """tanh layers with Glorot's initial weights and no biases, the last ones scaled.
 
     Raises:
         InputError: sizes that are not positive.
     """
     width, depth = whole("width", width), whole("depth", depth)
-    made = eqx.nn.MLP(size, outputs, width, depth, activation, key=key)
+    made = eqx.nn.MLP(size, outputs, width, depth, tanh, key=key)
     keys = jax.random.split(key, depth + 1)
     weights, biases = [], []
     for i, (layer, one) in enumerate(zip(made.layers, keys)):

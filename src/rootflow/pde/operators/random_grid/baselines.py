@@ -12,12 +12,12 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray
 from ....errors import InputError
 from ....ground.checks import one_of, whole
 from ....training import train
-from ...informed.networks import layers
 from ...variational.checks import positive
 from .encoders import GICNet, GridEncoder
 from .family import Family, standard
 from .process import FieldNetwork, RandomGridProcess
 from .train import cast
+from .weights import swish
 
 
 def pddlvm(
@@ -69,8 +69,8 @@ class DeepONet(eqx.Module):
         one, two = jax.random.split(key)
         told = len(family.z) + len(family.w)
         rows = self.outputs * width
-        self.branch = layers(told, rows, width, depth - 1, one, activation=jax.nn.silu)
-        self.trunk = layers(family.dim, rows, width, depth - 1, two, activation=jax.nn.silu)
+        self.branch = swish(told, rows, width, depth - 1, one)
+        self.trunk = swish(family.dim, rows, width, depth - 1, two)
 
     def __call__(self, x: Array, z: Array, w: Array) -> Array:
         x, z, w = (standard(v, sides) for v, sides in zip((x, z, w), self.sides))
@@ -204,7 +204,8 @@ def train_plain_operator(
             random ones.
         cases: (z, w) that are drawn once.
         batch: of them in a step.
-        steps, inverse_steps: of both stages; by default as many.
+        steps: of the first stage.
+        inverse_steps: of the second; by default as many.
         learning_rate: of Adam, falling to zero by a cosine.
         dtype: of the training; by default that of the operator.
         key: for everything that is random.

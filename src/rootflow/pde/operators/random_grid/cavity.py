@@ -1,4 +1,4 @@
-"""Flow in a cavity whose lid starts to move, on a staggered grid, integrated with `rf.solve_ode`."""
+"""Flow in a cavity whose lid starts to move, on a staggered grid, by `rf.solve_ode`."""
 
 import functools
 from typing import Any, NamedTuple
@@ -92,7 +92,7 @@ def rates(t: Array, y: tuple[Array, Array], z: Array, w: Array) -> tuple[tuple, 
 
     u lives on inner faces across x, shape (n - 1, n), v across y, shape (n, n - 1).
     """
-    (u, v), n = y, len(y[0]) + 1
+    u, n = y[0], len(y[0]) + 1
     h, viscosity = 1.0 / n, z[1] / z[0]
     wide_u, wide_v = _with_walls(t, y, w)
     # Convection in divergence form: products at centres of cells and at corners.

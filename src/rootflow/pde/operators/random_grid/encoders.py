@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from ....errors import InputError
 from ....ground.checks import whole
-from ...informed.networks import layers
+from .weights import glorot, swish
 
 # Added to the sum of weights, so that a node without neighbours gives zero.
 _EMPTY = 1e-6
@@ -89,11 +89,13 @@ class GICNet(eqx.Module):
             )
         if not 0 < lengths[0] <= lengths[1]:
             raise InputError(f"lengths must be positive, the shorter first; got {lengths}.")
-        self.log_lengths = jnp.linspace(*np.log(lengths), channels)
-        self.lift = _swish(key, inputs, channels, channels, 3)
+        self.log_lengths = jnp.asarray(
+            np.linspace(*np.log(lengths), channels), jnp.result_type(float)
+        )
+        self.lift = swish(inputs, channels, channels, 3, jax.random.fold_in(key, 1))
         self.convolutions, self.branch, self.trunk, self.head = _reader(
-            key, dims, channels + dims, channels, convolutions, kernel, left, branch, known, outputs,
-            width, depth,
+            key, dims, channels + dims, channels, convolutions, kernel, left, branch, known,
+            outputs, width, depth,
         )  # fmt: skip
 
     def interpolated(self, x: Array, u: Array, weights: Array | None = None) -> Array:
@@ -215,28 +217,24 @@ class GridEncoder(eqx.Module):
         return _read(self, seen, w)
 
 
-# Compiled as one program: eagerly, each shape of a layer would be one.
-@eqx.filter_jit
-def _swish(key, inputs, outputs, width, depth):
-    return layers(inputs, outputs, width, depth, jax.random.fold_in(key, 0), activation=jax.nn.silu)
-
-
-@eqx.filter_jit
 def _reader(
     key, dims, inputs, channels, convolutions, kernel, left, branch, known, outputs, width, depth
 ):
     """Convolutions, two linear layers, the trunk where something is known, and the head."""
-    keys = jax.random.split(jax.random.fold_in(key, 1), 4 + convolutions)
     first = [inputs] + [channels] * (convolutions - 1)
-    convolved = [eqx.nn.Conv(dims, n, channels, kernel, key=k) for n, k in zip(first, keys[4:])]
-    linear = [
-        eqx.nn.Linear(channels * left**dims, branch[0], key=keys[0]),
-        eqx.nn.Linear(*branch, key=keys[1]),
-    ]
-    swish = dict(activation=jax.nn.silu)
-    trunk = layers(known, branch[1], branch[1], 2, keys[2], **swish) if known else None
     joined = branch[1] * (2 if known else 1)
-    return convolved, linear, trunk, layers(joined, outputs, width, depth, keys[3], **swish)
+    act = jax.nn.silu
+
+    def build(key):
+        convolved = [eqx.nn.Conv(dims, n, channels, kernel, key=key) for n in first]
+        linear = [
+            eqx.nn.Linear(channels * left**dims, branch[0], key=key),
+            eqx.nn.Linear(*branch, key=key),
+        ]
+        trunk = eqx.nn.MLP(known, branch[1], branch[1], 2, act, key=key) if known else None
+        return convolved, linear, trunk, eqx.nn.MLP(joined, outputs, width, depth, act, key=key)
+
+    return glorot(build, key)
 
 
 def _check_known(trunk: Any, w: ArrayLike | None) -> None:

@@ -1,4 +1,4 @@
-"""A parametric equation: its residual, its exact boundary values, and what its parameters can be."""
+"""A parametric equation: its residual, its exact boundary values, its priors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -74,7 +74,10 @@ class Family(eqx.Module):
     def _check(self) -> None:
         x, z, w = jnp.zeros(self.dim), jnp.zeros(len(self.z)), jnp.zeros(len(self.w))
         field = lambda x: jnp.zeros(self.outputs) + 0 * jnp.sum(x)
-        shapes = [jax.eval_shape(self.lift, x, w), jax.eval_shape(lambda *at: self.residual(field, *at), x, z, w)]
+        shapes = [
+            jax.eval_shape(self.lift, x, w),
+            jax.eval_shape(lambda *at: self.residual(field, *at), x, z, w),
+        ]
         lifted = [part.shape for part in jax.tree.leaves(shapes[0])]
         if lifted != [(self.outputs,)] * 2:
             raise InputError(
@@ -182,8 +185,12 @@ def _prior(name: str, sides: Any) -> tuple[tuple[float, float], ...]:
 
 def _uniform(key, count, sides, dtype) -> Array:
     dtype = jnp.result_type(float) if dtype is None else dtype
-    unit = jax.random.uniform(key, (count, len(sides)), dtype)
-    low, high = np.array(sides).reshape(-1, 2).T.astype(dtype)
+    return spread(jax.random.uniform(key, (count, len(sides)), dtype), sides)
+
+
+def spread(unit: Array, sides: tuple[tuple[float, float], ...]) -> Array:
+    """Numbers of [0, 1], brought between bounds along the last axis."""
+    low, high = np.array(sides).reshape(-1, 2).T.astype(unit.dtype)
     return low + (high - low) * unit
 
 

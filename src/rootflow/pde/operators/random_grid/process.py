@@ -1,4 +1,4 @@
-"""The model: a Gaussian process for the field, a Gaussian for the parameters, and their networks."""
+"""The model: a Gaussian process for the field, a Gaussian for the parameters."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from ....errors import InputError
 from ....ground.checks import whole
-from ...informed.networks import layers
 from .density import LowRankNormal
 from .encoders import GICNet
 from .family import Family, standard
+from .weights import swish
 
 _HIGHEST = 1.0
 
@@ -47,23 +47,18 @@ class FieldNetwork(eqx.Module):
     ):
         if not 0 < min(frequencies) <= max(frequencies) < np.inf:
             raise InputError(f"frequencies must be positive and finite; got {frequencies}.")
-        row = jnp.geomspace(*frequencies, whole("features", features))
-        self.waves = jnp.tile(row, (family.dim, 1))
+        row = np.geomspace(*frequencies, whole("features", features))
+        self.waves = jnp.asarray(np.tile(row, (family.dim, 1)), jnp.result_type(float))
         self.shape = (family.outputs, rows)
         self.sides = (family.domain.bounds, family.z, family.w)
         size = (2 * features + 1) * family.dim + len(family.z) + len(family.w)
-        self.mlp = _swish(key, size, family.outputs * rows, width, depth - 1)
+        self.mlp = swish(size, family.outputs * rows, width, depth - 1, key)
 
     def __call__(self, x: Array, z: Array, w: Array) -> Float[Array, "outputs rows"]:
         x, z, w = (standard(v, sides) for v, sides in zip((x, z, w), self.sides))
         angles = (2 * jnp.pi * x[:, None] * self.waves).ravel()
         seen = jnp.concatenate([x, jnp.sin(angles), jnp.cos(angles), z, w])
         return self.mlp(seen).reshape(self.shape)
-
-
-@eqx.filter_jit
-def _swish(key, inputs, outputs, width, depth):
-    return layers(inputs, outputs, width, depth, key, activation=jax.nn.silu)
 
 
 class RandomGridProcess(eqx.Module):

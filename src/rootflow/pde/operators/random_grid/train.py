@@ -13,10 +13,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ....errors import InputError
 from ....ground.checks import whole
 from ....training import train
-from ...informed.points import low_discrepancy, shifted
+from ...informed.points import low_discrepancy
 from ...variational.checks import positive
 from .density import LowRankNormal, smooth_log_density
-from .family import Family
+from .family import Family, spread
 from .process import RandomGridProcess, moments
 
 # Reports, and with them changes of ε_r, in a run.
@@ -113,20 +113,30 @@ class Draw(eqx.Module):
     dtype: Any = eqx.field(static=True)
 
     def __call__(self, key: PRNGKeyArray) -> tuple[Array, ...]:
-        cases, grids, rows = jax.random.split(key, 3)
-        z, w = self.family.draw(cases, self.count, self.dtype)
-        x = jax.vmap(self._grid)(jax.random.split(grids, self.count))
+        # One draw for all: each costs as much to compile as a network.
+        sizes = len(self.family.z), len(self.family.w), self.per_case
+        unit = jax.random.uniform(key, (self.count, sum(sizes)), self.dtype)
+        z, w, at = jnp.split(unit, np.cumsum(sizes)[:-1], axis=1)
+        z, w = spread(z, self.family.z), spread(w, self.family.w)
         total, batch = self.observed
-        return z, w, x, jax.random.choice(rows, max(total, 1), (batch,), replace=False)
+        rows = jnp.zeros(0, int)
+        if batch:
+            rows = jax.random.choice(jax.random.fold_in(key, 1), total, (batch,), replace=False)
+        return z, w, self._grids(at), rows
 
-    def _grid(self, key):
+    @property
+    def per_case(self) -> int:
+        """Random numbers that a grid takes."""
+        return {"random": self.points, "shifted": 1, "fixed": 0}[self.grid] * self.family.dim
+
+    def _grids(self, unit):
+        shape = (self.count, self.points, self.family.dim)
         if self.grid == "random":
-            return self.family.points(key, self.points, self.dtype)
+            return spread(unit.reshape(shape), self.family.inside)
         fixed = jnp.asarray(self.fixed, self.dtype)
         if self.grid == "fixed":
-            return fixed
-        low, high = np.array(self.family.inside).T.astype(self.dtype)
-        return low + (high - low) * shifted(fixed, key)
+            return jnp.broadcast_to(fixed, shape)
+        return spread(jnp.mod(fixed + unit[:, None], 1.0), self.family.inside)
 
 
 class Objective(eqx.Module):
@@ -142,9 +152,13 @@ class Objective(eqx.Module):
     def __call__(self, trainee: Trainee, batch: Any, key: PRNGKeyArray) -> tuple[Array, dict]:
         z, w, x, rows = batch
         process, scale = trainee.process, jnp.exp(trainee.log_scale)
-        keys = jax.random.split(key, len(z))
-        one = lambda z, w, x, key: bound(process, z, w, x, key)
-        squares, count, inverse, entropy = jax.tree.map(jnp.mean, jax.vmap(one)(z, w, x, keys))
+        sizes = process.rank, x.shape[1] * process.family.outputs
+        noise = jax.random.normal(key, (len(z), sum(sizes)), z.dtype)
+        common, own = noise[:, : sizes[0]], noise[:, sizes[0] :].reshape(*x.shape[:2], -1)
+        one = lambda *case: bound(process, *case)
+        squares, count, inverse, entropy = jax.tree.map(
+            jnp.mean, jax.vmap(one)(z, w, x, common, own)
+        )
         seen = jnp.zeros((), z.dtype) if self.data is None else self._data(process, rows)
         rest = inverse + entropy + seen
         residual = -0.5 * squares / scale**2 - count * (jnp.log(scale) + 0.5 * _LOG_2PI)
@@ -162,13 +176,15 @@ class Objective(eqx.Module):
         return len(data.z) / data.batch * jnp.sum(jax.vmap(one)(*parts))
 
 
-def bound(process: RandomGridProcess, z: Array, w: Array, x: Array, key: PRNGKeyArray) -> tuple:
-    """Σ r², the number of residuals, log p(z | ũ, w, X) and -log q(ũ | z, w, X), for one sample."""
+def bound(
+    process: RandomGridProcess, z: Array, w: Array, x: Array, common: Array, noise: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Σ r², the number of residuals, log p(z | ũ, w, X) and -log q(ũ | z, w, X), for one sample.
+
+    The sample is that of ξ, shape (k,), and ε, shape (n, outputs).
+    """
     family = process.family
     mu, sigma, factor = jax.vmap(lambda x: process.parts(x, z, w))(x)
-    shared, own = jax.random.split(key)
-    common = jax.random.normal(shared, (process.rank,), x.dtype)
-    noise = jax.random.normal(own, mu.shape, x.dtype)
     if process.smooth:
         noise = jnp.zeros_like(noise)
     sample = mu + factor @ common + sigma * noise
@@ -195,7 +211,7 @@ def bound(process: RandomGridProcess, z: Array, w: Array, x: Array, key: PRNGKey
 def observed(
     process: RandomGridProcess, z: Array, w: Array, x: Array, y: Array, noise: float
 ) -> Array:
-    """log N(y; B + D μ, diag(D² σ² + σ_y²) + D C Cᵀ D) of values (m, outputs) at points (m, dim)."""
+    """log N(y; B + D μ, diag(D² σ² + σ_y²) + D C Cᵀ D) of y (m, outputs) at x (m, dim)."""
     mean, sigma, factor = moments(process, x, z, w)
     spread = jnp.sqrt(sigma**2 + noise**2).ravel()
     law = LowRankNormal(mean.ravel(), spread, factor.reshape(mean.size, process.rank))
@@ -239,7 +255,8 @@ def train_random_grid(
         optimizer: another one, of Optax.
         ema: as for `rootflow.train`; the average is the model.
         dtype: of the training; by default the model's. float32 is about twice as fast.
-        checkpoint, progress: as for `rootflow.train`.
+        checkpoint: as for `rootflow.train`.
+        progress: as there.
 
     Returns:
         The model, and its losses.
@@ -270,9 +287,10 @@ def train_random_grid(
     trainee = Trainee(cast(model, dtype), jnp.asarray(math.log(first), dtype))
     every = max(1, whole("steps", steps) // _REPORTS)
     factor = math.log(last / first) / max(1, math.floor(anneal * steps / every))
+    trained = _trained(trainee, learn_scale)
     ended = train(
         Objective(last, data), trainee, draw, key=key, steps=steps,
-        optimizer=optimizer or _adam(learning_rate, steps), trainable=_trained(trainee, learn_scale),
+        optimizer=optimizer or _adam(learning_rate, steps), trainable=trained,
         refresh=None if learn_scale or factor == 0 else _Annealing(factor, math.log(last)),
         every=every, ema=ema, checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
