@@ -199,7 +199,9 @@ BAD = {
         "low < high",
     ),
     "no parameters": (
-        lambda: op.random_grid.Family(residual=poisson_residual, lift=FAMILY.lift, domain=Box([(0, 1)]), z=()),
+        lambda: op.random_grid.Family(
+            residual=poisson_residual, lift=FAMILY.lift, domain=Box([(0, 1)]), z=()
+        ),
         "at least one",
     ),
     "sensors outside": (
