@@ -1,5 +1,6 @@
 """Partial differential equations: volumes, variational solvers, physics-informed networks."""
 
+from . import operators as operators
 from .grids import Grid as Grid
 from .grids import RadialGrid as RadialGrid
 from .grids import Volumes as Volumes

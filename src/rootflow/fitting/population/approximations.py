@@ -42,7 +42,7 @@ class Expansion(NamedTuple):
         x: coordinates there.
         about: derivatives of the model values there.
         typical: the same at zero effects, where the approximation needs them (FOCE).
-        code: of the worst solve, 0: none failed.
+        code: of the worst solve, 0: none failed; negative: there is no likelihood.
         steps: of the search for the mode.
         theta: coordinates at zero effects, where `typical` is.
     """
@@ -280,7 +280,7 @@ def objective(
             jnp.where(fine, gradient, 0.0),
             jnp.where(fine, curvature, jnp.eye(u.size, dtype=u.dtype)),
             z,
-            jnp.max(codes),
+            jnp.maximum(jnp.max(codes), 0),
         )
 
     return of

@@ -178,6 +178,8 @@ def mode(
         steps=jnp.int32(_MOST_STEPS), tolerance=_TOLERANCE, max_iterations=_MOST_STEPS,
     )  # fmt: skip
     lost = ~jnp.isfinite(ended.local.value[0])
-    code = jnp.where(lost, jnp.maximum(ended.blocked, 1)[0], 0)  # type: ignore[index]
+    blocked = jnp.asarray(ended.blocked)[0]
+    # Negative: the equations are solved, and the likelihood does not exist all the same.
+    code = jnp.where(lost, jnp.where(blocked > 0, blocked, -1), 0)
     about = tuple(part[0] for part in ended.local.aux)
     return Mode(ended.x[0], about, code, ended.iterations[0])

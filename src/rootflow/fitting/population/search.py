@@ -77,7 +77,7 @@ def search(
 
 def trouble(lay: Layout, code: int, solvers: tuple[Solver, ...]) -> str:
     """Why there is no likelihood at the guess."""
-    if code == 0:
+    if code <= 0:
         relative = [c for c, n in lay.model.noise.items() if n.kind == "proportional"]
         logarithmic = [c for c, n in lay.model.noise.items() if n.logarithmic]
         why = ""
