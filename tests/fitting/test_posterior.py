@@ -50,6 +50,7 @@ def least_squares():
     return best, inverse, np.sum((X - a @ best) ** 2)
 
 
+@pytest.mark.slow
 def test_the_posterior_of_a_line_is_students(posterior):
     """With flat coefficients and 1/s for the scale, t with n - p = 6 degrees of freedom."""
     best, inverse, rss = least_squares()
@@ -74,6 +75,7 @@ def test_the_posterior_of_a_line_is_students(posterior):
     assert posterior.trusted and posterior.warnings == [] and not posterior.divergent.any()
 
 
+@pytest.mark.slow
 def test_bands_of_the_posterior(fit, posterior):
     """Both bands are those of the fit, which are exact for a line."""
     for noise in (False, True):
@@ -84,6 +86,7 @@ def test_bands_of_the_posterior(fit, posterior):
             assert (np.abs(one - other)[0] < 0.08 * width).all()
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_posterior(posterior, tmp_path):
     posterior.write(tmp_path / "p")
     names = sorted(path.name for path in (tmp_path / "p").iterdir())
@@ -195,21 +198,6 @@ def test_the_density_is_that_of_likelihood_prior_and_bounds(bounds, scale, prior
     ends = natural(jnp.array(-20.0)), natural(jnp.array(20.0))
     assert low is None or min(ends) >= low * (1 - 1e-12)
     assert high is None or max(ends) <= high * (1 + 1e-12)
-
-
-def test_sampling_beside_a_bound_and_priors():
-    """One parameter against quadrature: half of its likelihood lies beyond a bound."""
-    pytest.importorskip("blackjax")
-    best = float(T @ (X - 2.0) / (T @ T))
-    fit = fitted(2.0, rf.Parameter(best + 0.05, best, 2.0), noise=rf.Noise("normal", 0.4))
-    assert fit.model.parameters["b"].lower == best
-    drawn = fit.sample(1000, warmup=300, chains=2)
-    sd = 0.4 / np.sqrt(T @ T)
-    exact = scipy.stats.truncnorm(0, np.inf, best, sd)
-    found = drawn.summary[0]
-    assert abs(found.mean - exact.mean()) < 5 * exact.std() / np.sqrt(found.ess_bulk)
-    assert found.sd == pytest.approx(exact.std(), rel=0.12) and drawn.scales == {}
-    assert drawn.values.min() > best
 
 
 @pytest.mark.parametrize(
