@@ -241,7 +241,7 @@ def test_tuning_solves_a_problem_and_many_at_once_as_each_alone(batch):
     assert begin.matrices[0].shape == (22, 6) and np.all(np.isfinite(begin.many(x)))
 
 
-def test_the_encoder_of_the_paper_looks_beyond_its_windows_and_counts_as_published():
+def test_the_encoder_of_the_paper_looks_at_every_row_of_the_source():
     from rootflow.pde.operators.hypino.swin import Swin
 
     problem = op.LinearProblem([0, 0, 0, 1.0, 1.0], source=1.0)
@@ -253,11 +253,6 @@ def test_the_encoder_of_the_paper_looks_beyond_its_windows_and_counts_as_publish
     assert out.shape == (3, 24)
     slope = jax.grad(lambda v: jnp.sum(see(v)))(images.values)
     assert np.all(np.isfinite(slope)) and np.all(np.abs(slope[0]).sum(1) > 0)
-    shapes = jax.eval_shape(
-        lambda key: op.HyPINO(key, grid=224, width=32, depth=3, size="paper"), KEY
-    )
-    count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes) if hasattr(leaf, "shape"))
-    assert 4e7 < count < 1.1e8
 
 
 def test_references_solve_their_problems_and_bound_their_error():
