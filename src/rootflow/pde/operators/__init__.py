@@ -4,6 +4,9 @@ from .hypino.benchmark import BENCHMARKS as BENCHMARKS
 from .hypino.benchmark import Benchmark as Benchmark
 from .hypino.benchmark import Errors as Errors
 from .hypino.benchmark import benchmark as benchmark
+from .hypino.calibration import Assessment as Assessment
+from .hypino.calibration import Calibration as Calibration
+from .hypino.calibration import calibrate as calibrate
 from .hypino.expressions import Expression as Expression
 from .hypino.expressions import jet as jet
 from .hypino.geometry import Geometry as Geometry
@@ -21,11 +24,8 @@ from .hypino.problems import LinearProblem as LinearProblem
 from .hypino.problems import Manufactured as Manufactured
 from .hypino.problems import kind_of as kind_of
 from .hypino.problems import manufactured as manufactured
-from .hypino.refinement import Assessment as Assessment
-from .hypino.refinement import Calibration as Calibration
 from .hypino.refinement import Combination as Combination
 from .hypino.refinement import Round as Round
-from .hypino.refinement import calibrate as calibrate
 from .hypino.refinement import refine as refine
 from .hypino.target import Target as Target
 from .hypino.training import Weights as Weights

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -98,7 +99,10 @@ class Geometry(eqx.Module):
         Pixels nearer to the boundary than 0.0223, or half a pixel where that is more, belong to it
         (thinner lines would vanish on coarse grids).
         """
-        grid = whole("grid", grid, 4)
+        with jax.ensure_compile_time_eval():
+            return self._raster(whole("grid", grid, 4), edge, interior, seed)
+
+    def _raster(self, grid, edge, interior, seed):
         at = pixels(grid)
         reach = max(_REACH, 1.02 / (grid - 1))
         every = [np.concatenate([getattr(p, name) for p in self.pieces])

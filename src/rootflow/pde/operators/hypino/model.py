@@ -54,7 +54,8 @@ class HyPINO(eqx.Module):
         width: of the generated network.
         depth: its gated layers after the first.
         size: `"tiny"` and `"small"`: a transformer on patches; `"paper"`: the Swin encoder of the
-            paper (grid=224, width=32, depth=3 for its sizes, some 77 million numbers).
+            paper (with grid=224, width=32, depth=3 there are 56 million numbers; the paper's code
+            has 77 million; the width of its heads is not known to us).
 
     Raises:
         InputError: sizes that are not positive, or a grid that the encoder cannot divide.

@@ -73,15 +73,10 @@ def solve_semilinear(
         residuals.append(float(left) / size)
         if step == newton:
             break
-        share, accepted = 1.0, False
-        while share > 1e-3 and not accepted:
-            trial = u + share * moves[0], made + share * moves[1]
-            after = float(_left(images, reaction, *trial))
-            accepted = after < residuals[-1] * size
-            share = share if accepted else share / 2
-        if not accepted:
+        share = _share(images, reaction, (u, made), moves, residuals[-1] * size)
+        if share == 0:
             break
-        u, made = trial
+        u, made = u + share * moves[0], made + share * moves[1]
         parts.append(directions)
         weights.append(share * mix)
     if not parts:
@@ -91,6 +86,17 @@ def solve_semilinear(
         )
     joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
     return Semilinear(Combination(joined, jnp.concatenate(weights)), np.array(residuals))
+
+
+def _share(images, reaction, now, moves, before) -> float:
+    """How much of a step: all of it, or a half, ..., so that the residual falls; 0 for none."""
+    share = 1.0
+    while share > 1e-3:
+        trial = (value + share * move for value, move in zip(now, moves))
+        if float(_left(images, reaction, *trial)) < before:
+            return share
+        share /= 2
+    return 0.0
 
 
 def _remaining(images, reaction, u, made):

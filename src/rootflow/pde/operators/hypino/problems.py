@@ -33,11 +33,12 @@ def checked_coefficients(c: Any) -> Float[Array, " 5"]:
         )
     if isinstance(c, Tracer):
         return c
-    if not np.all(np.isfinite(np.asarray(c))):
-        raise InputError(f"coefficients must be finite; got {np.asarray(c)}.")
-    if c[3] == 0 and c[4] == 0:
+    seen = np.asarray(c)
+    if not np.all(np.isfinite(seen)):
+        raise InputError(f"coefficients must be finite; got {seen}.")
+    if seen[3] == 0 and seen[4] == 0:
         raise InputError(
-            f"the operator with coefficients {np.asarray(c)} has no term of second order: the "
+            f"the operator with coefficients {seen} has no term of second order: the "
             "networks are trained on u_xx and u_yy. Transport alone: pde.Transport."
         )
     return c

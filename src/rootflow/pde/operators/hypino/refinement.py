@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from ....errors import InputError
 from ....ground.checks import one_of, whole
@@ -14,7 +14,7 @@ from ....roots.krylov import flexible_gmres
 from .expressions import jet
 from .geometry import Raster
 from .model import HyPINO, one
-from .problems import Family, Images, LinearProblem, Manufactured, images_of
+from .problems import Images, LinearProblem, Manufactured, images_of
 from .target import Target
 
 # Of the source, the value and the normal derivative in the stacked residual.
@@ -67,7 +67,8 @@ def stack_weights(masks: Float[Array, "3 grid grid"]) -> Float[Array, "3 grid gr
 
 
 @eqx.filter_jit
-def _rounds(net, c, raster, images, relaxations, least_squares):
+def answers(net, c, raster, images, relaxations, least_squares):
+    """Networks, stacked, their weights in each round, and relative residuals."""
     m = len(relaxations)
     factors = stack_weights(images.masks)
     inverse = jnp.where(factors > 0, 1 / jnp.where(factors > 0, factors, 1), 0)
@@ -134,73 +135,8 @@ def refine(
     raster = problem.geometry.raster(net.grid)
     images = problem.images_on(raster)
     every = jnp.concatenate([jnp.ones(1), jnp.asarray(shares)]).astype(images.values.dtype)
-    found, mix, norms = _rounds(
+    found, mix, norms = answers(
         net, problem.coefficients, raster, images, every, weights == "least-squares"
     )
     first = lambda k: jax.tree.map(lambda leaf: leaf[: k + 1], found)
     return [Round(Combination(first(k), mix[k, : k + 1]), norms[k]) for k in range(rounds + 1)]
-
-
-class Assessment(NamedTuple):
-    """Whether an answer can be trusted.
-
-    Attributes:
-        residual: of the network's answer, relative (`Round.residual`).
-        limit: of the family it was calibrated on.
-        out_of_range: whether the residual is above the limit.
-    """
-
-    residual: Array
-    limit: Array
-    out_of_range: Bool[Array, ""]
-
-
-class Calibration(NamedTuple):
-    """What residuals a network leaves on problems it knows.
-
-    Attributes:
-        net: the network.
-        limit: a quantile of them.
-    """
-
-    net: HyPINO
-    limit: Float[Array, ""]
-
-    def assess(self, problem: LinearProblem | Manufactured, index: int | None = None) -> Assessment:
-        """Whether the network leaves a larger residual on a problem than on those it knows."""
-        residual = refine(self.net, problem, index, rounds=0)[0].residual
-        # Written so that a residual that is not a number is out of range.
-        return Assessment(residual, self.limit, ~(residual <= self.limit))
-
-
-def calibrate(
-    net: HyPINO, key: PRNGKeyArray, *, count: int = 64, quantile: float = 0.95,
-    family: Family | None = None,
-) -> Calibration:  # fmt: skip
-    """The quantile of the residual over problems of the family, without knowing any solution.
-
-    Args:
-        net: trained.
-        key: for the problems.
-        count: how many; at least 8.
-        quantile: the share of them that is within range.
-        family: by default `Family()`; elliptic.
-
-    Raises:
-        InputError: an argument cannot be used.
-    """
-    from .training import Draw
-
-    family = Family() if family is None else family
-    count = whole("count", count, 8)
-    if not 0 < quantile < 1:
-        raise InputError(f"quantile={quantile} must be between 0 and 1.")
-    draw = Draw(family, family.rasters(net.grid), count, 1, 1, jnp.result_type(float))
-    residuals = _residuals(net, draw(key))
-    return Calibration(net, jnp.quantile(residuals, quantile))
-
-
-@eqx.filter_jit
-def _residuals(net, samples):
-    first = lambda s: _rounds(net, s.c, s.raster, s.images, jnp.ones(1, s.c.dtype), False)[2][0]
-    return jax.vmap(first)(samples)
