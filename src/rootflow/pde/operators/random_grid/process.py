@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from ....errors import InputError
 from ....ground.checks import whole
+from ...variational.checks import known
 from .density import LowRankNormal
 from .encoders import GICNet
 from .family import Family, standard
@@ -193,10 +194,10 @@ class RandomGridProcess(eqx.Module):
                 f"u must have shape ({len(x)}, {self.family.outputs}), a row for each point; got "
                 f"{u.shape}."
             )
-        if not isinstance(u, jax.core.Tracer) and not np.all(np.isfinite(np.asarray(u))):
+        if known(u) and not np.all(np.isfinite(np.asarray(u))):
             raise InputError("u contains a value that is not finite: leave these points out.")
         values, seen = _solved(self.family, u, x, w)
-        if not isinstance(seen, jax.core.Tracer) and not np.any(np.asarray(seen)):
+        if known(seen) and not np.any(np.asarray(seen)):
             raise InputError(
                 "no point says anything about z: there are none, or all lie where the boundary "
                 "values hold."
