@@ -47,6 +47,8 @@ def _compile_quickly() -> None:
 
 
 _compile_quickly()
+# Commands under test keep no compiled programs in the user's cache folder.
+os.environ["ROOTFLOW_CACHE"] = ""
 
 jax.config.update("jax_enable_x64", True)
 

@@ -253,7 +253,7 @@ CHECKS = {
     "20_diffusion_couple": diffusion_couple,
     "23_certified_energy": certified_energy,
     "22_density_movie": density_movie,
-    "24_which_frame": which_frame,
+    "25_which_frame": which_frame,
 }
 
 

@@ -6,6 +6,7 @@ type checkers read it to know them all.
 
 from . import curvature as curvature
 from . import errors as errors
+from . import formulas as formulas
 from . import generative as generative
 from . import materials as materials
 from . import memory as memory
@@ -33,13 +34,24 @@ from .errors import (
 from .errors import (
     SolveError as SolveError,
 )
+from .fitting.compare import compare as compare
+from .fitting.compare import likelihood_ratio as likelihood_ratio
+from .fitting.evaluate import evaluate as evaluate
 from .fitting.fit import fit as fit
 from .fitting.model import Dose as Dose
+from .fitting.model import Dosing as Dosing
 from .fitting.model import Model as Model
 from .fitting.model import Noise as Noise
 from .fitting.model import Parameter as Parameter
+from .fitting.model import Prior as Prior
+from .fitting.petab import load_petab as load_petab
+from .fitting.population.effects import Population as Population
+from .fitting.population.effects import RandomEffect as RandomEffect
+from .fitting.population.result import PopulationResult as PopulationResult
 from .fitting.result import Estimate as Estimate
 from .fitting.result import FitResult as FitResult
+from .fitting.simulate import simulate as simulate
+from .fitting.store import load_fit as load_fit
 from .flows.adjoints import (
     BacksolveAdjoint as BacksolveAdjoint,
 )

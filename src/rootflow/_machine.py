@@ -44,3 +44,15 @@ def _processor() -> str:
     except OSError:  # not Linux
         return platform.processor() or platform.machine()
     return platform.processor() or platform.machine()
+
+
+def processor_features() -> str:
+    """What the processor can do: programs compiled for one need not run on another."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith(("flags", "Features")):
+                    return f"{platform.machine()} {line.split(':', 1)[1].strip()}"
+    except OSError:  # not Linux
+        return f"{platform.machine()} {_processor()}"
+    return f"{platform.machine()} {_processor()}"

@@ -106,7 +106,7 @@ def test_model_and_data_as_files():
 
 
 def test_theophylline_subject_one_reference():
-    model, _ = example("theophylline")
+    model, _ = example("theophylline-subjects")
     table = load_table(example_files("theophylline")[1])
     rows = [i for i, s in enumerate(table.columns["subject"]) if s == "1"]
     subject = {name: [cells[i] for i in rows] for name, cells in table.columns.items()}
@@ -117,7 +117,7 @@ def test_theophylline_subject_one_reference():
 
 
 def test_theophylline_all_subjects_at_once_are_the_subjects_one_by_one():
-    model, data = example("theophylline")
+    model, data = example("theophylline-subjects")
     result = rf.fit(model, data, starts=1)
     assert result.converged and len(result.estimates) == 37
     np.testing.assert_allclose(np.log(result["ke[1]"]), -2.9196, atol=2e-3)

@@ -9,9 +9,9 @@ import pytest
 
 from rootflow.errors import InputError
 from rootflow.fitting.examples import NAMES, example_files
-from rootflow.fitting.expressions import ExpressionError
 from rootflow.fitting.model import Dose, Model, Noise, Parameter
 from rootflow.fitting.modelfile import load_model
+from rootflow.formulas import ExpressionError
 
 GOOD = """\
 [model]

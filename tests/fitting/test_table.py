@@ -106,7 +106,7 @@ def test_each_mistake_names_the_place_and_the_way_out(read, content, said):
 
 
 def test_the_bundled_subjects_are_batched():
-    model_file, data_file = example_files("theophylline")
+    model_file, data_file = example_files("theophylline-subjects")
     data = assemble(load_model(model_file), load_table(data_file))
     assert data.groups == [str(i) for i in range(1, 13)]
     assert data.ts.shape == (12, 11)

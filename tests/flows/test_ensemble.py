@@ -117,6 +117,12 @@ def test_works_under_vmap_and_on_pytrees_and_keys():
     assert_same(nested["x"].reshape(6, 2), expected["x"], rtol=1e-12)
 
 
+def test_leaves_without_elements():
+    out = ensemble(lambda x: (x, jnp.zeros((0, 3))), jnp.arange(5.0), chunk=2)
+    np.testing.assert_array_equal(out[0], np.arange(5.0))
+    assert out[1].shape == (5, 0, 3)
+
+
 def test_single_precision_and_numpy():
     ws = np.asarray(FREQUENCIES[:5] / 10, np.float32)
     out = ensemble(solve, ws, cost=ws, chunk=2)

@@ -1,69 +1,25 @@
 import random
 
 import equinox as eqx
-import hypothesis
-import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rootflow import formulas
 from rootflow.errors import InputError
+from rootflow.formulas import Number
 from rootflow.neural import NeuralODE, Solver
 from rootflow.neural.symbolic import Formula, FormulaField, discover, regress
-from rootflow.neural.symbolic import expression as ex
 from rootflow.neural.symbolic.evolution import MUTATIONS, Evolution
 
 KEY = jax.random.key(8)
-FUNCTIONS = {name: getattr(np, name) for name in ("exp", "log", "sin", "cos", "tanh", "sqrt")}
-
-leaves = st.one_of(
-    st.tuples(st.just("x"), st.integers(0, 1)),
-    st.tuples(st.just("c"), st.floats(-3, 3).map(lambda c: round(c, 3) + 0.0)),
-)
-
-
-def grown(children):
-    one = st.sampled_from([n for n in ex.OPERATORS if ex.arity(n) == 1])
-    two = st.sampled_from([n for n in ex.OPERATORS if ex.arity(n) == 2])
-    return st.one_of(st.tuples(one, children), st.tuples(two, children, children))
-
-
-trees = st.recursive(leaves, grown, max_leaves=8)
-
-
-def values(tree, points):
-    with np.errstate(all="ignore"):
-        return np.broadcast_to(ex.evaluate(tree, points), (7,)).astype(float)
-
-
-POINTS = list(np.random.default_rng(0).uniform(0.2, 2.0, (2, 7)))
-
-
-@hypothesis.given(trees)
-def test_what_is_printed_is_what_is_meant(tree):
-    written = ex.text(tree, ("a", "b"), digits=17)
-    with np.errstate(all="ignore"):
-        try:
-            read = eval(written, FUNCTIONS | {"a": POINTS[0], "b": POINTS[1]})
-        except (ZeroDivisionError, OverflowError):
-            return  # constants alone, in Python's arithmetic
-    np.testing.assert_allclose(np.broadcast_to(read, (7,)), values(tree, POINTS), rtol=1e-9)
-
-
-@hypothesis.given(trees)
-def test_a_simpler_tree_has_the_same_values_and_is_not_larger(tree):
-    simple = ex.simplified(tree)
-    assert ex.size(simple) <= ex.size(tree)
-    before = values(tree, POINTS)
-    fine = np.isfinite(before)
-    np.testing.assert_allclose(values(simple, POINTS)[fine], before[fine], rtol=1e-6, atol=1e-9)
 
 
 @pytest.fixture(scope="module")
 def search():
     x = np.random.default_rng(1).uniform(-1, 1, (2, 40))
-    return Evolution(list(x), x[0] * x[1], ("+", "*", "sin"), 15, 0.003, 2, 0)
+    return Evolution(list(x), ("a", "b"), x[0] * x[1], ("+", "*", "sin"), 15, 0.003, 2, 0)
 
 
 @pytest.mark.parametrize("kind", sorted(set(MUTATIONS) - {"nothing"}))
@@ -75,15 +31,21 @@ def test_a_mutation_gives_a_tree_that_can_be_evaluated(search, kind):
         new = getattr(search, f"_{kind}")(tree, 0.5)
         if new is None:
             continue
-        assert np.shape(ex.evaluate(new, search.columns)) in ((), (40,))
+        assert np.shape(formulas.compiled(new, search.names)(search.columns)) in ((), (40,))
         changed += new != tree
         if kind in ("rotate", "swap", "constant"):
-            assert ex.size(new) == ex.size(tree)
+            assert formulas.size(new) == formulas.size(tree)
         if kind == "delete":
-            assert ex.size(new) < ex.size(tree)
+            assert formulas.size(new) < formulas.size(tree)
         if kind in ("add", "insert"):
-            assert ex.size(new) > ex.size(tree)
+            assert formulas.size(new) > formulas.size(tree)
     assert changed > 10 or kind == "simplify"
+
+
+def test_only_the_operators_asked_for_are_used(search):
+    shorter = lambda text: formulas.infix(search._simplify(formulas.parse(text).tree, 0.0))
+    assert shorter("a*(2*b*1.5)") == "a * (b * 3)"
+    assert shorter("a*-1") == "a * (-1)"  # and not -a
 
 
 def test_the_oldest_member_makes_room(search):
@@ -101,7 +63,7 @@ def front():
     rng = np.random.default_rng(0)
     x = rng.uniform(-0.4, 1.0, (256, 2))
     y = x[:, 1] / (1 + x[:, 1]) + 1e-3 * rng.normal(size=256)
-    return regress(x, y, key=KEY, names=("x", "y"), restarts=1)
+    return regress(x, y, key=jax.random.key(9), names=("x", "y"), restarts=1)
 
 
 def test_a_saturating_rate_is_found_in_noise(front):
@@ -115,7 +77,7 @@ def test_a_saturating_rate_is_found_in_noise(front):
 
 
 def test_a_formula_is_an_ordinary_model():
-    tree = ("*", ("c", 1.234), ("sin", ("*", ("c", 2.0), ("x", 0))))
+    tree = formulas.parse("1.234 * sin(2 * t)").tree
     formula = Formula.of(tree, ("t",))
     assert str(formula) == "1.234 * sin(2 * t)" and str(formula.rounded(0.1)) == "1.2 * sin(2 * t)"
     x = jnp.linspace(0, 1, 5)[:, None]
@@ -123,7 +85,7 @@ def test_a_formula_is_an_ordinary_model():
     slope = eqx.filter_grad(lambda f: f(jnp.array([0.3])))(formula)
     by_hand = [np.sin(0.6), 1.234 * 0.3 * np.cos(0.6)]
     np.testing.assert_allclose(slope.constants, by_hand, rtol=1e-12)
-    assert Formula.of(("c", 2.0), ("t",))(x).shape == (5,)
+    assert Formula.of(Number(2.0), ("t",))(x).shape == (5,)
 
 
 def test_the_equations_of_a_field_are_found():

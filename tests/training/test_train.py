@@ -376,3 +376,15 @@ def test_an_update_must_return_metrics():
         run(lambda s, b, k: s, jnp.zeros(()), (jnp.zeros(2),), key=KEY, steps=1)
     with pytest.raises(InputError, match=r"metric 'a' must be one number, got shape \(2,\)"):
         run(lambda s, b, k: (s, {"a": b[0]}), jnp.zeros(()), (jnp.zeros(2),), key=KEY, steps=1)
+
+
+def test_what_is_not_trained_is_renewed_between_reports():
+    """The goal moves by one at each report: after 10 steps there were five."""
+    model = {"x": jnp.zeros(()), "goal": jnp.zeros(())}
+    loss = lambda m, batch, key: (m["x"] - m["goal"]) ** 2
+    found = train(
+        loss, model, jnp.zeros((1, 1)), key=jax.random.key(0), steps=10, every=2,
+        trainable={"x": True, "goal": False}, progress=False, optimizer=optax.sgd(0.5),
+        refresh=lambda m, key: m | {"goal": m["goal"] + 1},
+    )  # fmt: skip
+    assert float(found.model["goal"]) == 5 and float(found.model["x"]) == 4

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import compiling
 from .progress import bar
 from .streams import all_or_nothing, plain, refuse
 
@@ -103,6 +104,7 @@ def couple(
     place = _chosen(profile, example)
     target = Path(f"couple-{example or place.stem}") if out is None else out
     with all_or_nothing(lambda: target):
+        compiling.prepare(keep=True)
         found, record = _run(
             place, target, options, shown=not (quiet or as_json),
             method=method, knots=knots, fit_options=fit_options,

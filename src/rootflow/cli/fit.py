@@ -3,11 +3,13 @@
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import compiling
 from .progress import bar
 from .streams import all_or_nothing, plain, refuse
 
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
 
 def fit(
     model: Annotated[
-        Path | None, typer.Argument(help="The model file (TOML).", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="The model file (TOML), or a PEtab problem (YAML).", show_default=False
+        ),
     ] = None,
     data: Annotated[
         Path | None, typer.Argument(help="The measurements (CSV).", show_default=False)
@@ -28,7 +33,9 @@ def fit(
     example: Annotated[
         str | None,
         typer.Option(
-            help="Fit a bundled example instead: hare-lynx or theophylline.", show_default=False
+            help="Fit a bundled example instead: hare-lynx, theophylline (a population) or "
+            "theophylline-subjects.",
+            show_default=False,
         ),
     ] = None,
     out: Annotated[
@@ -40,6 +47,15 @@ def fit(
         typer.Option(min=1, help="Number of searches from different starts.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random starts.")] = 0,
+    screen: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Points drawn for each further search, which begins at the best of them; 0: at "
+            "a drawn point itself. Default: 4.",
+            show_default=False,
+        ),
+    ] = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Also compute profile-likelihood intervals.")
     ] = False,
@@ -86,6 +102,14 @@ def fit(
         ),
     ] = None,
     decimal: Annotated[str, typer.Option(help="The decimal mark of the data: . or ,")] = ".",
+    cache: Annotated[
+        bool,
+        typer.Option(
+            "--cache/--no-cache",
+            help="Keep compiled programs in the user's cache folder (or in ROOTFLOW_CACHE), so "
+            "that the next fit of the same model starts at once.",
+        ),
+    ] = True,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the results as JSON and nothing else.")
     ] = False,
@@ -93,20 +117,22 @@ def fit(
 ) -> None:
     """Fit a differential equation to data: parameters with uncertainties, figures, a report.
 
-    Give a model file and a data table, or --example NAME to see one. Exit code 0: the fit
+    Give a model file and a data table, or a PEtab problem (problem.yaml), or --example NAME to see
+    one. Exit code 0: the fit
     converged. 1: it did not; the results are written all the same. 2: the input cannot be used,
     and nothing is written.
     """
     asked = {
         "method": method, "rtol": rtol, "atol": atol, "max_steps": max_steps,
-        "max_iterations": max_iterations,
+        "max_iterations": max_iterations, "screen": screen,
     }  # fmt: skip
     options = {name: value for name, value in asked.items() if value is not None}
     with all_or_nothing(lambda: out):
-        description, dataset = _load(model, data, example, tuple(missing or ()), decimal)
+        compiling.prepare(keep=cache)
+        description, dataset, text = _load(model, data, example, tuple(missing or ()), decimal)
         out = Path(f"fit-{description.name}") if out is None else out
         result, record = _run(
-            description, dataset, out, shown=not (quiet or as_json),
+            description, dataset, text, out, shown=not (quiet or as_json),
             starts=starts, seed=seed, profile=profile, **options,
         )  # fmt: skip
     # What is printed comes after what is written, so that its failures are told apart.
@@ -125,7 +151,8 @@ def _load(
     example: str | None,
     missing: tuple[str, ...],
     decimal: str,
-) -> "tuple[Model, Dataset]":
+) -> "tuple[Model, Dataset, str]":
+    """The model, its data, and the text of its file."""
     from ..fitting.examples import NAMES, example_files
 
     if example is not None:
@@ -136,6 +163,10 @@ def _load(
         model, data = example_files(example)
     elif model is None:
         refuse(f"Give MODEL.toml and DATA.csv, or --example {' or --example '.join(NAMES)}.")
+    elif model.suffix.lower() in (".yaml", ".yml"):
+        if data is not None or missing or decimal != ".":
+            refuse(f"{model} is a PEtab problem, which names its own data: give it alone.")
+        return _petab(model)
     elif data is None:
         refuse(f"{model}: the data are missing; give MODEL.toml and DATA.csv.")
     elif data.suffix.lower() == ".toml" and model.suffix.lower() != ".toml":
@@ -144,16 +175,26 @@ def _load(
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    from ..fitting.modelfile import load_model
+    from ..fitting.described import model_of
     from ..fitting.table import assemble, load_table
 
-    description = load_model(model)
+    description, text = model_of(model)
     table = load_table(data, missing=missing, decimal=decimal)
-    return description, assemble(description, table)
+    return description, assemble(description, table), text
+
+
+def _petab(problem: Path) -> "tuple[Model, Dataset, str]":
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    from ..fitting.petab import load_petab
+    from ..fitting.petab.load import as_model_file
+
+    return *load_petab(problem), as_model_file(problem)[0]
 
 
 def _run(
-    model: "Model", dataset: "Dataset", out: Path, *, shown: bool, **options: Any
+    model: "Model", dataset: "Dataset", text: str, out: Path, *, shown: bool, **options: Any
 ) -> "tuple[FitResult, dict[str, Any]]":
     """The fit and the content of its `fit.json`, once everything is in its folder."""
     from ..fitting.fit import fit as fit_model
@@ -162,6 +203,7 @@ def _run(
     check_folder(out)
     with _progress(shown=shown) as report:
         result = fit_model(model, dataset, progress=report, **options)
+    result = replace(result, model_text=text)
     return result, write_results(result, out)
 
 

@@ -11,10 +11,13 @@ import typer
 
 from .._version import __version__
 from . import streams
+from .convert import convert
 from .couple import couple
 from .fit import fit
 from .generate import generate
+from .predict import predict, simulate
 from .reproduce import reproduce
+from .sample import sample
 
 app = typer.Typer(
     name="rootflow",
@@ -24,9 +27,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(fit)
+app.command()(convert)
 app.command()(couple)
 app.command()(generate)
+app.command()(predict)
 app.command()(reproduce)
+app.command()(sample)
+app.command()(simulate)
 
 
 def _version(wanted: bool) -> None:

@@ -25,7 +25,9 @@ _AS_GOOD = 1e-3
 #: A whole Newton step that changes each coordinate by less than this share leads nowhere.
 _STEP = 1e-6
 
-Outcome = Literal["converged", "flat", "at a bound", "out of iterations", "blocked", "stalled"]
+Outcome = Literal[
+    "converged", "flat", "at a bound", "out of iterations", "blocked", "stalled", "evaluated"
+]
 
 
 def tie(best: float, noise: float = 0.0) -> float:
@@ -50,7 +52,7 @@ def noise_of_solves(
     total = np.zeros(len(scales))
     for i, noise in enumerate(model.noise.values()):
         off = np.full_like(weights[:, i], solver.rtol)
-        if noise.kind == "normal":
+        if not noise.logarithmic and noise.kind != "proportional":
             off = solver.atol + off * np.abs(np.asarray(data.values)[:, i])
         known = scales[:, i] > 0  # not where the model was never solved
         square = float(np.sum(weights[:, i] * off**2))

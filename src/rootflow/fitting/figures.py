@@ -3,14 +3,16 @@
 import math
 from collections.abc import Mapping
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
 
 from ..reports.figures import COLOURS, INK, SOFT, STYLE, png, text
 from .formats import with_unit
-from .result import FitResult
+from .model import Model
+from .result import FitResult, Start
+from .table import Dataset
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,20 +20,37 @@ if TYPE_CHECKING:
 
 MAX_PANELS = 24
 """Groups that get a panel of their own; the rest are in the table of predictions."""
+MAX_PARAMETERS = 24
+"""Parameters that are drawn for each search."""
 Curves = Mapping[str, tuple[Any, Any, Any]]
 """Mean, lower and upper by column, each of shape (groups, times)."""
+_CURVE, _MEASUREMENT = "95 %: curve", "95 %: new measurement"
+
+
+class Shown(Protocol):
+    """What has curves: a fit, a forecast, a simulation."""
+
+    @property
+    def model(self) -> Model:
+        """What is observed, and how it is called."""
+        ...
+
+    @property
+    def dataset(self) -> Dataset:
+        """Groups and measurements."""
+        ...
 
 
 def fit_figure(
-    result: FitResult, ts: Float[np.ndarray, "groups times"], curve: Curves, spread: Curves
+    result: Shown, ts: Float[np.ndarray, "groups times"], curve: Curves, spread: Curves | None
 ) -> bytes:
     """Data, curve and bands, a panel for each observed column (and group), as PNG.
 
     Args:
-        result: what was fitted.
+        result: what was fitted, predicted or simulated.
         ts: times of the curves, increasing in each group.
         curve: the model with the band of its own uncertainty.
-        spread: the same with the band for a new measurement.
+        spread: the same with the band for a new measurement; `None`: curves without bands.
     """
     import matplotlib
 
@@ -80,7 +99,82 @@ def residuals_figure(result: FitResult) -> bytes:
         return png(figure)
 
 
-def _one_experiment(result: FitResult, ts: np.ndarray, curve: Curves, spread: Curves) -> "Figure":
+def starts_figure(result: FitResult) -> bytes:
+    """Where the searches ended, best first, and at which parameters, as PNG.
+
+    The first panel (a waterfall) shows steps where several searches found the same minimum; the
+    second, at most `MAX_PARAMETERS` parameters between their bounds, those of the best in front.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    starts = sorted((s for s in result.starts if np.isfinite(s.cost)), key=lambda start: start.cost)
+    told = any(start.values for start in starts)
+    names = result.free_names[:MAX_PARAMETERS] if told else []
+    with matplotlib.rc_context(STYLE):
+        height = 2.6 + 0.22 * len(names) + 0.6
+        figure = Figure(figsize=(5.8, height), layout="constrained")
+        ends, places = figure.subplots(2, 1, height_ratios=[2.6, 0.22 * len(names) + 0.6])
+        above = np.array([start.cost for start in starts]) - starts[0].cost if starts else []
+        ends.plot(np.arange(1, len(above) + 1), above, color=SOFT, linewidth=1, zorder=1)
+        for start, order, height in zip(starts, range(1, len(starts) + 1), above, strict=True):
+            colour = COLOURS[0] if start.reached_best else SOFT
+            filled = colour if start.converged else "white"
+            ends.plot(order, height, "o", color=colour, markerfacecolor=filled, markersize=5)
+        ends.set_yscale("symlog", linthresh=1e-3)
+        ends.set_ylim(bottom=-2e-4)
+        _whole(ends)
+        ends.set_xlabel("search, best first (hollow: did not converge)")
+        ends.set_ylabel("above the best")
+        missing = len(result.starts) - len(starts)
+        lost = f"; {missing} never had a value" if missing else ""
+        ends.set_title(f"negative log-likelihood where each search ended{lost}", loc="left")
+        _parameters(places, result, starts, names)
+        return png(figure)
+
+
+def _parameters(axes: "Axes", result: FitResult, starts: list[Start], names: list[str]):
+    """A row for each parameter; each search is a point between its bounds."""
+    all_names = len(result.free_names)
+    rows = np.arange(len(names))
+    for start in reversed([s for s in starts if s.values]):
+        shares = [_share(result, i, start) for i in range(len(names))]
+        best = start.reached_best
+        axes.plot(
+            shares, rows, "o", color=COLOURS[0] if best else SOFT, markersize=5 if best else 3.5,
+            markerfacecolor="none", zorder=3 if best else 2, clip_on=False,
+        )  # fmt: skip
+    axes.set_yticks(rows, [text(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(0, 1)
+    axes.set_xticks([0, 1], ["lowest", "highest"])
+    first = f"the first {len(names)} of {all_names} " if all_names > len(names) else ""
+    axes.set_title(
+        f"{first}parameters between their bounds (the best searches in colour)", loc="left"
+    )
+
+
+def _share(result: FitResult, index: int, start: Start) -> float:
+    """Where a parameter lies between its bounds, or the ends of the searches where it has none."""
+    parameter = result.model.fitted[result.free_names[index].split("[")[0]]
+    found = [s.values[index] for s in result.starts if s.values and np.isfinite(s.cost)]
+    low, high = parameter.limits
+    change = np.log if parameter.scale == "log" else np.asarray
+    low = low if np.isfinite(change(low)) else min(found)
+    high = high if np.isfinite(high) else max(found)
+    low, high, value = (float(change(x)) for x in (low, high, start.values[index]))
+    return 0.5 if high <= low else (value - low) / (high - low)
+
+
+def _whole(axes: "Axes"):
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _one_experiment(
+    result: Shown, ts: np.ndarray, curve: Curves, spread: Curves | None
+) -> "Figure":
     from matplotlib.figure import Figure
 
     columns = list(result.model.observed)
@@ -97,7 +191,7 @@ def _one_experiment(result: FitResult, ts: np.ndarray, curve: Curves, spread: Cu
     return figure
 
 
-def _many_groups(result: FitResult, ts: np.ndarray, curve: Curves, spread: Curves) -> "Figure":
+def _many_groups(result: Shown, ts: np.ndarray, curve: Curves, spread: Curves | None) -> "Figure":
     from matplotlib.figure import Figure
 
     groups, columns = result.dataset.groups, list(result.model.observed)
@@ -133,22 +227,25 @@ def _many_groups(result: FitResult, ts: np.ndarray, curve: Curves, spread: Curve
 
 def _draw(
     axes: "Axes",
-    result: FitResult,
+    result: Shown,
     group: int,
     column: str,
     ts: np.ndarray,
     curve: Curves,
-    spread: Curves,
+    spread: Curves | None,
     colour: str,
 ):
     data, times = result.dataset, ts[group]
     mean, low, high = (np.asarray(part)[group] for part in curve[column])
-    _, least, most = (np.asarray(part)[group] for part in spread[column])
-    axes.fill_between(
-        times, least, most, color=colour, alpha=0.13, linewidth=0, label="95 %: new measurement"
-    )
-    axes.fill_between(times, low, high, color=colour, alpha=0.32, linewidth=0, label="95 %: curve")
+    if spread is not None:
+        _, least, most = (np.asarray(part)[group] for part in spread[column])
+        axes.fill_between(
+            times, least, most, color=colour, alpha=0.13, linewidth=0, label=_MEASUREMENT
+        )
+        axes.fill_between(times, low, high, color=colour, alpha=0.32, linewidth=0, label=_CURVE)
     axes.plot(times, mean, color=colour, linewidth=1.6, label="model")
+    if not np.isfinite(data.values[column]).any():
+        return
     axes.plot(
         data.ts[group],
         data.values[column][group],
@@ -164,11 +261,13 @@ def _draw(
     )
 
 
-def _vertical_scale(axes: "Axes", result: FitResult, column: str):
+def _vertical_scale(axes: "Axes", result: Shown, column: str):
     """Logarithmic where the noise is and the data span more than two decades."""
     values = result.dataset.values[column]
     values = values[np.isfinite(values)]
-    if result.model.noise[column].kind == "lognormal" and values.max() > 100 * values.min():
+    if not len(values):
+        return
+    if result.model.noise[column].logarithmic and values.max() > 100 * values.min():
         axes.set_yscale("log")
     elif values.min() >= 0:
         axes.set_ylim(bottom=0)
@@ -183,8 +282,8 @@ def _time_axis(axes: "Axes"):
 
 def _legend(figure: "Figure", axes: "Axes"):
     handles, labels = axes.get_legend_handles_labels()
-    order = [labels.index(name) for name in ("data", "model", "95 %: curve")]
-    order.append(labels.index("95 %: new measurement"))
+    wanted = ("data", "model", _CURVE, _MEASUREMENT)
+    order = [labels.index(name) for name in wanted if name in labels]
     figure.legend(
         [handles[i] for i in order],
         [labels[i] for i in order],
@@ -212,5 +311,5 @@ def _reach(axes: "Axes", size: float):
     axes.set_ylim(min(low, -size), max(high, size))
 
 
-def _time_label(result: FitResult) -> str:
+def _time_label(result: Shown) -> str:
     return text(with_unit(result.model.time, result.model.units.get(result.model.time, "")))

@@ -1,12 +1,13 @@
 """A `Model` from the plain functions of `rf.fit(f, ...)`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from ..errors import InputError
-from .model import Dose, Model, Noise, Parameter, _number
+from .model import Dose, Model, Noise, Parameter
+from .numbers import number
 from .table import Dataset, Table, table_from_columns
 
 
@@ -98,7 +99,7 @@ def _observed_states(states: Mapping, data: Any) -> list[str]:
 def _start(name: Any, value: Any) -> Any:
     if isinstance(value, Parameter) or callable(value):
         return value
-    return _number(f"the initial value of state {name!r}", value)
+    return number(f"the initial value of state {name!r}", value)
 
 
 def _noise(noise: Any) -> Any:
@@ -135,11 +136,22 @@ def _model(f, states, parameters, observed, noise, doses, time, group) -> Model:
         states=dict(states),
         parameters=dict(parameters),
         observed=columns,
-        noise=dict.fromkeys(columns, noise) if isinstance(noise, Noise) else dict(noise),
+        noise=(
+            dict.fromkeys(columns, _of_model(noise))
+            if isinstance(noise, Noise)
+            else {name: _of_model(law) for name, law in noise}
+        ),
         doses=doses,
         time=time,
         group=group,
     )
+
+
+def _of_model(law: Any) -> Any:
+    if isinstance(law, Noise) and callable(law.scale):
+        scale: Any = law.scale
+        return replace(law, scale=WithoutCovariates(scale))
+    return law
 
 
 def _function(column: Any, value: Any) -> Callable:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError
+from ..flows.events import Event
 from ..tables.names import did_you_mean
 from .model import Model
 
@@ -41,13 +42,29 @@ def check(model: Model) -> None:
     def look(t, y, p, c):
         slope = _called(model, "The vector field", model.vector_field, t, y, p, c)
         _check_slopes(model, slope)
+        rows = {**c, **dict.fromkeys(model.rows, t)}
         for column, function in model.observed.items():
             what = f"The function of the observed column {column!r}"
-            _check_number(what, _called(model, what, function, t, y, p, c))
+            _check_number(what, _called(model, what, function, t, y, p, rows))
+            scale = model.noise[column].scale
+            if callable(scale):
+                what = f"The function of the noise of {column!r}"
+                _check_number(what, _called(model, what, scale, t, y, p, rows))
         for name, start in model.states.items():
             if callable(start):
                 what = f"The function of the initial value of {name!r}"
                 _check_number(what, _called(model, what, start, p, c))
+        for label, values in model.conditions.items():
+            for name, value in values.items():
+                if callable(value):
+                    what = f"The function of {name!r} in condition {label!r}"
+                    _check_number(what, _called(model, what, value, p, c))
+        for stop in model.stops:
+            if callable(stop):
+                what = "The function of a time in stops"
+                _check_number(what, _called(model, what, stop, p, c))
+        for event in model.events:
+            _check_event(model, event, t, y, p, c)
         for dose in model.doses:
             for part in ("time", "amount"):
                 function = getattr(dose, part)
@@ -59,6 +76,22 @@ def check(model: Model) -> None:
         jax.eval_shape(look, number, y, p, c)
     except InputError as error:  # anew, without the notes on JAX's frames
         raise InputError(str(error)) from None
+
+
+def _check_event(model: Model, event: Event, t, y, p, c):
+    what = "The condition of an event"
+    _check_number(what, _called(model, what, event.condition, t, y, (p, c)))
+    if event.jump is None:
+        return
+    what = "The jump of an event"
+    changed = _called(model, what, event.jump, t, y, (p, c))
+    if not isinstance(changed, Mapping) or not set(changed) <= set(model.states):
+        raise InputError(
+            f"{what} returns {_described(changed)}; it must return a dictionary of the states that "
+            f"change ({_listed(model.states)}), with what they become."
+        )
+    for name, value in changed.items():
+        _check_number(f"What an event makes of {name!r}", value)
 
 
 def _called(model: Model, what: str, function: Callable, *arguments: Any) -> Any:

@@ -5,124 +5,27 @@ measured and how noisy it is; `fitting.modelfile` makes one from a TOML file, `r
 from a plain `f(t, y, p)`.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any
 
 from ..errors import InputError
+from ..flows.events import Event
 from ..tables.names import did_you_mean
+from . import model_checks
+from .dosing import Dosing as Dosing
+from .noise import Noise as Noise
+from .noise import NoiseKind as NoiseKind
+from .numbers import finite
+from .parameter import Parameter as Parameter
+from .parameter import Scale as Scale
+from .prior import Prior as Prior
 
-Scale = Literal["linear", "log"]
-NoiseKind = Literal["normal", "lognormal", "proportional"]
 Values = Mapping[str, Any]
 """Named scalars: the states, the parameters or the covariates of one group."""
 FromParameters = Callable[[Values, Values], Any]
 """A value computed from parameters and covariates: `f(p, c)`."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """An unknown number, and what is known about it beforehand.
-
-    Args:
-        guess: where the search starts (the value itself when `fixed`).
-        lower: lower bound; `None` is -inf on a linear scale and 0 on a log scale.
-        upper: upper bound; `None` is inf.
-        scale: `"linear"` or `"log"`: the coordinate in which the search steps and random starts
-            are drawn. A log scale needs a positive guess.
-        fixed: keep it at the guess.
-        unit: shown in tables and figures, not used otherwise.
-        per_group: each group of the data has its own value; otherwise all groups share one.
-
-    Raises:
-        InputError: not a finite number, bounds in the wrong order or excluding the guess, a log
-            scale with a guess or a bound that is not positive.
-    """
-
-    guess: float
-    lower: float | None = None
-    upper: float | None = None
-    scale: Scale = "linear"
-    fixed: bool = False
-    unit: str = ""
-    per_group: bool = False
-
-    def __post_init__(self):
-        if self.scale not in get_args(Scale):
-            raise InputError(f"scale is {self.scale!r}; it must be 'linear' or 'log'.")
-        guess = _number("guess", self.guess)
-        if not math.isfinite(guess):
-            raise InputError(f"guess is {guess!r}; give a finite number.")
-        lower = None if self.lower is None else _number("lower", self.lower)
-        upper = None if self.upper is None else _number("upper", self.upper)
-        if self.scale == "log":
-            if guess <= 0:
-                raise InputError(
-                    f"guess is {guess:g}, but scale = 'log' needs a positive guess; "
-                    "give one, or use scale = 'linear'."
-                )
-            if lower is not None and lower < 0 or upper is not None and upper <= 0:
-                raise InputError(
-                    f"the bounds {_interval(lower, upper)} reach below zero, but scale = 'log' "
-                    "keeps a parameter positive; give positive bounds, or use scale = 'linear'."
-                )
-            lower = None if lower == 0 else lower
-        low, high = _limits(lower, upper, self.scale)
-        if low >= high:
-            raise InputError(
-                f"lower = {low:g} is not below upper = {high:g}; swap them, "
-                "or write fixed = true to hold the parameter at its guess."
-            )
-        if not low <= guess <= high:
-            raise InputError(
-                f"the bounds [{low:g}, {high:g}] exclude the guess {guess:g}; "
-                "move the guess inside or widen the bounds."
-            )
-        for name, value in (("guess", guess), ("lower", lower), ("upper", upper)):
-            object.__setattr__(self, name, value)
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """Lower and upper bound as numbers, with the scale's own limits where none was given."""
-        return _limits(self.lower, self.upper, self.scale)
-
-
-@dataclass(frozen=True)
-class Noise:
-    """How a measurement scatters around the model.
-
-    Args:
-        kind: `"normal"`: value ~ N(m, scale²); `"lognormal"`: log value ~ N(log m, scale²);
-            `"proportional"`: value ~ N(m, (scale m)²), with m the model's value.
-        scale: the standard deviation in the sense of `kind`; `None`: fitted with the rest.
-        weights: name of a data column; a row of weight w has the variance scale²/w, as the mean
-            of w equal measurements would. A given standard deviation s is the weight 1/s² with
-            scale = 1.
-
-    Raises:
-        InputError: an unknown kind, a scale that is not a positive number.
-    """
-
-    kind: NoiseKind = "normal"
-    scale: float | None = None
-    weights: str | None = None
-
-    def __post_init__(self):
-        if self.kind not in get_args(NoiseKind):
-            raise InputError(
-                f"the kind of noise is {self.kind!r}; it must be one of "
-                f"{', '.join(get_args(NoiseKind))}.{did_you_mean(self.kind, get_args(NoiseKind))}"
-            )
-        if self.scale is not None:
-            scale = _number("scale", self.scale)
-            if not (math.isfinite(scale) and scale > 0):
-                raise InputError(
-                    f"the scale of the noise is {scale:g}; give a positive number, "
-                    "or leave it out to have it fitted."
-                )
-            object.__setattr__(self, "scale", scale)
 
 
 @dataclass(frozen=True)
@@ -145,13 +48,10 @@ class Dose:
         for name in ("time", "amount"):
             value = getattr(self, name)
             if not callable(value):
-                number = _number(f"the {name} of a dose", value)
-                if not math.isfinite(number):
-                    raise InputError(f"the {name} of a dose is {number!r}; give a finite number.")
-                object.__setattr__(self, name, number)
+                object.__setattr__(self, name, finite(f"the {name} of a dose", value))
 
 
-_NAMED = ("states", "parameters", "observed", "units", "solve")
+_NAMED = ("states", "parameters", "observed", "units", "solve", "conditions")
 
 
 # Compared and hashed by identity: a model holds functions, and jitted code is cached on it.
@@ -179,6 +79,21 @@ class Model:
         source: where the model came from (a file name) for the report.
         solve: how the equations are solved: `method`, `rtol`, `atol`, `max_steps`, as `rf.fit` has
             them; what is given there goes before.
+        rows: data columns whose cells, numbers or names of parameters, may differ from row to row;
+            the functions of `observed` and of the noise find their values in `c`.
+        conditions: by label, what is different under a condition: parameters and initial values by
+            name, each a number or `f(p, c)` of the parameters as they are elsewhere.
+        condition: name of the data column with the label of each group's condition; `None`: the
+            labels of the groups are those of conditions.
+        preequilibration: name of the data column with the condition, if any, under which a group
+            comes to rest before it starts at t0; of the initial values only those that its own
+            condition names are then set anew.
+        events: what happens where a condition crosses zero, `rf.Event(condition, jump=...,
+            terminal=False)` with `args` = (p, c); `jump` returns the states that change.
+        stops: times at which the vector field jumps, numbers or `f(p, c)`: a step ends there.
+        dosing: which data columns hold doses.
+        random: which parameters vary between the groups, a `Population` or what makes one. Such a
+            model may have no states: its observed columns are then formulas of the time.
 
     Raises:
         InputError: names that clash or do not exist, per-group parameters without a group column,
@@ -201,6 +116,14 @@ class Model:
     units: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     solve: Mapping[str, Any] = field(default_factory=dict)
+    rows: tuple[str, ...] = ()
+    conditions: Mapping[str, Mapping[str, float | FromParameters]] = field(default_factory=dict)
+    condition: str | None = None
+    preequilibration: str | None = None
+    events: tuple[Event, ...] = ()
+    stops: tuple[float | FromParameters, ...] = ()
+    dosing: Dosing | None = None
+    random: Any = None
 
     # A model is never changed, and programs are compiled for this very object.
     def __deepcopy__(self, memo: Any) -> "Model":
@@ -210,6 +133,7 @@ class Model:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         for name in (*_NAMED, "noise"):
             values[name] = dict(values[name])
+        values["conditions"] = {name: dict(x) for name, x in self.conditions.items()}
         return Model, tuple(values.values())
 
     def __post_init__(self):
@@ -218,7 +142,7 @@ class Model:
                 raise InputError(
                     f"{name} is {getattr(self, name)!r:.80}; give a dictionary by name."
                 )
-        if not self.states:
+        if not self.states and self.random is None:
             raise InputError("the model has no states; give at least one with its initial value.")
         if not self.observed:
             raise InputError("the model observes nothing; name at least one data column.")
@@ -227,11 +151,7 @@ class Model:
         _check_name(self.name)
         for state, start in self.states.items():
             if not (isinstance(start, Parameter) or callable(start)):
-                number = _number(f"the initial value of state {state!r}", start)
-                if not math.isfinite(number):
-                    raise InputError(
-                        f"the initial value of state {state!r} is {number!r}; give a finite number."
-                    )
+                finite(f"the initial value of state {state!r}", start)
         for name, parameter in self.parameters.items():
             if not isinstance(parameter, Parameter):
                 raise InputError(
@@ -242,6 +162,8 @@ class Model:
                 raise InputError(
                     f"observed column {column!r} is {function!r:.80}; give a function."
                 )
+        for name in ("doses", "covariates", "rows", "events", "stops"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check_clashes()
         self._check_columns()
         if all(parameter.fixed for parameter in self.fitted.values()):
@@ -249,6 +171,7 @@ class Model:
                 "there is nothing to fit: no parameter and no initial value is free; "
                 "take a 'fixed' away or add a parameter."
             )
+        model_checks.check(self)
         for dose in self.doses:
             if dose.state not in self.states:
                 raise InputError(
@@ -262,14 +185,19 @@ class Model:
                         f"{name!r} has per_group = true, but the model has no group column; "
                         "name the column that tells the groups apart, or take per_group away."
                     )
-        if self.t0 is not None and not math.isfinite(_number("t0", self.t0)):
-            raise InputError(f"t0 is {self.t0!r}; give a finite number.")
+        if self.t0 is not None:
+            finite("t0", self.t0)
         noise = {column: _law(column, self.noise.get(column, Noise())) for column in self.observed}
         object.__setattr__(self, "noise", MappingProxyType(noise))
         for name in _NAMED:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
-        object.__setattr__(self, "doses", tuple(self.doses))
-        object.__setattr__(self, "covariates", tuple(self.covariates))
+        conditions = {name: MappingProxyType(dict(x)) for name, x in self.conditions.items()}
+        object.__setattr__(self, "conditions", MappingProxyType(conditions))
+        if self.random is not None:
+            from .population import effects
+
+            object.__setattr__(self, "random", effects.as_population(self.random))
+            effects.check(self.random, self)
 
     def _check_clashes(self):
         roles: dict[str, str] = {}
@@ -277,6 +205,7 @@ class Model:
             ("state", self.states),
             ("parameter", self.parameters),
             ("covariate", self.covariates),
+            ("row column", self.rows),
         )
         for role, names in everything:
             for name in names:
@@ -299,6 +228,7 @@ class Model:
             if covariate in roles or covariate in self.observed:
                 role = roles.get(covariate, "an observed column")
                 raise InputError(f"{covariate!r} is both a covariate and {role}; choose one.")
+        model_checks.check_columns(self, roles)
         for column in self.noise:
             if column not in self.observed:
                 raise InputError(
@@ -337,24 +267,3 @@ def _check_name(name: str):
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(names)
-
-
-def _limits(lower: float | None, upper: float | None, scale: str) -> tuple[float, float]:
-    least = 0.0 if scale == "log" else -math.inf
-    return (least if lower is None else lower), (math.inf if upper is None else upper)
-
-
-def _interval(lower: float | None, upper: float | None) -> str:
-    shown = ("none" if bound is None else f"{bound:g}" for bound in (lower, upper))
-    return f"[{', '.join(shown)}]"
-
-
-def _number(what: str, value: Any) -> float:
-    """`value` as a Python float; NumPy and JAX scalars are numbers, booleans and text are not."""
-    try:
-        number = math.nan if isinstance(value, (bool, str, bytes)) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if math.isnan(number):
-        raise InputError(f"{what} is {value!r}; give a number.")
-    return number

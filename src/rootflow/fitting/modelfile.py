@@ -1,31 +1,26 @@
 """Model files: TOML to a `Model`.
 
 A model file has the tables `[model]`, `[states]`, `[parameters]`, `[equations]`, `[observed]`,
-`[noise]`, `[solve]` and any number of `[[dose]]`; the guide "Model files" describes them. Formulas
-go through `fitting.expressions`, so that a model file is data and never runs as a program.
+`[noise]`, `[quantities]`, `[conditions]`, `[dosing]`, `[solve]`, `[random]`, `[population]` and
+any number of `[[dose]]` and `[[event]]`; the guide "Model files" describes them. Formulas go
+through `rootflow.formulas`, so that a model file is data and never runs as a program.
 """
 
 import os
 import re
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
-
 from ..errors import InputError
+from ..formulas import RESERVED, Expression, parse
 from ..tables.names import did_you_mean
 from ..tables.textfile import read_text
-from .expressions import RESERVED, Expression, parse
-from .model import (
-    Dose,
-    FromParameters,
-    Model,
-    Noise,
-    Parameter,
-)
+from . import modelfile_more as more
+from .model import Dose, Model, Noise, Parameter
+from .model_formulas import Formula, FromParameters, Output, Spread, VectorField, needed
+from .population.modelfile import random_of
 from .solving import OPTIONS, options
 from .toml_lines import LONGEST_LINE, key_lines, toml_reason
 
@@ -38,10 +33,17 @@ _DOT_PART = rf"(?:[ \t]*+\.[ \t]*+{_PART})"
 _DEEP_KEY = re.compile(
     rf"(?m)(?:^|[\[{{,])[ \t]*+{_PART}{_DOT_PART}{{{_MOST_PARTS},}}+[ \t]*+(?:=|\]|$)"
 )
-_TABLES = ("model", "states", "parameters", "equations", "observed", "noise", "dose", "solve")
-_MODEL_KEYS = ("name", "description", "time", "time_unit", "group", "covariates", "t0")
-_PARAMETER_KEYS = ("guess", "lower", "upper", "scale", "fixed", "unit", "per_group")
-_NOISE_KEYS = ("kind", "scale", "weights")
+_TABLES = (
+    "model", "states", "parameters", "quantities", "equations", "observed", "noise", "conditions",
+    "dose", "dosing", "event", "solve", "random",
+    "population",
+)  # fmt: skip
+_MODEL_KEYS = (
+    "name", "description", "time", "time_unit", "group", "covariates", "t0", "rows", "condition",
+    "preequilibration",
+)  # fmt: skip
+_PARAMETER_KEYS = ("guess", "lower", "upper", "scale", "fixed", "unit", "per_group", "prior")
+_NOISE_KEYS = ("kind", "scale", "weights", "below", "above", "censored")
 _DOSE_KEYS = ("time", "state", "amount")
 _NEEDED = {
     "states": "name each state with its initial value, as in 'hare = 30.0'",
@@ -66,10 +68,19 @@ def load_model(path: str | os.PathLike) -> Model:
     """
     path = Path(path)
     text = read_text(path, what="model file", limit=MAX_BYTES)
-    return _Reader(path, text).model()
+    return Reader(path, text).model()
 
 
-class _Reader:
+def model_from_text(text: str, path: str | os.PathLike = "model.toml") -> Model:
+    """Reads the text of a model file; `path` is what messages call it.
+
+    Raises:
+        InputError: as `load_model`.
+    """
+    return Reader(Path(path), text).model()
+
+
+class Reader:
     """One model file on its way to a `Model`; keeps what the messages need to name places."""
 
     def __init__(self, path: Path, text: str):
@@ -78,6 +89,7 @@ class _Reader:
         self.lines = key_lines(text)
         self.content = self._toml()
         self.used: set[str] = set()
+        self.quantities: dict[str, Expression] = {}
 
     # Places and messages
 
@@ -122,7 +134,7 @@ class _Reader:
                 full = f"{where}.{key}" if where else key
                 raise self.error(
                     full,
-                    f"unknown key {_shown(key)}.{did_you_mean(key, keys)} "
+                    f"unknown key {shown(key)}.{did_you_mean(key, keys)} "
                     f"Known here: {', '.join(keys)}.",
                 )
 
@@ -130,19 +142,20 @@ class _Reader:
         value = self.content.get(name, {})
         if not isinstance(value, dict):
             raise self.error(name, f"is {value!r}; write it as a table, [{name}].")
-        if name in _NEEDED and not value:
+        closed = "random" in self.content and name in ("states", "equations")
+        if name in _NEEDED and not value and not closed:
             missing = "is empty" if name in self.content else "is missing"
             raise self.error("", f"the table [{name}] {missing}; {_NEEDED[name]}.")
         return value
 
     def typed(self, key: str, value: Any, kind: type, wanted: str) -> Any:
         if not isinstance(value, kind):
-            raise self.error(key, f"is {_shown(value)}; give {wanted}.")
+            raise self.error(key, f"is {shown(value)}; give {wanted}.")
         return value
 
     def number(self, key: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self.error(key, f"is {_shown(value)}; give a number.")
+            raise self.error(key, f"is {shown(value)}; give a number.")
         return self.made(key, lambda: _finite(value))
 
     def text_or_none(self, where: str, table: Mapping[str, Any], key: str) -> str | None:
@@ -165,12 +178,16 @@ class _Reader:
         self.known("model", head, _MODEL_KEYS)
         states, equations = self.table("states"), self.table("equations")
         parameters, observed = self.table("parameters"), self.table("observed")
-        covariates = self._covariates(head)
-        for where, names in (("states", states), ("parameters", parameters)):
+        covariates = self._columns(head, "covariates")
+        rows = self._columns(head, "rows")
+        given = self.table("quantities")
+        for where, names in (("states", states), ("parameters", parameters), ("quantities", given)):
             for name in names:
                 self._check_name(f"{where}.{name}", name)
         outer = {*parameters, *covariates}
-        names = {*outer, *states, "t"}
+        self.quantities = more.quantities(self, given, {*outer, *states, "t"}, outer | set(states))
+        outer |= more.still(self.quantities, {*states, "t"})
+        names = {*outer, *states, *self.quantities, "t"}
         unknowns = {
             name: self._parameter(f"parameters.{name}", value) for name, value in parameters.items()
         }
@@ -178,9 +195,14 @@ class _Reader:
             name: self._initial(f"states.{name}", value, outer) for name, value in states.items()
         }
         rates = self._rates(states, equations, names)
-        outputs, units = self._observed(observed, names)
+        outputs, units = self._observed(observed, {*names, *rows})
+        conditions = more.conditions(self, outer, {*parameters, *states})
+        events, event_texts = more.events(self, names, states)
+        dosing = more.dosing(self, outer)
         doses, dose_texts = self._doses(outer, states)
-        self._check_unused(parameters)
+        noise = self._noise(outputs, {*names, *rows})
+        if not rows:  # their cells may name any parameter
+            self._check_unused(parameters)
         time = self.text_or_none("model", head, "time") or "time"
         if time_unit := self.text_or_none("model", head, "time_unit"):
             units[time] = time_unit
@@ -188,15 +210,17 @@ class _Reader:
         name = self.text_or_none("model", head, "name")
         group = self.text_or_none("model", head, "group")
         description = self.text_or_none("model", head, "description") or ""
-        noise = self._noise(outputs)
+        condition = self.text_or_none("model", head, "condition")
+        before = self.text_or_none("model", head, "preequilibration")
         solve = self._solve()
+        random = random_of(self)
         return self.made(
             "",
             lambda: Model(
-                vector_field=_VectorField(rates),
+                vector_field=VectorField(rates, self.needed(*rates.values())),
                 states=initial,
                 parameters=unknowns,
-                observed={column: _Output(formula) for column, formula in outputs.items()},
+                observed={column: Output(self.whole(x)) for column, x in outputs.items()},
                 noise=noise,
                 doses=doses,
                 time=time,
@@ -205,21 +229,43 @@ class _Reader:
                 t0=t0,
                 name=_folder_name(self.path.stem) if name is None else name,
                 description=description,
-                equations=_equation_texts(rates, states, outputs, t0) + dose_texts,
+                equations=(
+                    _equation_texts(rates, states, outputs, t0, self.quantities)
+                    + dose_texts
+                    + event_texts
+                    + more.texts(noise, self.table("conditions"))
+                ),
                 units=units,
                 source=self.path.name,
                 solve=solve,
+                rows=rows,
+                conditions=conditions,
+                condition=condition,
+                preequilibration=before,
+                events=events,
+                stops=more.stops(self, rates.values(), outer),
+                dosing=dosing,
+                random=random,
             ),
         )
 
-    def _covariates(self, head: Mapping[str, Any]) -> tuple[str, ...]:
-        wanted = 'a list of column names, as in covariates = ["dose"]'
-        names = self.typed("model.covariates", head.get("covariates", []), list, wanted)
+    def whole(self, expression: Expression) -> Formula:
+        """A formula with the quantities that it uses."""
+        return Formula(expression, self.needed(expression))
+
+    def needed(self, *expressions: Expression):
+        """The quantities that formulas use."""
+        return needed(self.quantities, {name for x in expressions for name in x.names})
+
+    def _columns(self, head: Mapping[str, Any], what: str) -> tuple[str, ...]:
+        key = f"model.{what}"
+        wanted = f'a list of column names, as in {what} = ["dose"]'
+        names = self.typed(key, head.get(what, []), list, wanted)
         for name in names:
-            self.typed("model.covariates", name, str, wanted)
-            self._check_name("model.covariates", name)
+            self.typed(key, name, str, wanted)
+            self._check_name(key, name)
         if len(set(names)) < len(names):
-            raise self.error("model.covariates", f"{names} names a column twice; name it once.")
+            raise self.error(key, f"{names} names a column twice; name it once.")
         return tuple(names)
 
     def _check_name(self, key: str, name: str):
@@ -237,7 +283,7 @@ class _Reader:
         if not isinstance(value, dict):
             raise self.error(
                 key,
-                f"is {_shown(value)}; write {{ guess = 1.0 }} to have it fitted from there, "
+                f"is {shown(value)}; write {{ guess = 1.0 }} to have it fitted from there, "
                 "or { guess = 1.0, fixed = true } to hold it.",
             )
         self.known(key, value, _PARAMETER_KEYS)
@@ -248,7 +294,7 @@ class _Reader:
             if name in value:
                 number = value[name]
                 if isinstance(number, bool) or not isinstance(number, (int, float)):
-                    raise self.error(f"{key}.{name}", f"is {_shown(number)}; give a number.")
+                    raise self.error(f"{key}.{name}", f"is {shown(number)}; give a number.")
                 given[name] = number
         for name, kind, wanted in (
             ("scale", str, "'linear' or 'log'"),
@@ -258,6 +304,8 @@ class _Reader:
         ):
             if name in value:
                 given[name] = self.typed(f"{key}.{name}", value[name], kind, wanted)
+        if "prior" in value:
+            given["prior"] = more.prior(self, f"{key}.prior", value["prior"])
         return self.made(key, lambda: Parameter(**given))
 
     def _initial(self, key: str, value: Any, names: Collection[str]) -> Any:
@@ -265,11 +313,11 @@ class _Reader:
             return self._parameter(key, value)
         if isinstance(value, str):
             note = "\n  (an initial value is a formula of parameters and covariates)"
-            return _FromParameters(self.formula(key, value, names, note))
+            return FromParameters(self.whole(self.formula(key, value, names, note)))
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.error(
                 key,
-                f"is {_shown(value)}; give a number, {{ guess = 1.0 }} to have it fitted, "
+                f"is {shown(value)}; give a number, {{ guess = 1.0 }} to have it fitted, "
                 "or a formula of parameters and covariates.",
             )
         return self.number(key, value)
@@ -293,10 +341,10 @@ class _Reader:
                     f"the state {state!r} has no equation; add '{state} = \"...\"' under "
                     "[equations] ('0' if it only jumps).",
                 )
-            rates[state] = self._formula_or_number(key, equations[state], names)
+            rates[state] = self.formula_or_number(key, equations[state], names)
         return rates
 
-    def _formula_or_number(self, key: str, value: Any, names: Collection[str]) -> Expression:
+    def formula_or_number(self, key: str, value: Any, names: Collection[str]) -> Expression:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             value = repr(self.number(key, value))
         return self.formula(key, self.typed(key, value, str, "a formula in quotes"), names)
@@ -312,16 +360,16 @@ class _Reader:
                     raise self.error(key, 'has no value; add the formula, as in value = "x".')
                 units[column] = self.text_or_none(key, value, "unit") or ""
                 value = value["value"]
-            outputs[column] = self._formula_or_number(key, value, names)
+            outputs[column] = self.formula_or_number(key, value, names)
         return outputs, units
 
-    def _noise(self, outputs: Mapping[str, Any]) -> dict[str, Noise]:
+    def _noise(self, outputs: Mapping[str, Expression], names: Collection[str]) -> dict[str, Noise]:
         table = self.table("noise")
         common = {key: value for key, value in table.items() if not self._per_column(key, value)}
         for column in common.keys() & (outputs.keys() - set(_NOISE_KEYS)):
             raise self.error(
                 f"noise.{column}",
-                f'is {_shown(common[column])}; write the kind, as in {column} = "lognormal", or in '
+                f'is {shown(common[column])}; write the kind, as in {column} = "lognormal", or in '
                 f'full, {column} = {{ kind = "normal", scale = 0.1 }}.',
             )
         self.known("noise", common, (*_NOISE_KEYS, *outputs))
@@ -337,8 +385,13 @@ class _Reader:
             for name in ("kind", "weights"):
                 if name in given:
                     self.typed(f"{key}.{name}", given[name], str, "a text")
-            if "scale" in given:
-                given["scale"] = self.number(f"{key}.scale", given["scale"])
+            for name in ("scale", "below", "above"):
+                if name in given and not (name == "scale" and isinstance(given[name], str)):
+                    given[name] = self.number(f"{key}.{name}", given[name])
+            if "censored" in given:
+                self.typed(f"{key}.censored", given["censored"], bool, "true or false")
+            if isinstance(given.get("scale"), str):
+                given["scale"] = self._spread(f"{key}.scale", given["scale"], outputs, names)
             noise[column] = self.made(key, lambda given=given: Noise(**given))
         for column in table.keys() - common.keys() - outputs.keys():
             raise self.error(
@@ -347,6 +400,14 @@ class _Reader:
                 f"Observed: {', '.join(outputs)}.",
             )
         return noise
+
+    def _spread(self, key: str, text: str, outputs: Mapping[str, Expression], names) -> Spread:
+        """The scale as a formula, which may also use the columns by their names."""
+        columns = {name for name in outputs if name.isidentifier() and name not in names}
+        formula = self.formula(key, text, {*names, *columns})
+        used = [name for name in outputs if name in columns & formula.names]
+        outputs_used = tuple((name, Output(self.whole(outputs[name]))) for name in used)
+        return Spread(self.whole(formula), outputs_used)
 
     def _per_column(self, key: str, value: Any) -> bool:
         return isinstance(value, dict) or isinstance(value, str) and key not in _NOISE_KEYS
@@ -370,18 +431,18 @@ class _Reader:
                     f"{state!r} is not a state.{did_you_mean(state, states)} "
                     f"States: {', '.join(states)}.",
                 )
-            time = self._dose_value(f"{where}.time", entry["time"], names)
-            amount = self._dose_value(f"{where}.amount", entry["amount"], names)
+            time = self.dose_value(f"{where}.time", entry["time"], names)
+            amount = self.dose_value(f"{where}.amount", entry["amount"], names)
             doses.append(Dose(time, state, amount))
             left = f"{state}({entry['time']}) after the dose"
             texts.append((left, f"{state} + {entry['amount']}"))
         return tuple(doses), tuple(texts)
 
-    def _dose_value(self, key: str, value: Any, names: Collection[str]) -> float | FromParameters:
+    def dose_value(self, key: str, value: Any, names: Collection[str]) -> float | FromParameters:
         if not isinstance(value, str):
             return self.number(key, value)
         note = "\n  (a dose is a formula of parameters and covariates)"
-        return _FromParameters(self.formula(key, value, names, note))
+        return FromParameters(self.whole(self.formula(key, value, names, note)))
 
     def _solve(self) -> dict[str, Any]:
         table = self.table("solve")
@@ -400,46 +461,13 @@ class _Reader:
                 )
 
 
-# Classes rather than closures, so that a fit can be pickled with its model.
-@dataclass(frozen=True)
-class _VectorField:
-    rates: Mapping[str, Expression]
-
-    def __call__(self, t, y, p, c):
-        values = {**p, **c, **y, "t": t}
-        return {state: _like(rate(values), y[state]) for state, rate in self.rates.items()}
-
-
-@dataclass(frozen=True)
-class _Output:
-    formula: Expression
-
-    def __call__(self, t, y, p, c):
-        return _like(self.formula({**p, **c, **y, "t": t}), t)
-
-
-@dataclass(frozen=True)
-class _FromParameters:
-    formula: Expression
-
-    def __call__(self, p, c):
-        return jnp.asarray(self.formula({**p, **c}))
-
-
-def _like(value, reference):
-    """A formula without names is a Python number; everything else is an array already."""
-    if not isinstance(value, float):
-        return value
-    return jnp.full(jnp.shape(reference), value, jnp.result_type(reference, float))
-
-
 def _finite(value: int | float) -> float:
     try:
         number = float(value)
     except OverflowError:
         number = float("inf")
     if number - number != 0.0:
-        raise InputError(f"is {_shown(value)}; give a finite number.")
+        raise InputError(f"is {shown(value)}; give a finite number.")
     return number
 
 
@@ -448,9 +476,11 @@ def _equation_texts(
     states: Mapping[str, Any],
     outputs: Mapping[str, Expression],
     t0: float | None,
+    quantities: Mapping[str, Expression],
 ) -> tuple[tuple[str, str], ...]:
     start = "start" if t0 is None else f"{t0:g}"
     lines = [(f"d {state}/dt", rate.text) for state, rate in rates.items()]
+    lines += [(name, formula.text) for name, formula in quantities.items()]
     lines += [
         (f"{state}({start})", "fitted" if isinstance(value, dict) else str(value))
         for state, value in states.items()
@@ -463,6 +493,7 @@ def _folder_name(stem: str) -> str:
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "model"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value of the file as messages show it."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ from .. import _atomic
 from .._machine import describe
 from ..reports import folder
 from ..reports.folder import digits, plain
-from .figures import Curves, fit_figure, residuals_figure
-from .model import Parameter
+from . import store
+from .figures import Curves, Shown, fit_figure, residuals_figure, starts_figure
+from .model import Noise, Parameter
 from .report import report_page
 from .result import FitResult
+from .table import Dataset
 
 PROGRAM = "rootflow fit"
-FILES = ("fit.json", "predictions.csv", "fit.png", "residuals.png", "report.html")
+#: What every fit leaves; beside them go the model and the data, where the model is a text.
+FILES = ("fit.json", "predictions.csv", "fit.png", "residuals.png", "starts.png", "report.html")
 _GRID = 200
 
 
@@ -45,22 +49,31 @@ def write_results(result: FitResult, path: Path) -> dict[str, Any]:
         InputError: as `check_folder`.
         OSError: the folder cannot be written.
     """
+    from .population.result import PopulationResult
+
+    if isinstance(result, PopulationResult):
+        from .population.output import write_population
+
+        return write_population(result, path)
     check_folder(path)
-    ts = _times(result)
+    ts = fine_times(result.dataset)
     curve = result.predict(ts, noise=False)
     spread = result.predict(ts, noise=True)
     record = as_record(result)
     pictures = {
         "fit.png": fit_figure(result, ts, curve, spread),
         "residuals.png": residuals_figure(result),
+        "starts.png": starts_figure(result),
     }
     with _atomic.folder(path) as draft:
         text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False)
         _atomic.write_text(draft / "fit.json", text + "\n")
-        _atomic.write_text(draft / "predictions.csv", _predictions(result, ts, curve, spread))
+        _atomic.write_text(draft / "predictions.csv", predictions_table(result, ts, curve, spread))
         for name, picture in pictures.items():
             _atomic.write_bytes(draft / name, picture)
         _atomic.write_text(draft / "report.html", report_page(result, record, pictures))
+        for name, content in store.kept(result).items():
+            _atomic.write_text(draft / name, content)
     return record
 
 
@@ -83,7 +96,7 @@ def as_record(result: FitResult) -> dict[str, Any]:
             "t0": model.t0,
             "states": {name: _start(start) for name, start in model.states.items()},
             "parameters": model.parameters,
-            "noise": model.noise,
+            "noise": {column: _law(law) for column, law in model.noise.items()},
             "units": model.units,
         },
         "data": {
@@ -111,6 +124,9 @@ def as_record(result: FitResult) -> dict[str, Any]:
         "solver": result.solver,
         "solver_reason": result.solver_reason,
         "seconds": result.seconds,
+        "aic": result.aic,
+        "bic": result.bic,
+        **store.described(result),
     }
     return plain(record)
 
@@ -121,29 +137,39 @@ def _start(start: Any) -> Any:
     return "computed" if callable(start) else float(start)
 
 
-def _times(result: FitResult) -> Float[np.ndarray, "groups times"]:
+def _law(law: Noise) -> Any:
+    """The noise of a column; what is no number of its scale is its formula, if there is a text."""
+    if not callable(law.scale):
+        return law
+    given = {f.name: getattr(law, f.name) for f in fields(law)}
+    return {**given, "scale": getattr(law.scale, "text", "computed")}
+
+
+def fine_times(data: Dataset) -> Float[np.ndarray, "groups times"]:
     """A fine grid over the span of each group, and the times of its rows, in order."""
-    data = result.dataset
     ends = data.ts[:, -1]
     grid = np.linspace(data.t0, ends, _GRID, axis=1)
     return np.sort(np.concatenate([grid, data.ts], axis=1), axis=1)
 
 
-def _predictions(
-    result: FitResult, ts: Float[np.ndarray, "groups times"], curve: Curves, spread: Curves
+def predictions_table(
+    result: Shown, ts: Float[np.ndarray, "groups times"], curve: Curves, spread: Curves | None
 ) -> str:
-    """A table with a row for each group, observed column and time.
+    """A table with a row for each group, observed column and time; without `spread` no bands.
 
     The measured value stands in the rows at whose time there is one; replicates repeat the row.
     """
     model, data = result.model, result.dataset
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    head = [model.time, "column", "predicted", "curve_lower", "curve_upper", "lower", "upper"]
+    head = [model.time, "column", "predicted"]
+    head += ["curve_lower", "curve_upper", "lower", "upper"] if spread is not None else []
     writer.writerow([*([model.group] if model.group else []), *head, "measured"])
     for group, name in enumerate(data.groups):
         for column in model.observed:
-            bands = (*curve[column], *spread[column][1:])
+            bands = curve[column][:1]
+            if spread is not None:
+                bands = (*curve[column], *spread[column][1:])
             lines = np.stack([np.asarray(band)[group] for band in bands], axis=1)
             measured = data.values[column][group]
             for i, t in enumerate(ts[group]):

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from ..errors import InputError, SolveError
 from ..flows.solution import Result
 from . import problem
+from .likelihood import scale_rows
 from .model import Model
 from .problem import GroupData, Layout, Solver
 from .uncertainty import Uncertainty
@@ -20,6 +21,35 @@ from .uncertainty import Uncertainty
 def _linearised(model, lay, solver, data, u):
     """Linked model values, their derivative by local parameters, and how solves ended."""
     return problem.group_values(model, lay, solver, u, data, derivative=True)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _plain(model, lay, solver, data, u):
+    values, _, ended = problem.group_values(model, lay, solver, u, data, derivative=False)
+    return values, ended
+
+
+def means(
+    model: Model, lay: Layout, solvers: tuple[Solver, ...], data: GroupData,
+    u: Float[np.ndarray, " n"], ts: Float[np.ndarray, "groups times"],
+) -> Float[np.ndarray, "groups rows times"]:  # fmt: skip
+    """Linked model values at other times than those of the data, without their uncertainty.
+
+    Raises:
+        SolveError: none of the solvers reaches the times.
+    """
+    before = bool(np.any(ts < np.asarray(data.t0)[:, None]))
+    at = data.at(np.concatenate([np.asarray(data.ts), ts], axis=1))
+    for solver in solvers:
+        with jax.enable_x64(True):
+            values, ended = _plain(model, lay, replace(solver, before=before), at, u)
+        if not np.asarray(ended.code).any():
+            return np.asarray(values)[..., data.ts.shape[1] :]
+    raise SolveError(
+        f"The model could not be solved over the times asked for ({ts.min():g} to {ts.max():g}): "
+        "it blows up, or needs more steps (max_steps) or another method. Change the values, or ask "
+        "for a shorter span."
+    )
 
 
 def times(ts: Any, groups: int) -> Float[np.ndarray, "groups times"]:
@@ -81,15 +111,32 @@ class Predictor:
         for i, (column, law) in enumerate(self.model.noise.items()):
             middle, spread = mean[:, i], parts[:, :, i].copy()
             if noise:
-                size = np.abs(middle) if law.kind == "proportional" else 1.0
-                spread[i] += self.found.inflation[i] * (self.scales[i] * size) ** 2
+                scale = self._scale(mean, i)
+                variance = 2 * scale**2 if law.laplace else scale**2
+                spread[i] += self.found.inflation[i] * variance
             variance = np.maximum(spread.sum(0), 0.0)
             reach = np.where(
                 variance > 0, self.found.quantiles(np.maximum(spread, 0.0)) * np.sqrt(variance), 0.0
             )
             band = (middle, middle - reach, middle + reach)
-            out[column] = tuple(map(np.exp, band)) if law.kind == "lognormal" else band
+            power = lambda x, unit=law.unit: np.exp(x * unit)
+            out[column] = tuple(map(power, band)) if law.logarithmic else band
         return out
+
+    def _scale(self, mean: np.ndarray, i: int) -> np.ndarray:
+        """The scale of the noise of a column, of measurements about these means."""
+        rows = scale_rows(self.model)
+        if i in rows:
+            return np.exp(mean[:, rows[i]])
+        kind = list(self.model.noise.values())[i].kind
+        return self.scales[i] * (np.abs(mean[:, i]) if kind == "proportional" else 1.0)
+
+    def scales_at_data(self) -> dict[str, np.ndarray]:
+        """The scale of each measurement, of the columns where it is computed."""
+        self(np.asarray(self.data.ts), False)
+        assert self.at_data is not None
+        names = list(self.model.noise)
+        return {names[i]: self._scale(self.at_data[0], i) for i in scale_rows(self.model)}
 
     def _values(self, ts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Linked model values (groups, columns, times), and their variance from the parameters.
@@ -105,7 +152,7 @@ class Predictor:
             before_it = solver.method
             solver = replace(solver, before=before)
             with jax.enable_x64(True):
-                at = self.data._replace(ts=ts)
+                at = self.data.at(ts)
                 out = _linearised(self.model, self.lay, solver, at, self.u)
                 mean, jacobian, codes = map(np.asarray, (out[0], out[1], out[2].code))
             if not codes.any():

@@ -15,19 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..flows.adjoints import DiscreteAdjoint, ForwardAdjoint
-from ..flows.methods import AutoSwitch, Method, Tsit5
-from ..flows.ode import solve_ode
-from ..flows.solution import Result, Solution
+from ..flows.solution import Result
 from ..roots.solvers.damped_newton import Local
+from .course import Ended as Ended
+from .course import More, Solver, trajectory
+from .course import parameters as parameters
+from .dose_table import Doses
+from .likelihood import Likelihood as Likelihood
+from .likelihood import likelihood, linked, scale_rows
 from .model import Model, Parameter
 from .table import Dataset
-
-_TSIT5 = Tsit5()
-#: So many measured times are best filled in as the solve passes them.
-_FEW = 256
-#: A fitted scale is not let below this fraction of the size of the data.
-_SMALLEST_SCALE = 1e-10
 
 
 class GroupData(NamedTuple):
@@ -38,6 +35,33 @@ class GroupData(NamedTuple):
     values: Float[Array | np.ndarray, "groups columns slots"]  # logarithms for lognormal noise
     weights: Float[Array | np.ndarray, "groups columns slots"]  # zero: no measurement
     covariates: Mapping[str, Float[Array | np.ndarray, " groups"]]
+    more: More = More()  # what each group has besides, where the model has such things
+    sides: Any = None  # of censored measurements (groups, columns, slots)
+
+    def at(self, ts: Float[np.ndarray, "groups times"]) -> "GroupData":
+        """The same groups at other times, the first of which are those of the data.
+
+        A row column has its value at the others where all rows of the group agree on it; else it is
+        not known there, NaN.
+        """
+        cells = None
+        if self.more.cells is not None:
+            cells = {name: _widened(*both, ts.shape[1]) for name, both in self.more.cells.items()}
+        return self._replace(ts=ts, more=self.more._replace(cells=cells))
+
+
+def _widened(numbers, which, slots: int) -> tuple[np.ndarray, np.ndarray]:
+    numbers, which = np.asarray(numbers), np.asarray(which)
+    rest = np.full((len(numbers), slots - numbers.shape[1]), np.nan)
+    named = np.full(rest.shape, -1)
+    for group, (values, names) in enumerate(zip(numbers, which, strict=True)):
+        told = {(n, None if n >= 0 else x) for x, n in zip(values, names, strict=True)
+                if n >= 0 or not np.isnan(x)}  # fmt: skip
+        if len(told) == 1:
+            ((name, value),) = told
+            named[group] = name
+            rest[group] = np.nan if value is None else value
+    return np.concatenate([numbers, rest], 1), np.concatenate([which, named], 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,243 +136,42 @@ def group_data(model: Model, dataset: Dataset) -> GroupData:
         x = dataset.values[column]
         measured = np.isfinite(x)
         x = np.where(measured, x, 1.0)
-        values.append(np.log(x) if noise.kind == "lognormal" else x)
+        values.append(np.log(x) / noise.unit if noise.logarithmic else x)
         weights.append(np.where(measured, dataset.weights[column], 0.0))
+    sides = None
+    if any(noise.one_sided for noise in model.noise.values()):
+        sides = np.stack([dataset.sides[column] for column in model.noise], 1)
+    more = More(
+        cells=dict(dataset.cells) if model.rows else None,
+        condition=dataset.condition if model.conditions else None,
+        before=dataset.before if model.preequilibration else None,
+        doses=None if dataset.doses is None else _compact(dataset.doses),
+    )
     return GroupData(
-        dataset.ts, dataset.t0, np.stack(values, 1), np.stack(weights, 1), dataset.covariates
-    )
+        dataset.ts, dataset.t0, np.stack(values, 1), np.stack(weights, 1), dataset.covariates,
+        more, sides,
+    )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Solver:
-    """How the model is solved; part of what a compiled program is cached on.
-
-    `t0` is the time of the initial values where all groups have the same: a dose given then is no
-    jump but part of the initial value. `before`: values before t0 are asked for too.
-    """
-
-    rtol: float
-    atol: float
-    max_steps: int
-    t0: float | None
-    before: bool = False
-    method: Method | AutoSwitch = _TSIT5
-
-
-class Ended(NamedTuple):
-    """How a solve ended, or one of each group.
-
-    Attributes:
-        code: the worst `Result` of its pieces.
-        steps: accepted steps.
-        stiffness: the sum over them of the step times the method's estimate of the stiffness.
-    """
-
-    code: Any
-    steps: Any
-    stiffness: Any
-
-
-def parameters(model: Model, local: tuple[str, ...], v: Array) -> tuple[dict, dict]:
-    """Every parameter, and every initial value given as one, by name, from local coordinates."""
-    values = {}
-    for name, parameter in model.fitted.items():
-        if parameter.fixed:
-            values[name] = jnp.asarray(parameter.guess, v.dtype)
-        else:
-            x = v[local.index(name)]
-            values[name] = jnp.exp(x) if parameter.scale == "log" else x
-    p = {name: values[name] for name in model.parameters}
-    return p, {name: values[name] for name in model.states if name in values}
-
-
-def trajectory(
-    model: Model, local: tuple[str, ...], solver: Solver, v: Array, ts: Array, t0: Array, c: dict
-) -> tuple[Float[Array, "columns slots"], Ended]:
-    """The observed columns at the times `ts` of one group, and how the solve ended.
-
-    Doses cut the time into pieces; each piece is solved on its own, so that the jumps are exact. A
-    time at which a dose is given sees the state after it; a dose after the last time is seen by
-    none, and a computed dose time before t0, which no solve from t0 can honour, makes every value
-    NaN. Times before t0 (with `solver.before`) follow the equation backwards from the initial
-    value, without the dose that is given at t0.
-    """
-    p, starts = parameters(model, local, v)
-    y = {
-        name: jnp.asarray(starts[name] if name in starts else _value(start, p, c), v.dtype)
-        for name, start in model.states.items()
-    }
-
-    def field(t, y, pc):
-        slope = model.vector_field(t, y, *pc)
-        return {name: jnp.asarray(slope[name], v.dtype) for name in y}
-
-    def solve(y, begin, end):
-        times = jnp.clip(ts, jnp.minimum(begin, end), jnp.maximum(begin, end))
-        times = jnp.concatenate([times, end[None]])
-        return solve_ode(
-            field, y, (begin, end), (p, c), method=solver.method, saveat=times, rtol=solver.rtol,
-            atol=solver.atol, max_steps=solver.max_steps, throw=False, adjoint=adjoint,
-        )  # fmt: skip
-
-    begin, end = t0, jnp.maximum(jnp.max(ts), t0)
-    adjoint = ForwardAdjoint() if ts.size <= _FEW else DiscreteAdjoint()
-    computed = any(callable(dose.time) for dose in model.doses)
-    first, since = y, t0
-    saved = None
-    ended = Ended(jnp.asarray(int(Result.success)), 0, 0.0)
-    lost = False
-    for dose_time, state, amount in _doses(model, solver, p, c, v.dtype):
-        if dose_time is not None:
-            until = jnp.clip(dose_time, begin, end)
-            sol = solve(y, begin, until)
-            saved = _merge(saved, sol.ys, ts, since)
-            ended = _worse(ended, sol)
-            y = {name: x[-1] for name, x in sol.ys.items()}
-            begin, since = until, dose_time
-            if computed:
-                lost |= dose_time < t0
-        y = _jump(y, state, amount)
-    sol = solve(y, begin, end)
-    saved = _merge(saved, sol.ys, ts, since)
-    ended = _worse(ended, sol)
-    if solver.before:
-        sol = solve(first, t0, jnp.minimum(jnp.min(ts), t0))
-        saved = {name: jnp.where(ts < t0, sol.ys[name][:-1], x) for name, x in saved.items()}
-        ended = _worse(ended, sol)
-    if computed:
-        saved = {name: jnp.where(lost, jnp.nan, x) for name, x in saved.items()}
-
-    def observe(t, y):
-        return jnp.stack([jnp.asarray(g(t, y, p, c), v.dtype) for g in model.observed.values()])
-
-    return jax.vmap(observe, out_axes=1)(ts, saved), ended
-
-
-def _worse(ended: Ended, sol: Solution) -> Ended:
-    return Ended(
-        jnp.maximum(ended.code, sol.result),
-        ended.steps + sol.stats.accepted,
-        ended.stiffness + jax.lax.stop_gradient(sol.heuristics.stiffness),
-    )
-
-
-def _value(x: Any, p: dict, c: dict) -> Any:
-    return x(p, c) if callable(x) else x
-
-
-def _doses(model: Model, solver: Solver, p: dict, c: dict, dtype: Any) -> list[tuple]:
-    """(time, state, amount) in order of time; the time is `None` at the start of the model."""
-    doses: list[tuple[Any, str, Array]] = [
-        (d.time, d.state, jnp.asarray(_value(d.amount, p, c), dtype)) for d in model.doses
-    ]
-    if all(not callable(t) for t, _, _ in doses):
-        doses.sort(key=lambda dose: dose[0])
-        return [(None if t == solver.t0 else t, s, a) for t, s, a in doses]
-    # Times that depend on parameters are put in order as they come out; states by their index.
-    names = list(model.states)
-    times = jnp.stack([jnp.asarray(_value(t, p, c), dtype) for t, _, _ in doses])
-    states = jnp.array([names.index(s) for _, s, _ in doses])
-    amounts = jnp.stack([a for _, _, a in doses])
-    order = jnp.argsort(jax.lax.stop_gradient(times))
-    return [(times[i], states[i], amounts[i]) for i in order]
-
-
-def _jump(y: dict, state: str | Array, amount: Array) -> dict:
-    if isinstance(state, str):
-        return {**y, state: y[state] + amount}
-    return {name: x + jnp.where(state == i, amount, 0.0) for i, (name, x) in enumerate(y.items())}
-
-
-def _merge(saved: dict | None, ys: dict, ts: Array, since: Array) -> dict:
-    """Takes over what a later piece says of the times from `since` on."""
-    ys = {name: x[:-1] for name, x in ys.items()}
-    if saved is None:
-        return ys
-    return {name: jnp.where(ts >= since, ys[name], x) for name, x in saved.items()}
-
-
-def linked(model: Model, values: Array) -> Array:
-    """Model values as the noise sees them: logarithms for lognormal columns. Axis 0: columns."""
-    rows = [
-        jnp.log(row) if noise.kind == "lognormal" else row
-        for row, noise in zip(values, model.noise.values(), strict=True)
-    ]
-    return jnp.stack(rows)
-
-
-class Likelihood(NamedTuple):
-    """The likelihood of the data about some model values."""
-
-    value: Array  # negative log-likelihood
-    slope: Array  # its derivative by the (linked) model values, shape of the data
-    information: Array  # their Fisher information
-    scales: Float[Array, " columns"]
-    squares: Float[Array, " columns"]  # weighted sums of squared standardisable residuals
-
-
-def _residuals(model: Model, eta: Array, data: GroupData) -> Array:
-    """Residuals before division by the scale, shape (groups, columns, slots)."""
-    rows = []
-    for i, noise in enumerate(model.noise.values()):
-        r = data.values[:, i] - eta[:, i]
-        if noise.kind == "proportional":
-            # Without a measurement the model value may be anything, zero too.
-            measured = data.weights[:, i] > 0
-            r = r / jnp.where(measured, eta[:, i], 1.0)
-        rows.append(r)
-    return jnp.stack(rows, axis=1) * jnp.sqrt(data.weights)
-
-
-def likelihood(model: Model, eta: Array, data: GroupData) -> Likelihood:
-    """Negative log-likelihood of the data given the linked model values `eta`.
-
-    A fitted scale takes its maximum-likelihood value, sqrt(mean squared residual).
-    """
-    measured = data.weights > 0
-    eta = jnp.where(measured, eta, 1.0)
-    counts = jnp.sum(measured, axis=(0, 2))
-    size = jnp.sqrt(jnp.sum(jnp.where(measured, data.values**2, 0.0), axis=(0, 2)) / counts)
-
-    def of(eta):
-        residuals = _residuals(model, eta, data)
-        squares = jnp.sum(residuals**2, axis=(0, 2))
-        total, scales = 0.0, []
-        for i, noise in enumerate(model.noise.values()):
-            if noise.scale is None:
-                unit = 1.0 if noise.kind == "proportional" else jnp.maximum(size[i], 1e-300)
-                scale = jnp.sqrt(squares[i] / counts[i] + (_SMALLEST_SCALE * unit) ** 2)
-            else:
-                scale = jnp.asarray(noise.scale, eta.dtype)
-            scales.append(scale)
-            total += 0.5 * squares[i] / scale**2
-            total += counts[i] * (jnp.log(scale) + 0.5 * np.log(2 * np.pi))
-            weights = jnp.where(measured[:, i], data.weights[:, i], 1.0)
-            total -= 0.5 * jnp.sum(jnp.log(weights))
-            if noise.kind == "lognormal":  # the density of the measurement, not of its logarithm
-                total += jnp.sum(jnp.where(measured[:, i], data.values[:, i], 0.0))
-            elif noise.kind == "proportional":
-                total += jnp.sum(jnp.where(measured[:, i], jnp.log(jnp.abs(eta[:, i])), 0.0))
-        return total, (jnp.stack(scales), squares)
-
-    (value, (scales, squares)), slope = jax.value_and_grad(of, has_aux=True)(eta)
-    information = []
-    for i, noise in enumerate(model.noise.values()):
-        each = data.weights[:, i] / scales[i] ** 2
-        if noise.kind == "proportional":
-            each = (each + 2 * measured[:, i]) / eta[:, i] ** 2
-        information.append(each)
-    return Likelihood(value, slope, jnp.stack(information, axis=1), scales, squares)
+def _compact(doses: Doses) -> Doses:
+    """Without the columns that say nothing, so that nothing is computed for them."""
+    groups = len(doses.times)
+    periods = doses.periods[:, None] if doses.periods.any() else np.zeros((groups, 0))
+    rates = doses.rates if doses.rates.any() else np.zeros((groups, 0))
+    return doses._replace(rates=rates, periods=periods)
 
 
 def group_values(
     model: Model, lay: Layout, solver: Solver, u: Array, data: GroupData, *, derivative: bool
 ) -> tuple[Array, Array | None, Ended]:
-    """Linked model values of all groups, their derivative by local parameters, how solves ended."""
+    """Linked model values of all groups, their derivative by local parameters, how solves ended.
 
-    def one(v, ts, t0, c):
+    After the columns come the logarithms of computed scales (see `likelihood.scale_rows`).
+    """
+
+    def one(v, ts, t0, c, more):
         def values(v):
-            x, ended = trajectory(model, lay.local, solver, v, ts, t0, c)
+            x, ended = trajectory(model, lay.local, solver, v, ts, t0, c, more)
             return linked(model, x), ended
 
         if not derivative:
@@ -359,33 +182,64 @@ def group_values(
         return jax.vmap(push, out_axes=(None, -1, None))(basis)
 
     local = u[lay.index]
-    return jax.vmap(one)(local, data.ts, data.t0, data.covariates)
+    return jax.vmap(one)(local, data.ts, data.t0, data.covariates, data.more)
 
 
 def empty_aux(model: Model, lay: Layout, starts: int) -> tuple[np.ndarray, ...]:
     """What the `aux` of the objective is before the first step of so many searches."""
     columns = len(model.observed)
     scales = np.zeros((starts, columns))
-    parts = np.zeros((starts, columns if columns > 1 else 0, lay.size, lay.size))
+    count = columns + has_priors(model)
+    parts = np.zeros((starts, count if count > 1 else 0, lay.size, lay.size))
     return scales, scales, parts
+
+
+def has_priors(model: Model) -> bool:
+    """Whether a parameter that is fitted has a prior."""
+    return any(p.prior is not None and not p.fixed for p in model.fitted.values())
+
+
+def priors(model: Model, lay: Layout, u: Array) -> tuple[Array, Array, Array]:
+    """The negative logarithm of the prior density, its gradient, and its diagonal curvature."""
+    value, gradient, curvature = jnp.zeros((), u.dtype), jnp.zeros_like(u), jnp.zeros_like(u)
+    for i, name in enumerate(lay.names):
+        prior = model.fitted[name].prior
+        if prior is not None:
+            found = prior.local(u[i], bool(lay.log[i]))
+            value += found.value
+            gradient = gradient.at[i].set(found.gradient)
+            curvature = curvature.at[i].set(found.curvature)
+    return value, gradient, curvature
 
 
 def objective(model: Model, lay: Layout, solver: Solver, data: GroupData) -> Callable:
     """u -> `Local`: value, gradient, Fisher information; infinite where the solve fails.
 
     Its `aux` are the scales of the noise and the sums of squares by column, and the information
-    that each column gives (empty where there is one column: then it is the whole). The reason
-    why it is infinite is the `Result` of the solve, 0 if that is not to blame.
+    that each column gives, and the priors after them (empty where that is one thing: then it is the
+    whole). The value is that of the likelihood and of the priors together. The reason why it is
+    infinite is the `Result` of the solve, 0 if that is not to blame.
     """
 
     def of(u: Float[Array, " n"]) -> Local:
         eta, jacobian, ended = group_values(model, lay, solver, u, data, derivative=True)
         assert jacobian is not None
         found = likelihood(model, eta, data)
-        measured = (data.weights > 0)[..., None]
-        jacobian = jnp.where(measured, jacobian, 0.0)
+        columns, rows = len(model.noise), scale_rows(model)
+        measured = jnp.asarray(data.weights > 0)
+        if rows:
+            measured = measured[:, [*range(columns), *rows]]
+        jacobian = jnp.where(measured[..., None], jacobian, 0.0)
         gradient = jnp.einsum("gcs,gcsm->gm", found.slope, jacobian)
-        by_column = jnp.einsum("gcsm,gcs,gcsk->cgmk", jacobian, found.information, jacobian)
+        of_values = jacobian[:, :columns]
+        by_column = jnp.einsum("gcsm,gcs,gcsk->cgmk", of_values, found.information, of_values)
+        if found.of_scales is not None:
+            own, both = found.of_scales
+            scales, values = jacobian[:, columns:], jacobian[:, list(rows)]
+            extra = jnp.einsum("gcsm,gcs,gcsk->cgmk", scales, own, scales)
+            mixed = jnp.einsum("gcsm,gcs,gcsk->cgmk", values, both, scales)
+            extra = extra + mixed + jnp.swapaxes(mixed, -1, -2)
+            by_column = by_column.at[jnp.array(list(rows))].add(extra)
         index = lay.index
         gradient = jnp.zeros(u.size, u.dtype).at[index].add(gradient)
         by_column = (
@@ -393,6 +247,11 @@ def objective(model: Model, lay: Layout, solver: Solver, data: GroupData) -> Cal
             .at[:, index[:, :, None], index[:, None, :]]
             .add(by_column)
         )
+        if has_priors(model):
+            density, pull, bend = priors(model, lay, u)
+            found = found._replace(value=found.value + density)
+            gradient += pull
+            by_column = jnp.concatenate([by_column, jnp.diag(bend)[None]])
         curvature = by_column.sum(0)
         fine = (
             jnp.all(ended.code == Result.success)

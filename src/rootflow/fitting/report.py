@@ -22,7 +22,7 @@ def report_page(result: FitResult, record: Mapping[str, Any], pictures: Mapping[
     Args:
         result: what was fitted.
         record: the same as `output.as_record` gives it.
-        pictures: `fit.png` and `residuals.png`.
+        pictures: `fit.png`, `residuals.png` and `starts.png`.
     """
     estimates = [e for e in result.estimates if e.group is None]
     own = [e for e in result.estimates if e.group is not None]

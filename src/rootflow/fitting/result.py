@@ -5,15 +5,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
+from ..errors import InputError
 from .convergence import Outcome
 from .model import Model
-from .predict import times
+from .predict import Predictor, times
+from .solving import Solving
 from .table import Dataset
+
+if TYPE_CHECKING:
+    from .draws import Ensemble
+    from .posterior import Posterior
 
 
 @dataclass(frozen=True)
@@ -49,13 +55,17 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Start:
-    """One of the searches: where it ended, whether that is the best end of all, and its solver."""
+    """One of the searches: where it ended, whether that is the best end of all, and its solver.
+
+    `values`: of the free parameters (`FitResult.free_names`) at its end.
+    """
 
     cost: float
     converged: bool
     iterations: int
     reached_best: bool
     solver: str = ""
+    values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,10 +111,13 @@ class FitResult:
         message: how it ended.
         outcome: the same as a word. Of fits that converged `"converged"`, `"flat"` (the data leave
             a combination of parameters open) or `"at a bound"`; of others `"out of iterations"`,
-            `"blocked"` (the equations cannot be solved further on) or `"stalled"`.
+            `"blocked"` (the equations cannot be solved further on) or `"stalled"`; `"evaluated"`
+            where nothing was fitted (`rf.evaluate`).
         solver: the method that solved the equations: of the best search, and of all that was
             computed from it (errors, bands, profiles, predictions).
         solver_reason: why that was not the first choice; empty if it was.
+        solving: how the equations were asked to be solved.
+        model_text: the text of the model file; empty where the model came another way.
     """
 
     model: Model
@@ -129,6 +142,8 @@ class FitResult:
     solver: str = ""
     solver_reason: str = ""
     outcome: Outcome = "converged"
+    solving: Solving = field(default_factory=Solving)
+    model_text: str = field(default="", repr=False)
 
     def __getitem__(self, name: str) -> float:
         """The value of a shared parameter, initial value, or parameter `name[group]`."""
@@ -140,14 +155,42 @@ class FitResult:
         known = ", ".join(_label(e) for e in self.estimates if e.kind != "scale")
         raise KeyError(f"{name!r} is not a fitted quantity; there are: {known}")
 
-    def predict(self, ts: Any, *, noise: bool = True) -> dict[str, tuple]:
-        """The model at other times, with a 95 % band.
+    @property
+    def fitted_numbers(self) -> int:
+        """How many numbers were fitted: free parameters and scales of the noise."""
+        return len(self.free_names) + sum(n.scale is None for n in self.model.noise.values())
+
+    @property
+    def aic(self) -> float:
+        """Akaike's information criterion (Akaike 1974), 2 nll + 2 k.
+
+        k is the number of fitted numbers, the fitted scales of the noise among them. `nll` has the
+        densities of the priors, where the model has any.
+        """
+        return 2 * self.nll + 2 * self.fitted_numbers
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's information criterion (Schwarz 1978), 2 nll + k log n of n measurements."""
+        return 2 * self.nll + self.fitted_numbers * float(np.log(self.observations))
+
+    def predict(
+        self, ts: Any = None, *, data: Any = None, doses: Any = None, noise: bool = True
+    ) -> dict[str, tuple]:
+        """The model at other times, and under other conditions, with a 95 % band.
 
         Before t0 the equation is followed backwards from the initial value, without the doses given
         at t0.
 
         Args:
-            ts: times, shape (times,) for all groups or (groups, times), or one number.
+            ts: times, shape (times,) for all groups or (groups, times), or one number. `None`: as
+                in `data`.
+            data: another table, as `rf.fit` takes it, with its own groups, covariates, conditions
+                and doses; what the model observes may be missing in it. Parameters that belong to
+                groups go by the labels of the groups. Where the model gives no t0, a group starts
+                when it did in the fit; a new one when all did, or, if those differ, at its first
+                row. `None`: the groups of the fit.
+            doses: other `rf.Dose`s in place of those of the model.
             noise: whether the band is for a new measurement of weight 1 (parameters and noise) or
                 for the curve itself (parameters only).
 
@@ -155,16 +198,89 @@ class FitResult:
             By observed column: mean, lower and upper, each of shape (groups, times).
 
         Raises:
-            InputError: times that are not finite numbers, or of another shape.
+            InputError: times that are not finite numbers, or of another shape; a table or doses
+                that cannot be used.
             SolveError: the model cannot be solved over the times.
         """
-        return self._predict(times(ts, len(self.dataset.groups)), bool(noise))
+        if data is None and doses is None:
+            if ts is None:
+                raise InputError("predict was given no times; give ts, or a table by data=.")
+            return self._predict(times(ts, len(self.dataset.groups)), bool(noise))
+        return self.under(data=data, doses=doses).predict(
+            self.dataset.ts if ts is None and data is None else ts, noise=noise
+        )
+
+    def under(self, *, data: Any = None, doses: Any = None) -> "Forecast":
+        """The fitted model under other conditions, to be predicted at one set of times or more.
+
+        Args:
+            data: as `predict` has it.
+            doses: the same.
+
+        Raises:
+            InputError: a table or doses that cannot be used.
+        """
+        from .forecast import moved
+
+        if not isinstance(self._predict, Predictor):
+            raise InputError(
+                "Predictions under other conditions are for fits without random effects; "
+                "rf.simulate follows any model at values of yours."
+            )
+        predictor, dataset = moved(self._predict, self.dataset.groups, data, doses)
+        return Forecast(self, self.dataset if dataset is None else dataset, predictor)
+
+    def ensemble(self, count: int = 1000, *, seed: int = 0) -> "Ensemble":
+        """Draws of the parameters from the normal distribution that their errors describe.
+
+        In the coordinates of the search (logarithms on a log scale), draws beyond the bounds left
+        out; parameters on a bound stay there.
+
+        Args:
+            count: how many.
+            seed: of the draws.
+
+        Raises:
+            InputError: parameters that the data leave open, or bounds that cut nearly all off.
+        """
+        from .draws import ensemble
+
+        return ensemble(self, count, seed)
+
+    def sample(
+        self, draws: int = 1000, *, warmup: int = 500, chains: int = 4, seed: int = 0,
+        target: float = 0.8,
+    ) -> "Posterior":  # fmt: skip
+        """Draws from the posterior by the No-U-Turn sampler (Hoffman and Gelman 2014).
+
+        Needs `blackjax` and `arviz` (`pip install 'rootflow[sample]'`). Parameters have flat
+        densities within their bounds, in the logarithm on a log scale, or the priors of the model.
+        A fitted scale s of the noise has the density 1/s and is integrated out in closed form; its
+        draws are made afterwards. The chains start about the estimate and run side by side.
+
+        Args:
+            draws: of each chain, after the warm-up.
+            warmup: draws that tune the steps, and are thrown away.
+            chains: how many.
+            seed: of all that is random.
+            target: acceptance that the steps are tuned to; larger: smaller steps.
+
+        Returns:
+            The draws, with R-hat, effective numbers of draws and warnings.
+
+        Raises:
+            InputError: options out of range, no `blackjax` or `arviz`, a model with random effects.
+        """
+        from .posterior import sampled
+
+        return sampled(self, draws=draws, warmup=warmup, chains=chains, seed=seed, target=target)
 
     def write(self, folder: str | os.PathLike) -> None:
         """Writes what `rootflow fit` writes: report, figures, predictions and `fit.json`.
 
-        To keep the result itself, with its predictions, use Python's `pickle`: it takes results of
-        model files, and of functions that it can import again.
+        Of a model file, model and data go with it, and `rf.load_fit(folder)` gives the result back.
+        Of a model from functions, keep the result by Python's `pickle`, which takes it if it can
+        import the functions again.
 
         Args:
             folder: appears when it is complete; the results of an earlier fit in it are replaced.
@@ -177,21 +293,44 @@ class FitResult:
 
         write_results(self, Path(folder))
 
+    def frame(self, what: Literal["estimates", "residuals"] = "estimates") -> Any:
+        """A `pandas.DataFrame` of the estimates, by name, or of the residuals, by measurement.
+
+        Raises:
+            InputError: pandas is not installed, or another word.
+        """
+        from . import frames
+
+        kinds = {"estimates": frames.estimates_frame, "residuals": frames.residuals_frame}
+        if what not in kinds:
+            raise InputError(f"frame of {what!r}: there are {' and '.join(map(repr, kinds))}.")
+        return kinds[what](self)
+
+    def _repr_html_(self) -> str:
+        from .frames import result_html
+
+        return result_html(self)
+
     @cached_property
     def residuals(self) -> list[Residual]:
-        """Every measurement beside the model, in the order of the table."""
+        """Every measurement that is not censored beside the model, in the order of the table."""
         data = self.dataset
         predicted = self.predict(data.ts, noise=False)
+        computed = getattr(self._predict, "scales_at_data", dict)()
         out = []
         for column, (mean, _, _) in predicted.items():
             noise, scale = self.model.noise[column], self.scales[column]
             observed, weight = data.values[column], data.weights[column]
-            for g, k in zip(*np.nonzero(np.isfinite(observed)), strict=True):
+            side = data.sides.get(column, np.zeros(observed.shape, int))
+            for g, k in zip(*np.nonzero(np.isfinite(observed) & (side == 0)), strict=True):
                 x, m = observed[g, k], mean[g, k]
-                if noise.kind == "lognormal":
-                    r = np.log(x) - np.log(m)
+                if noise.logarithmic:
+                    r = (np.log(x) - np.log(m)) / noise.unit
                 else:
-                    r = (x - m) / (m if noise.kind == "proportional" else 1.0)
+                    own = noise.kind == "proportional" and column not in computed
+                    r = (x - m) / (m if own else 1.0)
+                if column in computed:
+                    scale = computed[column][g, k]
                 out.append(
                     Residual(
                         data.line(g, k), data.groups[g], float(data.ts[g, k]), column,
@@ -203,3 +342,34 @@ class FitResult:
 
 def _label(e: Estimate) -> str:
     return e.name if e.group is None else f"{e.name}[{e.group}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """A fitted model under other conditions (`FitResult.under`).
+
+    Attributes:
+        fit: where its parameters come from.
+        dataset: the rows it is asked about; `dataset.groups` are what axis 0 of predictions is.
+    """
+
+    fit: FitResult
+    dataset: Dataset
+    _predict: Predictor = field(repr=False)
+
+    @property
+    def model(self) -> Model:
+        """The model, with the doses it is followed under."""
+        return self._predict.model
+
+    def predict(self, ts: Any = None, *, noise: bool = True) -> dict[str, tuple]:
+        """As `FitResult.predict`; without times, at those of the table."""
+        ts = self.dataset.ts if ts is None else ts
+        return self._predict(times(ts, len(self.dataset.groups)), bool(noise))
+
+    def frame(self, ts: Any = None, *, noise: bool = True) -> Any:
+        """The same as a `pandas.DataFrame`, a row for each group, column and time."""
+        from .frames import predictions_frame
+
+        ts = times(self.dataset.ts if ts is None else ts, len(self.dataset.groups))
+        return predictions_frame(self, ts, self._predict(ts, bool(noise)))

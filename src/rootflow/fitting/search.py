@@ -7,17 +7,21 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Float
 
 from ..errors import InputError
+from ..flows.ensemble import ensemble
 from ..flows.solution import Result
 from ..roots.solvers import damped_newton
 from ..roots.solvers.damped_newton import RUNNING
 from . import problem
 from .convergence import finished, noise_of_solves, tie
+from .likelihood import scale_rows
 from .model import Model
 from .problem import Ended, GroupData, Layout, Solver
 from .solving import held_down, name_of
+from .starts import STEPS, drawn, parts, reach
 
 #: Called with the finished fraction, the best cost so far and a message.
 Progress = Callable[[float, float, str], None]
@@ -31,12 +35,24 @@ _HINT = "Change the guesses (or their bounds), or check the equations and their 
 _NOT_FINITE = "The likelihood or its derivative is not finite at the guess."
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2), static_argnames=("max_iterations",))
-def _advance(model, lay, solver, data, states, lower, upper, free, steps, *, max_iterations):
-    return damped_newton.advance(
-        problem.objective(model, lay, solver, data), states, lower, upper, free,
-        steps=steps, tolerance=_TOLERANCE, max_iterations=max_iterations,
+@partial(jax.jit, static_argnums=(0, 1, 2), static_argnames=("max_iterations", "devices"))
+def _advance(model, lay, solver, data, states, lower, upper, free, steps, *, max_iterations,
+             devices=None):  # fmt: skip
+    advance = partial(
+        damped_newton.advance, problem.objective(model, lay, solver, data), lower=lower,
+        upper=upper, steps=steps, tolerance=_TOLERANCE, max_iterations=max_iterations,
+        reach=reach(lay),
     )  # fmt: skip
+    if devices is None:
+        return advance(states, free=free)
+
+    def one(member):
+        batch = jax.tree.map(lambda x: x[None], member)
+        return jax.tree.map(lambda x: x[0], advance(batch[0], free=batch[1]))
+
+    out = ensemble(one, (states, free), devices=devices)
+    everywhere = NamedSharding(devices, PartitionSpec())  # every process looks at all of them
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, everywhere), out)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -54,6 +70,7 @@ class Search:
         solvers: what to solve with, in the order in which it is tried.
         max_iterations: trial steps of a search.
         progress: is told.
+        devices: a mesh of those that share the searches, or the one that is there.
         solver: the one in use.
         reason: why it is not the first of `solvers`; empty if it is.
     """
@@ -64,41 +81,78 @@ class Search:
     solvers: tuple[Solver, ...]
     max_iterations: int
     progress: Progress | None = None
+    devices: Mesh | None = None
     solver: Solver = field(init=False)
     reason: str = ""
 
     def __post_init__(self):
         self.solver = self.solvers[0]
 
-    def from_guess(self, points: Float[np.ndarray, "starts n"]) -> damped_newton.State:
-        """The final states of searches with the solver that the first point, the guess, needs.
+    def from_guess(self, starts: int, seed: int, screen: int) -> damped_newton.State:
+        """The final states of searches with the solver that the guess needs.
+
+        The first begins at the guess. Each of the others begins at the best of `screen` points
+        drawn within the bounds, after a few steps on growing parts of the data.
 
         Raises:
             InputError: no solver makes the likelihood finite at the guess.
         """
-        free = np.ones(points.shape, bool)
-        states = self.run(points, free)
-        if states is None:
-            self.solver, self.reason = self._needed(points[0])
-            states = self.run(points, free)
-        if states is None:
-            raise InputError(f"{_NOT_FINITE} {_HINT}")
-        return states
+        points = self._batches(starts, max(screen, 1), seed)
+        if not np.isfinite(self._steps(points[0], self.data, 0).local.value[0]):
+            self.solver, self.reason = self._needed(points[0][0])
+            if not np.isfinite(self._steps(points[0], self.data, 0).local.value[0]):
+                raise InputError(f"{_NOT_FINITE} {_HINT}")
+        begin = self._screened(points) if screen and starts > 1 else points[0]
+        return self.run(begin, np.ones(begin.shape, bool))
 
-    def run(self, points, free, need_first: bool = True, solver: Solver | None = None):
-        """The final states, or `None` if the objective cannot be evaluated at the first point."""
+    def _batches(self, starts: int, count: int, seed: int) -> Float[np.ndarray, "b starts n"]:
+        """Drawn points in batches of the size of the search, the guess first in each."""
+        lay, rest = self.lay, starts - 1
+        points = drawn(lay, count * rest, seed).reshape(count, rest, lay.size)
+        guess = np.broadcast_to(lay.start, (count, 1, lay.size))
+        return np.concatenate([guess, points], axis=1)
+
+    def _screened(self, points: Float[np.ndarray, "b starts n"]) -> Float[np.ndarray, "starts n"]:
+        """Of each column of drawn points the one from which the model comes closest to the data."""
+        stages = parts(self.data)
+        found, values = [], []
+        for i, batch in enumerate(points):
+            x = batch
+            for stage in stages:
+                x = np.asarray(self._steps(x, stage.data, STEPS).x)
+                x = np.where(np.isfinite(x), x, batch)
+            values.append(np.asarray(self._steps(x, self.data, 0).local.value))
+            found.append(x)
+            if self.progress:
+                drawn_so_far = f"{(i + 1) * (len(batch) - 1)} points drawn"
+                self.progress(0.0, float(np.min(values)), drawn_so_far)
+        best = np.argmin(np.where(np.isfinite(values), values, np.inf), axis=0)
+        begin = np.asarray(found)[best, np.arange(len(best))]
+        begin[0] = points[0][0]
+        return begin
+
+    def _steps(self, points, data: GroupData, steps: int) -> damped_newton.State:
+        """The states after so many trial steps from each point."""
+        aux = problem.empty_aux(self.model, self.lay, len(points))
+        free = np.ones(points.shape, bool)
+        return _advance(
+            self.model, self.lay, self.solver, data, damped_newton.init(points, aux),
+            self.lay.lower, self.lay.upper, free, np.int32(steps + 1),
+            max_iterations=self.max_iterations, devices=self.devices,
+        )  # fmt: skip
+
+    def run(self, points, free, solver: Solver | None = None) -> damped_newton.State:
+        """The final states of searches from each of the points."""
         solver = self.solver if solver is None else solver
         aux = problem.empty_aux(self.model, self.lay, len(points))
         states = damped_newton.init(points, aux)
-        chunk = 1  # the first step only evaluates the objective
         while True:
+            chunk = _CHUNK if self.progress else self.max_iterations + 1
             states = _advance(
                 self.model, self.lay, solver, self.data, states, self.lay.lower, self.lay.upper,
-                free, np.int32(chunk), max_iterations=self.max_iterations,
+                free, np.int32(chunk), max_iterations=self.max_iterations, devices=self.devices,
             )  # fmt: skip
             status = np.asarray(states.status)
-            if need_first and not np.isfinite(states.local.value[0]):
-                return None
             done = np.mean(status > RUNNING)
             if self.progress:
                 best = float(np.min(states.local.value))
@@ -106,12 +160,11 @@ class Search:
                               f"{len(points)} searches finished")  # fmt: skip
             if done == 1:
                 return states
-            chunk = _CHUNK if self.progress else self.max_iterations + 1
 
     def retried(
         self, states: damped_newton.State, free: Bool[np.ndarray, "starts n"]
     ) -> tuple[damped_newton.State, list[Solver]]:
-        """The states, those anew by the last solver that the one in use did not let converge.
+        """The states, those anew by another solver that the one in use did not let converge.
 
         A search fails if its start cannot be solved, or if it stops where every step further leads
         to equations that cannot be solved. It goes on from where it stands.
@@ -121,10 +174,10 @@ class Search:
         """
         status = np.asarray(states.status)
         used = [self.solver] * len(status)
-        last = self.solvers[-1]
+        last = self._other()
         blocked = np.broadcast_to(states.blocked, status.shape) > 0
         failed = np.flatnonzero(blocked & ~finished(states, self.lay, self.noise(states)))
-        if last == self.solver or not len(failed):
+        if last is None or not len(failed):
             return states, used
         # A power of two: fewer programs to compile.
         batch = np.resize(failed, 1 << int(len(failed) - 1).bit_length())
@@ -133,9 +186,8 @@ class Search:
             best = float(np.min(states.local.value))
             progress(1.0, best, f"{len(failed)} more by {name_of(last)}")
         x = np.asarray(states.x)
-        again = self.run(x[batch], free[batch], need_first=False, solver=last)
+        again = self.run(x[batch], free[batch], solver=last)
         self.progress = progress
-        assert again is not None
         values = np.asarray(states.local.value)
         new = np.asarray(again.local.value)[: len(failed)]
         old = values[failed]
@@ -148,6 +200,12 @@ class Search:
         for i in rows:
             used[i] = last
         return states._replace(iterations=count), used
+
+    def _other(self) -> Solver | None:
+        """What to try where the solver in use does not do: another method, or more steps."""
+        later = self.solvers[self.solvers.index(self.solver) + 1 :]
+        others = [s for s in later if s.method != self.solver.method]
+        return others[0] if others else later[-1] if later else None
 
     def noise(self, states: damped_newton.State) -> Float[np.ndarray, " starts"]:
         """What the error of the solves makes of the value of each search."""
@@ -167,6 +225,14 @@ class Search:
         """The solver in use, and those that come after it."""
         return self.solvers[self.solvers.index(self.solver) :]
 
+    def need(self, u: Float[np.ndarray, " n"]) -> None:
+        """Takes the solver that a point needs, if that is not the one in use.
+
+        Raises:
+            InputError: none makes the likelihood finite there.
+        """
+        self.solver, self.reason = self._needed(u)
+
     def _needed(self, u: Float[np.ndarray, " n"]) -> tuple[Solver, str]:
         """The solver that the guess needs, and why."""
         first, last = self.solvers[0], self.solvers[-1]
@@ -181,7 +247,12 @@ class Search:
             return longest, why if longest != first else ""
         if not other:
             self._check(longest, u, eta, ended)
-        eta, ended = self._evaluated(last, u)
+        for last in self.solvers:
+            if last.method == longest.method:
+                continue
+            eta, ended = self._evaluated(last, u)
+            if not ended.code.any():
+                break
         self._check(last, u, eta, ended)
         name = name_of(longest)
         if worst == Result.max_steps:
@@ -204,6 +275,12 @@ class Search:
 
     def _trouble(self, solver: Solver, eta: np.ndarray, ended: Ended) -> str:
         """Why the likelihood cannot be evaluated at the guess; empty if it can."""
+        if np.any(ended.restless):
+            return (
+                "The pre-equilibration never settles at the guess: the states still move when they "
+                "have been followed for a long time (they oscillate, grow, or drift). Give each "
+                f"condition before the start a steady state, or leave it out. {_HINT}"
+            )
         worst = Result(int(ended.code.max()))
         names = list(dict.fromkeys(name_of(s) for s in self.solvers))
         if worst is Result.max_steps:
@@ -226,8 +303,8 @@ class Search:
         measured = np.asarray(self.data.weights) > 0
         for i, column in enumerate(self.model.observed):
             if not np.all(np.isfinite(eta[:, i][measured[:, i]])):
-                kind = self.model.noise[column].kind
-                why = " (lognormal noise needs it positive)" if kind == "lognormal" else ""
+                noise = self.model.noise[column]
+                why = f" ({noise.kind} noise needs it positive)" if noise.logarithmic else ""
                 if any(callable(dose.time) for dose in self.model.doses):
                     why += (
                         " (the time of a dose, where it is computed, may not lie before the start)"
@@ -235,6 +312,13 @@ class Search:
                 return (
                     f"At the guess the model's value of {column!r} is not usable{why} at some "
                     f"measured time. {_HINT}"
+                )
+        names = list(self.model.noise)
+        for i, row in scale_rows(self.model).items():
+            if not np.all(np.isfinite(eta[:, row][measured[:, i]])):
+                return (
+                    f"At the guess the scale of the noise of {names[i]!r} is not a "
+                    f"positive number at some measured time. {_HINT}"
                 )
         return ""
 
@@ -246,23 +330,3 @@ def _replaced(old: Any, new: Any, *, rows: np.ndarray, taken: np.ndarray) -> Any
     out = old.copy()
     out[rows] = new[taken]
     return out
-
-
-def latin_hypercube(lay: Layout, starts: int, seed: int) -> Float[np.ndarray, "starts n"]:
-    """The guess, and a Latin hypercube within the bounds.
-
-    Where a bound is missing, starts are drawn within a factor of 10 of the guess (log scale), or
-    within its size (linear).
-    """
-    rng = np.random.default_rng(seed)
-    reach = np.where(lay.log, np.log(10.0), np.maximum(np.abs(lay.start), 1.0))
-    low = np.where(np.isfinite(lay.lower), lay.lower, lay.start - reach)
-    high = np.where(np.isfinite(lay.upper), lay.upper, lay.start + reach)
-    low, high = np.minimum(low, lay.start), np.maximum(high, lay.start)
-    rest = starts - 1
-    points = [lay.start]
-    if rest:
-        cells = np.stack([rng.permutation(rest) for _ in range(lay.size)], axis=1)
-        share = (cells + rng.uniform(size=cells.shape)) / rest
-        points += list(low + share * (high - low))
-    return np.array(points)

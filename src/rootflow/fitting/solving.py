@@ -1,7 +1,7 @@
 """How the equations of a fit are solved: the options, and the solvers that are tried in turn."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import jax
@@ -89,11 +89,10 @@ class Solving:
         """What to try in turn: few steps before many, an explicit method before a stiff one."""
         steps = (FEW_STEPS, MANY_STEPS) if self.max_steps is None else (self.max_steps,)
         auto = self.method == "auto"
-        first = METHODS["explicit"] if auto else self.method
-        tried = [Solver(self.rtol, self.atol, n, t0, method=first) for n in steps]
-        if auto:
-            tried.append(replace(tried[-1], method=METHODS["stiff"]))
-        return tuple(tried)
+        methods = (METHODS["explicit"], METHODS["stiff"]) if auto else (self.method,)
+        return tuple(
+            Solver(self.rtol, self.atol, n, t0, method=method) for method in methods for n in steps
+        )
 
 
 OPTIONS = tuple(field.name for field in fields(Solving))

@@ -5,7 +5,7 @@ solve.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from ..errors import InputError
 from ..tables.table import Table as Table
 from ..tables.table import load_table as load_table
 from ..tables.table import table_from_columns as table_from_columns
+from . import columns
+from .dose_table import Doses, doses
 from .model import Model
 
 
@@ -36,6 +38,11 @@ class Dataset:
         rows: row of the table behind each slot, -1 for padding.
         real: which slots are not padding.
         table: where it came from.
+        sides: by observed column, -1 where the value lies below what is measured, +1 above, else 0.
+        cells: by row column, numbers, and the index of a parameter (-1: the number counts).
+        condition, before: index of the condition of each group, and of that under which it comes to
+            rest first; -1: none.
+        doses: from the table; `None`: the model has none there.
     """
 
     groups: list[str]
@@ -47,6 +54,11 @@ class Dataset:
     rows: Int[np.ndarray, "groups slots"]
     real: Bool[np.ndarray, "groups slots"]
     table: Table
+    sides: dict[str, Int[np.ndarray, "groups slots"]] = field(default_factory=dict)
+    cells: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    condition: Int[np.ndarray, " groups"] | None = None
+    before: Int[np.ndarray, " groups"] | None = None
+    doses: Doses | None = None
 
     @property
     def observations(self) -> int:
@@ -68,7 +80,8 @@ def assemble(model: Model, table: Table | Mapping[str, Any]) -> Dataset:
     Raises:
         InputError: a missing column, a cell that is no number, a missing or too early time, a
             covariate that changes within a group, data that the noise cannot produce, weights that
-            are not positive, a column or a group without measurements, a dose before the start.
+            are not positive, a column or a group without measurements, a dose before the start, a
+            label that is no condition, doses of the table that make no sense.
     """
     if not isinstance(table, Table):
         table = table_from_columns(table)
@@ -77,13 +90,18 @@ def assemble(model: Model, table: Table | Mapping[str, Any]) -> Dataset:
         raise InputError(
             f"{table.place(row, model.time)}: the time is missing; fill it in or remove the row."
         )
-    values = {column: _measurements(model, table, column) for column in model.observed}
+    found = {column: columns.measurements(model, table, column) for column in model.observed}
+    values = {column: numbers for column, (numbers, _) in found.items()}
     weights = {column: _weights(model, table, column, values[column]) for column in values}
     groups, members = _groups(model, table, time)
     covariates = {name: _constant(table, name, groups, members, model) for name in model.covariates}
     _check_coverage(model, table, values, groups, members)
     t0 = np.array([time[rows[0]] if model.t0 is None else model.t0 for rows in members], float)
     _check_start(model, table, time, groups, members, t0)
+    cells = {name: columns.row_cells(model, table, name) for name in model.rows}
+    condition, before = columns.conditions(model, table, groups, members)
+    measured = np.any([np.isfinite(column) for column in values.values()], axis=0)
+    given = doses(model, table, time, groups, members, measured)
 
     slots = max(len(rows) for rows in members)
     index = np.full((len(groups), slots), -1)
@@ -103,24 +121,12 @@ def assemble(model: Model, table: Table | Mapping[str, Any]) -> Dataset:
         rows=index,
         real=real,
         table=table,
+        sides={name: side[source] for name, (_, side) in found.items()},
+        cells={name: (numbers[source], which[source]) for name, (numbers, which) in cells.items()},
+        condition=condition,
+        before=before,
+        doses=given,
     )
-
-
-def _measurements(model: Model, table: Table, column: str) -> Float[np.ndarray, " rows"]:
-    values = table.numbers(column, needed_as="observed by the model")
-    if np.isnan(values).all():
-        raise InputError(
-            f"{table.source}: column {column!r} has no measurements; "
-            "fill it in, or remove it from what the model observes."
-        )
-    if model.noise[column].kind == "lognormal":
-        for row in np.flatnonzero(values <= 0):
-            raise InputError(
-                f"{table.place(row, column)}: {values[row]:g} cannot occur under lognormal noise, "
-                "which needs positive data; leave the cell blank, "
-                "or choose normal or proportional noise."
-            )
-    return values
 
 
 def _weights(model: Model, table: Table, column: str, values: np.ndarray) -> np.ndarray:

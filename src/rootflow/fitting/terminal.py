@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from .expression_messages import visible
+from ..formulas.messages import visible
 from .formats import error_shown, interval_shown, label, note, shown, solved
 from .result import Estimate, FitResult
 
@@ -46,6 +46,12 @@ def print_result(result: FitResult, console: "Console") -> None:
         more = len(result.estimates) - _ROWS
         _say(f"... and {more} more, in report.html and fit.json.", console)
     _say(_summary(result), console, style="dim")
+    from .population.result import PopulationResult
+
+    if isinstance(result, PopulationResult):
+        from .population.output import summary
+
+        _say(summary(result), console, style="dim")
     for warning in result.warnings:
         console.print(Text("Warning: ", "yellow").append(visible(warning), "default"))
 
@@ -111,6 +117,7 @@ def _summary(result: FitResult) -> str:
     best = sum(start.reached_best for start in result.starts)
     searches = len(result.starts)
     ended = f"{best} of {searches} searches ended at the best fit" if searches > 1 else "one search"
+    ended = ended if searches else "no search"
     return (
         f"{result.observations} measurements, {len(result.free_names)} fitted numbers, "
         f"negative log-likelihood {shown(result.nll, 1e-3)}; {ended}.{solved(result)}"

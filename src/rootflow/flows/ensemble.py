@@ -73,7 +73,7 @@ def ensemble(
     batch, size = _members(batch)
     if cost is not None and not callable(cost):
         cost = _costs(cost, size)
-    mesh = _mesh(devices)
+    mesh = mesh_of(devices)
     most = -(-size // (1 if mesh is None else mesh.size))
     if chunk is None:
         chunk = most if cost is None else max(_NARROW, -(-most // _CHUNKS))
@@ -163,7 +163,12 @@ def _real(value: Any, name: str) -> Array:
     return array
 
 
-def _mesh(devices: Any) -> Mesh | None:
+def mesh_of(devices: Any) -> Mesh | None:
+    """The mesh of what a caller names as devices.
+
+    Raises:
+        InputError: something else than different devices, or a mesh of several axes.
+    """
     if devices is None:
         return None
     if isinstance(devices, Mesh):
@@ -234,7 +239,7 @@ def _put_back(cut: _Cut, out, places: Array) -> PyTree[Array]:
     """The results in the order of the batch."""
 
     def put(x):
-        x = x.reshape(-1, *x.shape[2:]).at[places].get(unique_indices=True)
+        x = x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]).at[places].get(unique_indices=True)
         if cut.mesh is None:
             return x
         even = cut.size % cut.shards == 0

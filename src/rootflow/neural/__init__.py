@@ -4,7 +4,7 @@ A model is an Equinox module for one example, to be mapped over a batch with `ja
 `rootflow.training` and kept with its `save` and `load`.
 """
 
-from . import symbolic
+from . import prose, symbolic
 from .cde import NeuralCDE, time_channels
 from .encoders import ODERNN, GRUEncoder
 from .equilibrium import ContractiveCell, DeepEquilibrium
@@ -58,6 +58,7 @@ __all__ = [
     "clip",
     "energy_score",
     "lipswish",
+    "prose",
     "scale_initial",
     "segments",
     "shoot",

@@ -6,10 +6,11 @@ iteration and give no NaN.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from ..ground.varying import fori_loop, while_loop
 
@@ -136,3 +137,64 @@ def gmres(
 
     start = (jnp.zeros_like(b), b, jnp.asarray(True), 0)
     return while_loop(proceed, cycle, start)[0]
+
+
+class Flexible(NamedTuple):
+    """What `flexible_gmres` found.
+
+    Attributes:
+        directions: what the preconditioner returned, one after another, stacked.
+        weights: row k combines the directions to the iterate of k + 1 steps, shape (m, m).
+        residuals: norms after 0 ... m steps, never growing, shape (m + 1,).
+    """
+
+    directions: PyTree
+    weights: Float[Array, "m m"]
+    residuals: Float[Array, " m+1"]
+
+
+def flexible_gmres(
+    product: Callable[[PyTree], Vector],
+    b: Vector,
+    *,
+    precondition: Callable[[Vector], PyTree],
+    max_steps: int,
+) -> Flexible:
+    """Minimal residuals with a preconditioner that may differ from step to step.
+
+    Every step asks the preconditioner for a direction that reduces what is left and minimises
+    |b - A Σ y_k z_k| over all so far (GMRESR: van der Vorst and Vuik 1994; the residual is fed, as
+    in GCR, not an Arnoldi vector as by Saad 1993). A direction may be any pytree, for example a
+    function of which only the product is a vector: iterates are given by their weights.
+    """
+    m = max_steps
+    eps = 10 * jnp.finfo(b.dtype).eps
+
+    def step(carry, j):
+        r, basis, triangle, along = carry
+        z = precondition(r)
+        q = product(z)
+        before = jnp.linalg.norm(q)
+        first = basis @ q
+        q = q - first @ basis
+        second = basis @ q
+        q = q - second @ basis
+        height = jnp.linalg.norm(q)
+        # What is left at round-off level is no new direction but noise.
+        height = jnp.where(height > eps * before, height, 0)
+        q = jnp.where(height > 0, q / jnp.where(height > 0, height, 1), 0)
+        triangle = triangle.at[:, j].set((first + second).at[j].set(height))
+        share = jnp.vdot(q, r)
+        r = r - share * q
+        carry = r, basis.at[j].set(q), triangle, along.at[j].set(share)
+        return carry, (z, jnp.linalg.norm(r))
+
+    empty = jnp.zeros((m, b.size), b.dtype)
+    start = (b, empty, jnp.zeros((m, m), b.dtype), jnp.zeros(m, b.dtype))
+    (_, _, triangle, along), (directions, norms) = jax.lax.scan(step, start, jnp.arange(m))
+    void = jnp.diagonal(triangle) == 0
+    triangle = jnp.where(void[:, None], jnp.eye(m, dtype=b.dtype), triangle)
+    targets = jnp.triu(jnp.broadcast_to(along[:, None], (m, m)))
+    weights = jax.scipy.linalg.solve_triangular(triangle, targets).T
+    weights = jnp.where(void[None], 0, weights)
+    return Flexible(directions, weights, jnp.concatenate([jnp.linalg.norm(b)[None], norms]))

@@ -82,6 +82,7 @@ DOMAINS = {  # area, and the mean of the first coordinate
     "disk": (pde.Disk((1.0, 0.0), 2.0), 4 * np.pi, 1.0),
     "polygon": (L_SHAPE, 3.0, 5 / 6),
     "difference": (SQUARE - pde.Disk((0.0, 0.0), 0.5), 2 - np.pi / 16, None),
+    "twice": (SQUARE - pde.Disk((0.0, 0.0), 0.5) - pde.Disk((1.0, 2.0), 0.5), 2 - np.pi / 8, 0.5),
     "space-time": (pde.SpaceTime(pde.Disk(), (0, 3)), 3 * np.pi, 0.0),
 }
 
@@ -195,7 +196,7 @@ def test_n_width_of_what_is_carried_and_what_stands():
     assert counts(s.state) == [1, 1, 1] and counts(s.path) == [1, 2, 2]
     wave = np.sin(np.arange(64)[:, None] * L / 64 - 30 * np.linspace(0, 1, 50))
     assert pde.n_width(wave).count(1e-9) == 2
-    s = pde.snapshots(transport(viscosity=0.1, end=1.0), places=64, times=20)
+    s = pde.snapshots(transport(viscosity=0.1, end=1.0), places=128, times=20)
     exact = pde.reference.burgers(jnp.sin, viscosity=0.1)(s.x[:, None], s.t[None])
     np.testing.assert_allclose(s.u, exact, atol=1e-6)
     np.testing.assert_allclose(

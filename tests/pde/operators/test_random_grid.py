@@ -198,21 +198,23 @@ def test_training_on_random_grids():
     np.testing.assert_allclose(found.record["scale"][-1], 0.02, rtol=1e-5)
     assert found.record["scale"][0] > 0.25
     assert found.model.network.waves.dtype == MODEL.network.waves.dtype
-    report = op.calibrate(found.model, cases=4, points=20, sensors=10, key=KEY)
+    report = op.random_grid.calibrate(found.model, cases=4, points=20, sensors=10, key=KEY)
     assert report.ranks.shape == (4, 2) and np.all((report.ranks >= 0) & (report.ranks <= 1))
     assert np.all(np.diff(report.z_coverage) >= 0) and "coverage" in str(report)
 
 
 BAD = {
     "a prior of zero width": (
-        lambda: op.Family(
+        lambda: op.random_grid.Family(
             residual=poisson_residual, lift=FAMILY.lift, domain=Interval(-1.0, 1.0),
             z=((0.5, 0.5),), w=((1.0, 2.0),),
         ),
         "low < high",
     ),
     "no parameters": (
-        lambda: op.Family(residual=poisson_residual, lift=FAMILY.lift, domain=Box([(0, 1)]), z=()),
+        lambda: op.random_grid.Family(
+            residual=poisson_residual, lift=FAMILY.lift, domain=Box([(0, 1)]), z=()
+        ),
         "at least one",
     ),
     "sensors outside": (
@@ -256,7 +258,7 @@ BAD = {
         lambda: op.lid_driven(jnp.array([1.0, 0.0]), 1.0, points=np.zeros((1, 3))), "viscosity",
     ),
     "too many sensors": (
-        lambda: op.calibrate(MODEL, cases=1, points=5, sensors=6, key=KEY), "sensors=6",
+        lambda: op.random_grid.calibrate(MODEL, cases=1, points=5, sensors=6, key=KEY), "sensors=6",
     ),
     "kind": (lambda: op.PlainOperator(FAMILY, kind="fno", key=KEY), "kind must be"),
 }  # fmt: skip

@@ -6,7 +6,9 @@ from pathlib import Path
 from ...errors import InputError
 from ...tables.names import did_you_mean
 
-NAMES = ("hare-lynx", "theophylline")
+NAMES = ("hare-lynx", "theophylline", "theophylline-subjects")
+#: Examples with the data of another.
+_DATA = {"theophylline-subjects": "theophylline"}
 
 
 def example_files(name: str) -> tuple[Path, Path]:
@@ -21,4 +23,4 @@ def example_files(name: str) -> tuple[Path, Path]:
             f"Examples: {', '.join(NAMES)}."
         )
     folder = Path(str(files(__name__)))
-    return folder / f"{name}.toml", folder / f"{name}.csv"
+    return folder / f"{name}.toml", folder / f"{_DATA.get(name, name)}.csv"

@@ -6,16 +6,33 @@ Source: Cranmer, "Interpretable machine learning for science with PySR and Symbo
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from scipy.optimize import minimize
 
-from . import expression as ex
-from .expression import Tree
+from ...errors import InputError
+from ...formulas import (
+    Apply,
+    Name,
+    Node,
+    Number,
+    compiled,
+    constants,
+    places,
+    replaced,
+    simplified,
+    size,
+    subtree,
+    with_constants,
+)
 
+#: How many arguments each operator takes that an expression may have.
+OPERATORS = dict.fromkeys("+-*/", 2) | dict.fromkeys(
+    ("neg", "square", "exp", "log", "sin", "cos", "tanh", "sqrt"), 1
+)
 #: How often each kind of change is tried, relative to the others.
 MUTATIONS = {
     "rotate": 4.26,
@@ -41,11 +58,25 @@ _FROM_OTHERS = 0.0004
 _CROWDED = 20.0  # how strongly a size that many members have is put back
 
 
+def checked_operators(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of operators; at least one of them with two operands.
+
+    Raises:
+        InputError: an unknown name, or none with two operands.
+    """
+    for name in names:
+        if name not in OPERATORS:
+            raise InputError(f"unknown operator {name!r}; there are {', '.join(OPERATORS)}.")
+    if not any(OPERATORS[name] == 2 for name in names):
+        raise InputError(f"operators need at least one of + - * /; got {tuple(names)}.")
+    return tuple(names)
+
+
 @dataclass
 class Member:
     """An expression, and how good it is."""
 
-    tree: Tree
+    tree: Node
     loss: float
     size: int
     birth: int = 0
@@ -56,6 +87,7 @@ class Evolution:
 
     Args:
         columns: the variables, each of shape (n,).
+        names: of the variables.
         target: what to fit, (n,).
         operators: names of operators.
         largest: the most nodes.
@@ -67,6 +99,7 @@ class Evolution:
     def __init__(
         self,
         columns: list[np.ndarray],
+        names: Sequence[str],
         target: np.ndarray,
         operators: tuple[str, ...],
         largest: int,
@@ -74,9 +107,9 @@ class Evolution:
         populations: int,
         seed: int,
     ):
-        self.columns, self.target = columns, target
-        self.unary = [name for name in operators if ex.arity(name) == 1]
-        self.binary = [name for name in operators if ex.arity(name) == 2]
+        self.columns, self.names, self.target = columns, tuple(names), target
+        self.unary = [name for name in operators if OPERATORS[name] == 1]
+        self.binary = [name for name in operators if OPERATORS[name] == 2]
         self.largest, self.parsimony = largest, parsimony
         self.random = random.Random(seed)
         self.baseline = float(np.mean((target - target.mean()) ** 2)) or 1.0
@@ -110,14 +143,18 @@ class Evolution:
                 kept.append(member)
         return kept
 
-    def _loss(self, tree: Tree) -> float:
+    def _loss(self, tree: Node) -> float:
+        return self._misfit(compiled(tree, self.names))
+
+    def _misfit(self, formula: Callable[..., Any], values: np.ndarray | None = None) -> float:
         with np.errstate(all="ignore"):
-            value = float(np.mean((ex.evaluate(tree, self.columns) - self.target) ** 2))
+            off = formula(self.columns, values) - self.target
+            value = float(off @ off) / off.size
         return value if math.isfinite(value) else math.inf
 
-    def _new(self, tree: Tree) -> Member:
+    def _new(self, tree: Node) -> Member:
         self.births += 1
-        member = Member(tree, self._loss(tree), ex.size(tree), self.births)
+        member = Member(tree, self._loss(tree), size(tree), self.births)
         self._remember(member)
         return member
 
@@ -157,9 +194,9 @@ class Evolution:
     def _crossed(self, a: Member, b: Member) -> list[Member]:
         for _ in range(10):
             p, q = self._place(a.tree), self._place(b.tree)
-            first = ex.replaced(a.tree, p, ex.node(b.tree, q))
-            second = ex.replaced(b.tree, q, ex.node(a.tree, p))
-            if max(ex.size(first), ex.size(second)) <= self.largest:
+            first = replaced(a.tree, p, subtree(b.tree, q))
+            second = replaced(b.tree, q, subtree(a.tree, p))
+            if max(size(first), size(second)) <= self.largest:
                 return [self._new(first), self._new(second)]
         return [self._born(a), self._born(b)]
 
@@ -170,7 +207,7 @@ class Evolution:
             return self._born(parent)
         for _ in range(10):
             tree = getattr(self, f"_{kind}")(parent.tree, heat)
-            if tree is not None and ex.size(tree) <= self.largest:
+            if tree is not None and size(tree) <= self.largest:
                 child = self._new(tree)
                 # Sizes that are rare are taken more readily.
                 ratio = self._share(parent.size) / self._share(child.size)
@@ -184,96 +221,102 @@ class Evolution:
 
     # Changes: of a tree, or None where there is nothing to change.
 
-    def _place(self, tree: Tree, wanted: Callable[[Tree], bool] | None = None) -> Any:
-        every = [p for p in ex.places(tree) if wanted is None or wanted(ex.node(tree, p))]
+    def _place(self, tree: Node, wanted: Callable[[Node], bool] | None = None) -> Any:
+        every = [place for place, node in places(tree) if wanted is None or wanted(node)]
         return self.random.choice(every) if every else None
 
-    def _leaf(self) -> Tree:
+    def _leaf(self) -> Node:
         if self.random.random() < 0.5:
-            return ("c", self.random.gauss(0, 1))
-        return ("x", self.random.randrange(len(self.columns)))
+            return Number(self.random.gauss(0, 1))
+        return Name(self.random.choice(self.names))
 
-    def _operation(self, *given: Tree) -> Tree:
+    def _operation(self, *given: Node) -> Node:
         """A random operator on the given tree, if any, and new leaves."""
         name = self.random.choice(self.unary + self.binary)
-        operands = [*given, self._leaf(), self._leaf()][: ex.arity(name)]
+        operands = [*given, self._leaf(), self._leaf()][: OPERATORS[name]]
         self.random.shuffle(operands)
-        return (name, *operands)
+        return Apply(name, tuple(operands))
 
-    def _grown(self, operations: int) -> Tree:
+    def _grown(self, operations: int) -> Node:
         tree = self._leaf()
         for _ in range(operations):
-            tree = ex.replaced(tree, self._place(tree, ex.is_leaf), self._operation())
+            tree = replaced(tree, self._place(tree, _is_leaf), self._operation())
         return tree
 
-    def _rotate(self, tree: Tree, heat: float) -> Tree | None:
+    def _rotate(self, tree: Node, heat: float) -> Node | None:
         """An operator changes places with one below it."""
 
         def turns(n):
-            return not ex.is_leaf(n) and any(not ex.is_leaf(child) for child in n[1:])
+            return _is_applied(n) and any(map(_is_applied, n.arguments))
 
         place = self._place(tree, turns)
         if place is None:
             return None
-        top = ex.node(tree, place)
-        below = self.random.choice([i for i in range(1, len(top)) if not ex.is_leaf(top[i])])
-        child = top[below]
-        inner = self.random.randrange(1, len(child))
-        moved = ex.replaced(top, (below,), child[inner])
-        return ex.replaced(tree, place, ex.replaced(child, (inner,), moved))
+        top = _applied(tree, place)
+        below = self.random.choice([i for i, n in enumerate(top.arguments) if _is_applied(n)])
+        child = _applied(top, (below,))
+        inner = self.random.randrange(len(child.arguments))
+        moved = replaced(top, (below,), child.arguments[inner])
+        return replaced(tree, place, replaced(child, (inner,), moved))
 
-    def _add(self, tree: Tree, heat: float) -> Tree:
+    def _add(self, tree: Node, heat: float) -> Node:
         if self.random.random() < 0.5:
-            place = self._place(tree, ex.is_leaf)
-            return ex.replaced(tree, place, self._operation(ex.node(tree, place)))
+            place = self._place(tree, _is_leaf)
+            return replaced(tree, place, self._operation(subtree(tree, place)))
         return self._operation(tree)
 
-    def _insert(self, tree: Tree, heat: float) -> Tree:
+    def _insert(self, tree: Node, heat: float) -> Node:
         place = self._place(tree)
-        return ex.replaced(tree, place, self._operation(ex.node(tree, place)))
+        return replaced(tree, place, self._operation(subtree(tree, place)))
 
-    def _delete(self, tree: Tree, heat: float) -> Tree | None:
-        place = self._place(tree, lambda n: not ex.is_leaf(n))
+    def _delete(self, tree: Node, heat: float) -> Node | None:
+        place = self._place(tree, _is_applied)
         if place is None:
             return None
-        return ex.replaced(tree, place, self.random.choice(ex.node(tree, place)[1:]))
+        return replaced(tree, place, self.random.choice(_applied(tree, place).arguments))
 
-    def _operator(self, tree: Tree, heat: float) -> Tree | None:
-        place = self._place(tree, lambda n: not ex.is_leaf(n))
+    def _operator(self, tree: Node, heat: float) -> Node | None:
+        place = self._place(tree, _is_applied)
         if place is None:
             return None
-        old = ex.node(tree, place)
-        names = self.unary if len(old) == 2 else self.binary
-        return ex.replaced(tree, place, (self.random.choice(names), *old[1:]))
+        old = _applied(tree, place).arguments
+        names = self.unary if len(old) == 1 else self.binary
+        return replaced(tree, place, Apply(self.random.choice(names), old))
 
-    def _swap(self, tree: Tree, heat: float) -> Tree | None:
-        place = self._place(tree, lambda n: len(n) == 3)
+    def _swap(self, tree: Node, heat: float) -> Node | None:
+        place = self._place(tree, lambda n: isinstance(n, Apply) and len(n.arguments) == 2)
         if place is None:
             return None
-        name, a, b = ex.node(tree, place)
-        return ex.replaced(tree, place, (name, b, a))
+        top = _applied(tree, place)
+        return replaced(tree, place, Apply(top.operation, top.arguments[::-1]))
 
-    def _constant(self, tree: Tree, heat: float) -> Tree | None:
-        place = self._place(tree, lambda n: n[0] == "c")
+    def _constant(self, tree: Node, heat: float) -> Node | None:
+        place = self._place(tree, lambda n: isinstance(n, Number))
         if place is None:
             return None
         factor = (1.1 + 0.129 * heat) ** self.random.uniform(-1, 1)
         sign = -1 if self.random.random() < 0.01 else 1
-        return ex.replaced(tree, place, ("c", sign * factor * ex.node(tree, place)[1]))
+        old = subtree(tree, place)
+        assert isinstance(old, Number)
+        return replaced(tree, place, Number(sign * factor * old.value))
 
-    def _simplify(self, tree: Tree, heat: float) -> Tree:
-        return ex.simplified(tree)
+    def _simplify(self, tree: Node, heat: float) -> Node:
+        """The tree made shorter, unless that takes an operator that is not wanted (`neg`)."""
+        shorter = simplified(tree)
+        wanted = (*self.unary, *self.binary)
+        used = (node.operation for _, node in places(shorter) if _is_applied(node))
+        return shorter if all(operation in wanted for operation in used) else tree
 
-    def _randomise(self, tree: Tree, heat: float) -> Tree:
+    def _randomise(self, tree: Node, heat: float) -> Node:
         return self._grown(self.random.randint(1, 5))
 
     # After the cycles.
 
     def _tidy(self, members: list[Member]) -> None:
         for i, member in enumerate(members):
-            simple = ex.simplified(member.tree)
+            simple = self._simplify(member.tree, 0.0)
             if simple != member.tree:
-                member = Member(simple, self._loss(simple), ex.size(simple), member.birth)
+                member = Member(simple, self._loss(simple), size(simple), member.birth)
                 self._remember(member)
             if self.random.random() < _POLISHED:
                 member = self._polished(member, 8)
@@ -282,13 +325,14 @@ class Evolution:
 
     def _polished(self, member: Member, iterations: int) -> Member:
         """The member with better constants, by BFGS from where they are and from nearby."""
-        start = np.array(ex.constants(member.tree))
+        start = np.array(constants(member.tree))
         if start.size == 0:
             return member
         best = member
+        formula = compiled(member.tree, self.names)
 
         def loss(values):
-            return min(self._loss(ex.with_constants(member.tree, iter(values.tolist()))), 1e30)
+            return min(self._misfit(formula, values), 1e30)
 
         for restart in range(3):
             noise = [self.random.gauss(0, 1) for _ in start]
@@ -296,7 +340,7 @@ class Evolution:
             with np.errstate(all="ignore"):
                 found = minimize(loss, guess, method="BFGS", options={"maxiter": iterations})
             if found.fun < best.loss:
-                tree = ex.with_constants(member.tree, iter(found.x.tolist()))
+                tree = with_constants(member.tree, found.x.tolist())
                 best = Member(tree, float(found.fun), member.size, member.birth)
         return best
 
@@ -309,3 +353,17 @@ class Evolution:
                     members[i] = self._born(self.random.choice(famous))
                 elif self.random.random() < _FROM_OTHERS:
                     members[i] = self._born(self.random.choice(everyone))
+
+
+def _is_applied(node: Node) -> TypeGuard[Apply]:
+    return isinstance(node, Apply)
+
+
+def _is_leaf(node: Node) -> bool:
+    return not isinstance(node, Apply)
+
+
+def _applied(tree: Node, place: tuple[int, ...]) -> Apply:
+    node = subtree(tree, place)
+    assert isinstance(node, Apply)
+    return node

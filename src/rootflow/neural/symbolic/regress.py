@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from ... import formulas
 from ...errors import InputError
 from .. import checks
-from . import expression as ex
-from .evolution import Evolution, Member
+from .evolution import Evolution, Member, checked_operators
 
 
 class Formula(eqx.Module):
@@ -26,17 +26,18 @@ class Formula(eqx.Module):
     """
 
     constants: Float[Array, " k"]
-    tree: ex.Tree = eqx.field(static=True)
+    tree: formulas.Node = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
     loss: float = eqx.field(static=True)
     complexity: int = eqx.field(static=True)
 
     @classmethod
-    def of(cls, tree: ex.Tree, names: Sequence[str], loss: float = float("nan")) -> "Formula":
-        """The formula of a tree (see `rootflow.neural.symbolic.expression`)."""
-        values = jnp.asarray(ex.constants(tree), jnp.result_type(float))
-        bare = ex.with_constants(tree, iter(range(values.size)))
-        return cls(values, bare, tuple(names), float(loss), ex.size(tree))
+    def of(cls, tree: formulas.Node, names: Sequence[str], loss: float = float("nan")) -> "Formula":
+        """The formula of a tree (see `rootflow.formulas`) whose names are among `names`."""
+        values = jnp.asarray(formulas.constants(tree), jnp.result_type(float))
+        # Not whole, so that none is taken for a whole exponent.
+        bare = formulas.with_constants(tree, [i + 0.5 for i in range(values.size)])
+        return cls(values, bare, tuple(names), float(loss), formulas.size(tree))
 
     def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "..."]:
         """The value at points x, variables along the last axis.
@@ -50,18 +51,17 @@ class Formula(eqx.Module):
                 f"The formula is of {len(self.names)} variables ({', '.join(self.names)}); got "
                 f"points of shape {x.shape}."
             )
-        columns = [x[..., i] for i in range(len(self.names))]
-        numbers = [self.constants[i] for i in range(self.constants.shape[0])]
-        tree = ex.with_constants(self.tree, iter(numbers))
-        return jnp.broadcast_to(ex.evaluate(tree, columns, jnp), x.shape[:-1])
+        columns = {name: x[..., i] for i, name in enumerate(self.names)}
+        value = formulas.evaluate(self.tree, columns, constants=self.constants)
+        return jnp.broadcast_to(value, x.shape[:-1])
 
     def rounded(self, to: float = 0.01) -> "Formula":
         """The formula with its constants rounded to multiples of `to`."""
         return eqx.tree_at(lambda f: f.constants, self, jnp.round(self.constants / to) * to)
 
     def __str__(self) -> str:
-        values = iter(np.asarray(self.constants).tolist())
-        return ex.text(ex.with_constants(self.tree, values), self.names)
+        tree = formulas.with_constants(self.tree, np.asarray(self.constants).tolist())
+        return formulas.infix(tree, digits=4, powers=True)
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def regress(
     names = tuple(names) if names is not None else tuple(f"x{i}" for i in range(x.shape[1]))
     if len(names) != x.shape[1]:
         raise InputError(f"{len(names)} names for {x.shape[1]} variables: {', '.join(names)}.")
-    operators = ex.checked_operators(operators)
+    operators = checked_operators(operators)
     checks.whole("largest", largest, 3)
     for name, value in (("populations", populations), ("rounds", rounds), ("cycles", cycles)):
         checks.whole(name, value)
@@ -160,7 +160,7 @@ def regress(
     search = None
     for restart in range(checks.whole("restarts", restarts)):
         seed = int(np.asarray(jax.random.bits(jax.random.fold_in(key, restart))))
-        search = Evolution(columns, y, operators, largest, parsimony, populations, seed)
+        search = Evolution(columns, names, y, operators, largest, parsimony, populations, seed)
         done = restart / restarts
         search.run(
             rounds,

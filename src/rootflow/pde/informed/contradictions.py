@@ -84,7 +84,8 @@ def _stacked(problem, value, *arrays):
         u = problem.field(network)
         # What a parameter can mend is no contradiction.
         p = jax.tree.map(lambda v, k=trial: v * (1 + 0.1 * k) + 0.1 * k, problem.parameters)
-        out = jax.vmap(lambda *a, u=u, p=p: value(u, *a, p))(*map(jnp.asarray, arrays))
+        of_points = jax.jit(jax.vmap(lambda *a, u=u, p=p: value(u, *a, p)))
+        out = of_points(*map(jnp.asarray, arrays))
         parts = out if isinstance(out, tuple) else (out,)
         found.append(np.stack([np.asarray(p).reshape(len(arrays[0]), -1) for p in parts], 1))
     return np.array(found).reshape(_TRIALS, len(arrays[0]), -1)

@@ -277,6 +277,9 @@ class Difference(Domain):
             )
 
     def _kept(self, n, seed):
+        if isinstance(self.whole, Difference):
+            x = np.asarray(self.whole.sample(n, seed=seed)).reshape(n, -1)
+            return x[~self.hole.holds(x)]
         with jax.ensure_compile_time_eval():
             z = jnp.asarray(low_discrepancy(self.whole.cube, n, seed))
             x = np.asarray(self.whole.place(z))

@@ -1,8 +1,40 @@
-"""Learned solution operators of parametric partial differential equations."""
+"""Learned solution operators for families of differential equations."""
 
-from .random_grid import Calibration as Calibration
+from .hypino.benchmark import BENCHMARKS as BENCHMARKS
+from .hypino.benchmark import Benchmark as Benchmark
+from .hypino.benchmark import Errors as Errors
+from .hypino.benchmark import benchmark as benchmark
+from .hypino.expressions import Expression as Expression
+from .hypino.expressions import jet as jet
+from .hypino.geometry import Geometry as Geometry
+from .hypino.geometry import Piece as Piece
+from .hypino.geometry import Raster as Raster
+from .hypino.geometry import random_holes as random_holes
+from .hypino.geometry import square as square
+from .hypino.geometry import with_holes as with_holes
+from .hypino.model import HyPINO as HyPINO
+from .hypino.newton import Semilinear as Semilinear
+from .hypino.newton import solve_semilinear as solve_semilinear
+from .hypino.problems import Family as Family
+from .hypino.problems import Images as Images
+from .hypino.problems import LinearProblem as LinearProblem
+from .hypino.problems import Manufactured as Manufactured
+from .hypino.problems import kind_of as kind_of
+from .hypino.problems import manufactured as manufactured
+from .hypino.refinement import Assessment as Assessment
+from .hypino.refinement import Calibration as Calibration
+from .hypino.refinement import Combination as Combination
+from .hypino.refinement import Round as Round
+from .hypino.refinement import calibrate as calibrate
+from .hypino.refinement import refine as refine
+from .hypino.target import Target as Target
+from .hypino.training import Weights as Weights
+from .hypino.training import schedule as schedule
+from .hypino.training import train_hypino as train_hypino
+from .hypino.tuning import Tuned as Tuned
+from .hypino.tuning import fine_tune as fine_tune
+from .hypino.tuning import reptile as reptile
 from .random_grid import DeepONet as DeepONet
-from .random_grid import Family as Family
 from .random_grid import Field as Field
 from .random_grid import GICNet as GICNet
 from .random_grid import GridEncoder as GridEncoder
@@ -12,7 +44,6 @@ from .random_grid import PlainOperator as PlainOperator
 from .random_grid import RandomGridProcess as RandomGridProcess
 from .random_grid import TrainedProcess as TrainedProcess
 from .random_grid import burgers_family as burgers_family
-from .random_grid import calibrate as calibrate
 from .random_grid import lid_driven as lid_driven
 from .random_grid import lid_driven_family as lid_driven_family
 from .random_grid import nonlinear_poisson as nonlinear_poisson

@@ -27,7 +27,7 @@ def judged(model: Any, size: Size, sensors: tuple[int, ...] = SENSORS) -> dict[s
     """Errors and coverage of a model of the nonlinear Poisson problem."""
     found: dict[str, Any] = {}
     for n in sensors:
-        report = op.calibrate(model, cases=size.cases, sensors=n, key=jax.random.key(5))
+        report = op.random_grid.calibrate(model, cases=size.cases, sensors=n, key=jax.random.key(5))
         found[f"z-{n}"] = float(report.z_errors.mean())
         if n == sensors[0]:
             found |= {
@@ -109,7 +109,7 @@ def _other(family, points, batch, steps, cases, **options) -> dict[str, Any]:
         model, points=points, batch=batch, steps=steps, dtype=jnp.float32,
         residual_scale=(1.0, 0.05), learning_rate=1e-3, key=jax.random.key(1), progress=False,
     )  # fmt: skip
-    report = op.calibrate(trained.model, cases=cases, points=200, key=jax.random.key(5))
+    report = op.random_grid.calibrate(trained.model, cases=cases, points=200, key=jax.random.key(5))
     return {
         "field": float(report.field_errors.mean()), "z": float(report.z_errors.mean()),
         "coverage": float(report.field_coverage[-1]),

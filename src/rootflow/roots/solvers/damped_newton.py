@@ -19,6 +19,8 @@ from ...ground.varying import while_loop
 NEW, RUNNING, CONVERGED, STALLED, MAX_ITERATIONS = range(5)
 
 _LARGEST_DAMPING = 1e14
+#: Rounds of looking for the variables that a step carries to a side of its box.
+_ROUNDS = 3
 
 
 class Local(NamedTuple):
@@ -72,10 +74,13 @@ def step(
     free: Bool[Array, " n"],
     tolerance: float,
     max_iterations: int,
+    reach: Float[Array | np.ndarray, " n"] | float = np.inf,
 ) -> State:
-    """One trial step: a damped Newton step in the free variables, cut at the bounds.
+    """One trial step: a damped Newton step in the free variables, within the bounds.
 
-    A variable at a bound that the gradient pushes outwards is held there. The damping follows the
+    A variable at a bound that the gradient pushes outwards is held there. None moves by more than
+    its `reach`: a variable on which the objective hardly depends would else be thrown onto a bound
+    by the first step, to a plateau from which nothing leads back. The damping follows the
     ratio of actual to predicted reduction (Nielsen, "Damping parameter in Marquardt's method",
     1999). The search has converged when the step promises to reduce the objective by less than
     `tolerance`.
@@ -92,12 +97,12 @@ def step(
     # In units of the diagonal all variables count alike.
     root = jnp.sqrt(scale)
     eye = jnp.eye(x.size, dtype=x.dtype)
-    normal = jnp.where(both, curvature / (root[:, None] * root[None, :]), eye)
-    damped = normal + state.damping * eye
+    normal = jnp.where(both, curvature / (root[:, None] * root[None, :]), 0.0)
     pull = jnp.where(inner, gradient, 0.0) / root
-    factor = jax.scipy.linalg.cho_factor(damped)
     new_search = state.status == NEW
-    move = -jax.scipy.linalg.cho_solve(factor, pull) / root
+    low = jnp.maximum(lower - x, -reach) * root
+    high = jnp.minimum(upper - x, reach) * root
+    move = _within(normal + state.damping * eye, normal, pull, inner, low, high) / root
     move = jnp.where(inner & ~new_search, move, 0.0)
     trial = jnp.clip(x + move, lower, upper)
     move = trial - x
@@ -146,6 +151,34 @@ def step(
     return jax.tree.map(lambda a, b: jnp.where(running, a, b), after, state)
 
 
+def _within(
+    damped: Float[Array, "n n"],
+    normal: Float[Array, "n n"],
+    pull: Float[Array, " n"],
+    inner: Bool[Array, " n"],
+    low: Float[Array, " n"],
+    high: Float[Array, " n"],
+) -> Float[Array, " n"]:
+    """The damped Newton step in a box: what it would carry outside is held at the side.
+
+    A few rounds of an active-set method: after each the variables outside are put on the side that
+    they have passed, and the others are found again, given where those are. A step that is cut
+    only at its end counts on moves that are not made, and leads nowhere once bounds are near.
+    """
+    held = jnp.zeros_like(pull)
+    eye = jnp.eye(pull.size, dtype=pull.dtype)
+    move = held
+    for _ in range(_ROUNDS):
+        both = inner[:, None] & inner[None, :]
+        right = jnp.where(inner, -pull - normal @ held, 0.0)
+        factor = jax.scipy.linalg.cho_factor(jnp.where(both, damped, eye))
+        move = jnp.where(inner, jax.scipy.linalg.cho_solve(factor, right), held)
+        outside = inner & ((move < low) | (move > high))
+        held = jnp.where(outside, jnp.clip(move, low, high), held)
+        inner = inner & ~outside
+    return jnp.clip(move, low, high)
+
+
 def advance(
     objective: Callable[[Array], Local],
     states: State,
@@ -156,11 +189,12 @@ def advance(
     steps: Int[Array, ""],
     tolerance: float,
     max_iterations: int,
+    reach: Float[Array | np.ndarray, " n"] | float = np.inf,
 ) -> State:
     """Up to `steps` trial steps of a batch of searches (leading axis of `states`)."""
 
     def one(state, free):
-        return step(objective, state, lower, upper, free, tolerance, max_iterations)
+        return step(objective, state, lower, upper, free, tolerance, max_iterations, reach)
 
     def go(carry):
         i, states = carry

@@ -9,17 +9,22 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rootflow.errors import InputError
-from rootflow.fitting.expressions import MAX_CHARACTERS, ExpressionError, parse
+from rootflow.formulas import MAX_CHARACTERS, ExpressionError, parse
 
 NAMES = ("alpha", "beta", "hare", "lynx", "t")
 VALUES = {"alpha": 0.7, "beta": -1.3, "hare": 2.0, "lynx": 3.5, "t": 0.25}
 
-# The grammar is a subset of Python's apart from `where`, so Python itself is the oracle, for
-# precedence too: texts are generated with few parentheses. Only generated text is evaluated.
-ORACLE = {
-    name: getattr(math, name) for name in ("exp", "log", "sqrt", "sin", "cos", "tan", "tanh", "pi")
-}
+# The grammar is a subset of Python's apart from `where`, `piecewise` and `^`, so Python itself is
+# the oracle, for precedence too: texts are generated with few parentheses. Only generated text is
+# evaluated.
+FUNCTIONS_OF_ONE = (
+    *("exp", "log", "log10", "log2", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan"),
+    *("sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "floor", "ceil"),
+)
+SIGNS = ("+", " - ", "*", "/", " ** ", "^")
+ORACLE = {name: getattr(math, name) for name in (*FUNCTIONS_OF_ONE, "pi", "pow")}
 ORACLE |= {"abs": abs, "min": min, "max": max, "where": lambda c, a, b: a if c else b}
+ORACLE |= {"piecewise": lambda a, c, b, d, e: a if c else b if d else e}
 
 
 def joined(inner):
@@ -36,14 +41,18 @@ def joined(inner):
         st.builds("{} {} {}".format, comparison, st.sampled_from(["and", "or"]), comparison),
     )
     return st.one_of(
-        st.builds("{}{}{}".format, number, st.sampled_from(["+", " - ", "*", "/", " ** "]), number),
+        st.builds(
+            "{}{}{}".format, number, st.sampled_from(["+", " - ", "*", "/", " ** ", "^"]), number
+        ),
         number.map("-{}".format),
         number.map("({})".format),
         st.builds(
             "{}({})".format,
-            st.sampled_from(["exp", "log", "sqrt", "sin", "cos", "tan", "tanh", "abs"]),
+            st.sampled_from([*FUNCTIONS_OF_ONE, "abs"]),
             number,
         ),
+        st.builds("pow({}, {})".format, number, number),
+        st.builds("piecewise({}, {}, {}, {}, {})".format, number, truth, number, truth, number),
         st.builds("{}({}, {}, {})".format, st.sampled_from(["min", "max"]), inner, inner, inner),
         st.builds("where({}, {}, {})".format, truth, number, number),
         truth.map("({})".format),
@@ -65,7 +74,7 @@ TEXTS = st.recursive(LEAVES, joined, max_leaves=12)
 @example("where(t < 1 or alpha > 2, alpha, beta)")
 def test_formulas_evaluate_as_pythons_arithmetic(text):
     try:
-        expected = eval(text, {"__builtins__": {}}, ORACLE | VALUES)
+        expected = eval(text.replace("^", "**"), {"__builtins__": {}}, ORACLE | VALUES)
     except (ArithmeticError, ValueError, TypeError):
         return  # not a real number there
     if isinstance(expected, complex) or not math.isfinite(expected):
@@ -148,7 +157,6 @@ def caret(message):
     [
         ("alpha*hare - betta*lynx", "unknown name 'betta'. Did you mean beta", "b"),
         ("alpha*hare -* beta", "a number, a name, a function or '(' was expected", "*"),
-        ("alpha^2", "written **", "^"),
         ("hare.real", "no attribute access", "."),
         ("__import__('os').system('ls')", "no Python runs in it", "_"),
         ("hare.__class__", "no attribute access", "."),
@@ -167,7 +175,15 @@ def caret(message):
         ("alpha and beta", "joins comparisons", "a"),
         ("not alpha", "joins comparisons", "a"),
         ("0 < alpha < 1", "cannot be chained", "<"),
-        ("ln(hare)", "written log(x)", "l"),
+        ("log3(hare)", "Did you mean log or log2", "l"),
+        ("pow(hare)", "a base and an exponent, not 1", "p"),
+        ("piecewise(hare, t > 1)", "the value otherwise, piecewise(a, condition, b), not 2", "p"),
+        ("piecewise(hare, t, 1)", "condition of piecewise must be a comparison", "t"),
+        ("factorial(t)", "a whole number from 0 to 170", "f"),
+        ("factorial(2.5)", "a whole number from 0 to 170", "f"),
+        ("factorial(171)", "a whole number from 0 to 170", "f"),
+        ("hare || lynx", "write or", "|"),
+        ("floor", "write floor(...)", "f"),
         ("expp(hare)", "Did you mean exp", "e"),
         ("hare if t > 2 else lynx", "where(condition, a, b)", "i"),
         ("lambda x: 1", "where(condition, a, b)", ":"),
@@ -226,3 +242,18 @@ def test_long_formulas_are_cut_around_the_caret():
         parse("hare*" * 900 + "$ + hare", names=NAMES)
     assert caret(str(caught.value)) == "$"
     assert max(map(len, str(caught.value).splitlines())) < 100
+
+
+def test_the_words_of_the_fields_files():
+    value = lambda text: float(parse(text, names=NAMES)(VALUES))
+    assert value("2^3^2") == 512.0 and value("-hare^2") == -4.0
+    assert value("ln(hare)") == value("log(hare)") == pytest.approx(math.log(2), rel=1e-15)
+    assert value("factorial(5)*hare") == 240.0 and value("sign(beta)") == -1.0
+    assert value("piecewise(1, t > 1, 2, t > 0.2, 3)") == 2.0
+    assert value("square(lynx) + inv(hare)") == 12.75
+
+
+def test_a_declared_name_hides_a_function_that_is_not_reserved():
+    assert float(parse("2*floor", names=("floor",))({"floor": 1.5})) == 3.0
+    with pytest.raises(ExpressionError, match=r"for a product write floor\*"):
+        parse("floor(2)", names=("floor",))

@@ -3,7 +3,6 @@
 _WINDOW = 72
 
 INSTEAD = {
-    "^": "a power is written **, as in x**2",
     "=": "a formula has no assignment; to compare, write ==",
     ":=": "a formula has no assignment; to compare, write ==",
     "[": "there is no indexing; give every quantity a name of its own, such as x1",
@@ -45,17 +44,10 @@ INSTEAD = {
     "\N{SQUARE ROOT}": "write sqrt(x)",
 }
 OTHER_FUNCTIONS = {
-    "ln": "the natural logarithm is written log(x)",
-    "log10": "write log(x)/log(10)",
-    "log2": "write log(x)/log(2)",
-    "pow": "a power is written x**y",
     "power": "a power is written x**y",
     "fabs": "write abs(x)",
-    "sinh": "write (exp(x) - exp(-x))/2",
-    "cosh": "write (exp(x) + exp(-x))/2",
     "if": "write where(condition, a, b)",
     "ifelse": "write where(condition, a, b)",
-    "piecewise": "write where(condition, a, b), one inside the other for more pieces",
     "heaviside": "write where(x > 0, 1, 0)",
 }
 PYTHON_WORDS = {

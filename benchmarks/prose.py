@@ -1,0 +1,179 @@
+"""PROSE: trajectories beside a loop of SciPy's BDF, and a step of training beside PyTorch.
+
+The peer of the training step is the same architecture written in PyTorch (`pip install torch`):
+post-norm layers, fused features split again, a decoder of cross-attention, tied embeddings; float32
+on the CPU, `torch.optim.AdamW`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from scipy.integrate import solve_ivp
+
+from rootflow.neural import prose
+
+from .harness.comparison import Build, Comparison, Row
+
+TS = np.linspace(0.0, 6.0, 192)
+KEY = jax.random.key(0)
+WORDS = prose.Vocabulary(dims=3)
+
+
+# Data: the paper's loop is over SciPy's BDF at rtol 1e-5 and atol 1e-6.
+
+
+def starts(system: prose.System, count: int) -> tuple[np.ndarray, np.ndarray]:
+    p = system.draw(KEY, count)
+    return p, np.asarray(jax.random.uniform(jax.random.key(1), (count, system.dims), float, -2, 2))
+
+
+def ours_data(name: str, count: int) -> Build:
+    def build() -> Callable[[], Any]:
+        from rootflow.neural.prose.data import _solver
+
+        system = prose.system(name)
+        p, y0 = map(jnp.asarray, starts(system, count))
+        run = _solver(system.f, 1e-5, 1e-6, 2000)
+        return lambda: run(y0, p, TS)[0]
+
+    return build
+
+
+def theirs_data(name: str, count: int) -> Build:
+    def build() -> Callable[[], Any]:
+        system = prose.system(name)
+        p, y0 = starts(system, count)
+        field = FIELDS[name]
+
+        def run():
+            return np.stack(
+                [
+                    solve_ivp(field, (0.0, 6.0), y0[i], "BDF", TS, args=(p[i],), rtol=1e-5,
+                              atol=1e-6).y.T
+                    for i in range(count)
+                ]
+            )  # fmt: skip
+
+        return run
+
+    return build
+
+
+FIELDS: dict[str, Callable[..., Any]] = {
+    "thomas": lambda t, y, p: [
+        np.sin(y[1]) - p[0] * y[0], np.sin(y[2]) - p[0] * y[1], np.sin(y[0]) - p[0] * y[2]
+    ],
+    "rossler": lambda t, y, p: [
+        -y[1] - y[2], y[0] + p[0] * y[1], p[1] + y[2] * (y[0] - p[2])
+    ],
+}  # fmt: skip
+
+
+def data_error(name: str, count: int) -> Callable[[Any], float]:
+    """The median relative error of the trajectories, against small tolerances."""
+    from rootflow.neural.prose.data import _solver
+
+    system = prose.system(name)
+    p, y0 = map(jnp.asarray, starts(system, count))
+    exact = np.asarray(_solver(system.f, 1e-11, 1e-12, 20_000)(y0, p, TS)[0])
+    return lambda found: float(np.median(prose.relative_error(found, exact)))
+
+
+# A step of training.
+
+
+def batch(size: int) -> prose.Examples:
+    made = prose.examples(
+        [prose.system("lorenz"), prose.system("thomas")], WORDS, TS, observed=64,
+        count=size // 2, key=KEY, guess_length=48, text_length=64,
+    )  # fmt: skip
+    single = lambda x: jnp.asarray(x, jnp.float32) if x.dtype.kind == "f" else jnp.asarray(x)
+    return prose.Examples(*map(single, made))
+
+
+def ours_step(sizes: dict[str, int], size: int) -> Build:
+    def build() -> Callable[[], Any]:
+        net = prose.Prose(WORDS, **sizes, scaled=False, fourier=0, key=KEY)  # type: ignore[arg-type]
+        single = lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x
+        net = jax.tree.map(single, net)
+        examples = batch(size)
+        optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-4))
+        held = [net, optimizer.init(eqx.filter(net, eqx.is_inexact_array))]
+
+        @eqx.filter_jit(donate="all-except-first")
+        def step(examples, net, state):
+            value, slope = eqx.filter_value_and_grad(lambda n: prose.loss(n, examples)[0])(net)
+            change, state = optimizer.update(slope, state, eqx.filter(net, eqx.is_inexact_array))
+            return value, eqx.apply_updates(net, change), state
+
+        def run():
+            value, *held[:] = step(examples, *held)
+            return value
+
+        return run
+
+    return build
+
+
+def theirs_step(sizes: dict[str, int], size: int) -> Build:
+    def build() -> Callable[[], Any]:
+        import torch  # type: ignore[import-not-found]
+
+        from ._prose_torch import network, total_loss
+
+        net = network(len(WORDS), WORDS.index["<PAD>"], **sizes)
+        examples = batch(size)
+        arrays = {
+            name: torch.as_tensor(np.array(value)).to(
+                torch.float32 if value.dtype.kind == "f" else torch.int64
+            )
+            for name, value in examples._asdict().items()
+            if name in ("t", "u", "guess", "queries", "target", "text")
+        }
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, weight_decay=1e-4)
+
+        def run():
+            optimizer.zero_grad(set_to_none=True)
+            value = total_loss(net, arrays, WORDS.index["<PAD>"])
+            value.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+            return float(value)
+
+        return run
+
+    return build
+
+
+def rows(quick: bool) -> Sequence[Row]:
+    count = 32 if quick else 256
+    found = [
+        Row(
+            f"{count} trajectories of {name}, 192 points", ours_data(name, count),
+            theirs_data(name, count), bar=1 / 50, error=data_error(name, count),
+            peer_name="scipy",
+        )
+        for name in (("thomas",) if quick else ("thomas", "rossler"))
+    ]  # fmt: skip
+    small = dict(width=64, heads=4, data_layers=1, symbol_layers=1, fusion_layers=2,
+                 decoder_layers=2, symbol_decoder_layers=1)  # fmt: skip
+    wide = dict(width=128, heads=8, data_layers=2, symbol_layers=2, fusion_layers=4,
+                decoder_layers=4, symbol_decoder_layers=4)  # fmt: skip
+    for sizes, size in ((small, 64),) if quick else ((small, 64), (wide, 32)):
+        found.append(
+            Row(
+                f"a training step, width {sizes['width']}, {size} examples",
+                ours_step(sizes, size), theirs_step(sizes, size), bar=1.0,
+            )
+        )  # fmt: skip
+    return found
+
+
+COMPARISON = Comparison(
+    title="PROSE: data in float64, training in float32", peer="torch", rows=rows
+)

@@ -1,0 +1,187 @@
+"""`rootflow predict` and `rootflow simulate`: a model at other times and under other conditions."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import compiling
+from .streams import all_or_nothing, plain, refuse
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..fitting.model import Model
+    from ..tables.table import Table
+
+_TIMES = "START:END:COUNT, as 0:48:100; numbers with commas between; or a CSV file of times."
+_MISSING = "What stands for a missing number in the table, besides a blank cell and NA."
+
+
+def predict(
+    fit: Annotated[
+        Path, typer.Argument(help="The folder of a fit, as rootflow fit left it.", metavar="FIT")
+    ],
+    times: Annotated[
+        str | None,
+        typer.Option(help=f"{_TIMES} Default: a fine grid over the rows.", show_default=False),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Another table: new groups, covariates, conditions, doses and times. What the "
+            "model observes may be missing in it.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The folder for the results. Default: predict-NAME.", show_default=False),
+    ] = None,
+    missing: Annotated[list[str] | None, typer.Option(help=_MISSING, show_default=False)] = None,
+    decimal: Annotated[str, typer.Option(help="The decimal mark of the table: . or ,")] = ".",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the results as JSON and nothing else.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+) -> None:
+    """Predict with a fitted model at other times and under other conditions, with 95 % bands.
+
+    Writes predictions.csv, a figure and predictions.json. Exit code 0: they are written. 2: the
+    input cannot be used, or the model cannot be solved so far, and nothing is written.
+    """
+    with all_or_nothing(lambda: out):
+        _double_precision()
+        from ..fitting.output import fine_times
+        from ..fitting.predict import times as rows_of
+        from ..fitting.predictions import check_predictions, write_predictions
+        from ..fitting.store import load_fit
+
+        shown: Any = load_fit(fit)
+        out = Path(f"predict-{shown.model.name}") if out is None else out
+        check_predictions(out)
+        asked = _asked(times, shown.model)
+        if data is not None:
+            shown = shown.under(data=_table(data, missing, decimal))
+        groups = len(shown.dataset.groups)
+        ts = fine_times(shown.dataset) if asked is None else rows_of(asked, groups)
+        record = write_predictions(shown, ts, out, str(fit))
+    _tell(record, out / "predictions.csv", as_json, quiet)
+
+
+def simulate(
+    model: Annotated[
+        Path, typer.Argument(help="The model file (TOML).", metavar="MODEL", show_default=False)
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A table (CSV) of groups, covariates, doses and times, where the model needs "
+            "one; measurements in it are shown.",
+            metavar="DATA",
+            show_default=False,
+        ),
+    ] = None,
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="NAME=VALUE: a parameter or fitted initial value, or NAME[GROUP]=VALUE; repeat "
+            "it for several. Default: the guesses.",
+            show_default=False,
+        ),
+    ] = None,
+    times: Annotated[
+        str | None,
+        typer.Option(help=f"{_TIMES} Default: a fine grid over the table.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder for the results. Default: simulate-NAME.", show_default=False
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="How to solve the equations, as in rootflow fit.", show_default=False),
+    ] = None,
+    missing: Annotated[list[str] | None, typer.Option(help=_MISSING, show_default=False)] = None,
+    decimal: Annotated[str, typer.Option(help="The decimal mark of the table: . or ,")] = ".",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the results as JSON and nothing else.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+) -> None:
+    """Follow a model at its guesses or at values of yours; nothing is fitted.
+
+    Writes simulation.csv, a figure and simulation.json. Exit code 0: they are written. 2: the input
+    cannot be used, or the model cannot be solved so far, and nothing is written.
+    """
+    with all_or_nothing(lambda: out):
+        given = _values(values or [])
+        if data is None and times is None:
+            refuse(
+                "Give --times START:END:COUNT, or a table: rootflow simulate MODEL.toml DATA.csv"
+            )
+        _double_precision()
+        from ..fitting.forecast import rows
+        from ..fitting.modelfile import load_model
+        from ..fitting.output import fine_times
+        from ..fitting.predictions import check_simulation, write_simulation
+        from ..fitting.simulate import simulate as simulated
+
+        description = load_model(model)
+        out = Path(f"simulate-{description.name}") if out is None else out
+        check_simulation(out)
+        dataset: Any = None
+        ts = _asked(times, description)
+        if data is not None:
+            dataset = rows(description, _table(data, missing, decimal))
+            ts = fine_times(dataset) if ts is None else ts
+        simulation = simulated(description, ts, data=dataset, values=given, method=method)
+        record = write_simulation(simulation, out)
+    _tell(record, out / "simulation.csv", as_json, quiet)
+
+
+def _double_precision() -> None:
+    compiling.prepare(keep=True)
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+
+
+def _table(path: Path, missing: list[str] | None, decimal: str) -> "Table":
+    from ..tables.table import load_table
+
+    return load_table(path, missing=tuple(missing or ()), decimal=decimal)
+
+
+def _asked(times: str | None, model: "Model") -> "np.ndarray | None":
+    from ..fitting.forecast import asked_times
+
+    return None if times is None else asked_times(times, model)
+
+
+def _values(given: list[str]) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for text in given:
+        name, sign, number = text.rpartition("=")
+        name = name.strip()
+        try:
+            value = float(number)
+        except ValueError:
+            sign = ""
+        if not sign or not name:
+            refuse(f"--set {text}: write NAME=VALUE, as --set k=0.5")
+        if name in values:
+            refuse(f"--set gives {name} twice.")
+        values[name] = value  # pyright: ignore[reportPossiblyUnbound]
+    return values
+
+
+def _tell(record: dict[str, Any], path: Path, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(record, allow_nan=False))
+    elif not quiet:
+        typer.echo(plain(f"Results: {path}"))

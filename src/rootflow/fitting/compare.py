@@ -1,0 +1,240 @@
+"""Which of several fits to the same data to prefer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from html import escape
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from ..errors import InputError
+from . import problem
+from .result import FitResult
+
+#: A full model may have this much the larger negative log-likelihood: the error of the searches.
+_HAIR = 1e-2
+
+
+@dataclass(frozen=True)
+class LikelihoodRatio:
+    """A likelihood-ratio test of two nested models.
+
+    Attributes:
+        statistic: twice the difference of the negative log-likelihoods.
+        degrees: how many more numbers the full model fits.
+        p: probability of such a statistic or a larger one where the nested model is true, by the
+            chi-square distribution (Wilks 1938): for many measurements, and inside of the bounds.
+        warnings: what speaks against believing `p`.
+    """
+
+    statistic: float
+    degrees: int
+    p: float
+    warnings: tuple[str, ...] = ()
+
+
+def likelihood_ratio(nested: FitResult, full: FitResult) -> LikelihoodRatio:
+    """Tests whether a model fits better than one that is a special case of it.
+
+    Whether it is a special case is not known from the fits: give two models of which one becomes
+    the other where parameters take certain values.
+
+    Args:
+        nested: the fit of the special case.
+        full: the fit of the model with more fitted numbers, to the same data.
+
+    Raises:
+        InputError: fits to different data, or with different kinds of noise; not more fitted
+            numbers in the full model; priors, with which the values are no likelihoods; a full
+            model that fits worse, so that either it is not the more general one or its search did
+            not find the best fit.
+    """
+    _same_data({"nested": nested, "full": full})
+    for name, fit in (("nested", nested), ("full", full)):
+        if problem.has_priors(fit.model):
+            raise InputError(
+                f"The {name} model has priors: its value is no likelihood. Fit without them."
+            )
+    for column, law in full.model.noise.items():
+        other = nested.model.noise[column]
+        if law.kind != other.kind:
+            raise InputError(
+                f"{column!r} has {other.kind} noise in the nested model and {law.kind} noise in "
+                "the full one: neither is a special case of the other. Use rf.compare."
+            )
+    degrees = full.fitted_numbers - nested.fitted_numbers
+    if degrees <= 0:
+        raise InputError(
+            f"The full model fits {full.fitted_numbers} numbers and the nested one "
+            f"{nested.fitted_numbers}; the full model must fit more. Give the nested fit first."
+        )
+    statistic = 2 * (nested.nll - full.nll)
+    if statistic < -2 * _HAIR:
+        raise InputError(
+            f"The full model fits worse (negative log-likelihood {full.nll:.6g}, nested "
+            f"{nested.nll:.6g}): it is not the more general one, or its search did not find the "
+            "best fit; give it more starts, or the nested estimates as guesses."
+        )
+    statistic = max(statistic, 0.0)
+    p = float(special.chdtrc(degrees, statistic))
+    return LikelihoodRatio(float(statistic), degrees, p, tuple(_doubts(nested, full)))
+
+
+def _doubts(nested: FitResult, full: FitResult) -> list[str]:
+    out = []
+    for name, fit in (("nested", nested), ("full", full)):
+        if not fit.converged:
+            out.append(f"The {name} fit did not converge: {fit.message}")
+    bounds = [e.name for e in full.estimates if e.at_bound]
+    if bounds:
+        out.append(
+            f"{', '.join(bounds)} of the full model on a bound: there the statistic is not "
+            "distributed as chi-square, and p is too large as a rule (Self and Liang 1987)."
+        )
+    open_ = full.outcome == "flat"
+    if open_:
+        out.append("The data leave parameters of the full model open: it has fewer degrees.")
+    return out
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One of several fits.
+
+    Attributes:
+        name: of the fit.
+        nll: negative log-likelihood.
+        fitted: how many numbers were fitted, scales of the noise among them.
+        aic: Akaike's criterion.
+        aicc: the same with its correction for few measurements (Hurvich and Tsai 1989); NaN where
+            there are too few for it.
+        bic: Schwarz's criterion.
+        difference: of `aic` from the least.
+        weight: Akaike weight, exp(-difference / 2) over the sum of all.
+        converged: whether the search did.
+    """
+
+    name: str
+    nll: float
+    fitted: int
+    aic: float
+    aicc: float
+    bic: float
+    difference: float
+    weight: float
+    converged: bool
+
+
+@dataclass(frozen=True)
+class Comparison(Sequence):
+    """Several fits to the same data, that with the least AIC first."""
+
+    rows: tuple[Compared, ...] = field(default_factory=tuple)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, str):
+            for row in self.rows:
+                if row.name == index:
+                    return row
+            raise KeyError(f"{index!r} is not among {', '.join(r.name for r in self.rows)}")
+        return self.rows[index]
+
+    def frame(self) -> Any:
+        """A `pandas.DataFrame`, a row for each fit.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        from .frames import data_frame
+
+        return data_frame([asdict(row) for row in self.rows]).set_index("name")
+
+    def _repr_html_(self) -> str:
+        head = ("fit", "−log L", "fitted", "AIC", "AICc", "BIC", "ΔAIC", "weight")
+        lines = [
+            (escape(r.name), f"{r.nll:.3f}", str(r.fitted), f"{r.aic:.2f}", f"{r.aicc:.2f}",
+             f"{r.bic:.2f}", f"{r.difference:.2f}", f"{r.weight:.3f}")
+            for r in self.rows
+        ]  # fmt: skip
+        from .frames import html_table
+
+        return html_table(head, lines)
+
+
+def compare(fits: Mapping[str, FitResult] | Sequence[FitResult]) -> Comparison:
+    """Information criteria of several fits to the same data.
+
+    Args:
+        fits: by name; of a list the names are those of the models.
+
+    Returns:
+        A row for each, the least AIC first.
+
+    Raises:
+        InputError: fewer than two fits, one name twice, or fits to different data.
+    """
+    if not isinstance(fits, Mapping):
+        listed = list(fits)
+        named = {fit.model.name: fit for fit in listed if isinstance(fit, FitResult)}
+        if len(named) < len(listed):
+            named = {f"{i + 1}": fit for i, fit in enumerate(listed)}
+        fits = named
+    for name, fit in fits.items():
+        if not isinstance(fit, FitResult):
+            raise InputError(f"{name!r} is {fit!r:.60}; give results of rf.fit.")
+    if len(fits) < 2:
+        raise InputError(f"There are {len(fits)} fits; give at least two to compare.")
+    _same_data(fits)
+    least = min(fit.aic for fit in fits.values())
+    shares = {name: np.exp(-0.5 * (fit.aic - least)) for name, fit in fits.items()}
+    total = sum(shares.values())
+    rows = [
+        Compared(
+            str(name), fit.nll, fit.fitted_numbers, fit.aic, _aicc(fit), fit.bic,
+            fit.aic - least, float(shares[name] / total), fit.converged,
+        )
+        for name, fit in fits.items()
+    ]  # fmt: skip
+    return Comparison(tuple(sorted(rows, key=lambda row: row.aic)))
+
+
+def _aicc(fit: FitResult) -> float:
+    k, n = fit.fitted_numbers, fit.observations
+    return fit.aic + 2 * k * (k + 1) / (n - k - 1) if n > k + 1 else np.nan
+
+
+def _same_data(fits: Mapping[str, FitResult]) -> None:
+    """Makes sure that fits see the same measurements.
+
+    Raises:
+        InputError: they do not.
+    """
+    first, *others = fits.items()
+    for name, fit in others:
+        one, two = first[1].dataset, fit.dataset
+        why = ""
+        if set(one.values) != set(two.values):
+            why = f"columns {', '.join(one.values)} and {', '.join(two.values)}"
+        elif one.observations != two.observations:
+            why = f"{one.observations} and {two.observations} measurements"
+        elif any(_cells(first[1], c) != _cells(fit, c) for c in one.values):
+            why = "other measurements or times"
+        if why:
+            raise InputError(
+                f"The fits {first[0]!r} and {name!r} are to different data ({why}), and their "
+                "likelihoods cannot be compared. Fit both to the same table."
+            )
+
+
+def _cells(fit: FitResult, column: str) -> list[tuple[float, ...]]:
+    """Time, value, weight and side of each measurement, in order."""
+    data = fit.dataset
+    values = data.values[column]
+    measured = np.isfinite(values)
+    side = data.sides.get(column, np.zeros(values.shape, int))
+    parts = (data.ts, values, data.weights[column], side)
+    return sorted(zip(*(part[measured].tolist() for part in parts), strict=True))

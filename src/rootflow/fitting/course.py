@@ -1,0 +1,313 @@
+"""The time course of one group: initial values, coming to rest, doses, events, what is observed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..flows.adjoints import DiscreteAdjoint, ForwardAdjoint
+from ..flows.events import Event
+from ..flows.methods import AutoSwitch, Method, Tsit5
+from ..flows.ode import solve_ode
+from ..flows.solution import Result, Solution
+from . import conditions, dose_course, rest
+from .model import Model
+
+_TSIT5 = Tsit5()
+#: So many measured times are best filled in as the solve passes them.
+_FEW = 256
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How the model is solved; part of what a compiled program is cached on.
+
+    `t0` is the time of the initial values where all groups have the same: a dose given then is no
+    jump but part of the initial value. `before`: values before t0 are asked for too.
+    """
+
+    rtol: float
+    atol: float
+    max_steps: int
+    t0: float | None
+    before: bool = False
+    method: Method | AutoSwitch = _TSIT5
+
+
+class Ended(NamedTuple):
+    """How a solve ended, or one of each group.
+
+    Attributes:
+        code: the worst `Result` of its pieces.
+        steps: accepted steps.
+        stiffness: the sum over them of the step times the method's estimate of the stiffness.
+        restless: whether the pre-equilibration did not settle.
+    """
+
+    code: Any
+    steps: Any
+    stiffness: Any
+    restless: Any = False
+
+
+class More(NamedTuple):
+    """What one group has beside times and covariates; `None` where the model has no such thing."""
+
+    cells: Mapping[str, tuple[Any, Any]] | None = None  # by row column: numbers, parameters
+    condition: Any = None
+    before: Any = None
+    doses: Any = None
+
+
+def parameters(model: Model, local: tuple[str, ...], v: Array) -> tuple[dict, dict]:
+    """Every parameter, and every initial value given as one, by name, from local coordinates."""
+    values = {}
+    for name, parameter in model.fitted.items():
+        if parameter.fixed:
+            values[name] = jnp.asarray(parameter.guess, v.dtype)
+        else:
+            x = v[local.index(name)]
+            values[name] = jnp.exp(x) if parameter.scale == "log" else x
+    p = {name: values[name] for name in model.parameters}
+    return p, {name: values[name] for name in model.states if name in values}
+
+
+def trajectory(
+    model: Model, local: tuple[str, ...], solver: Solver, v: Array, ts: Array, t0: Array, c: dict,
+    more: More = More(),
+) -> tuple[Float[Array, "columns slots"], Ended]:  # fmt: skip
+    """The observed columns at the times `ts` of one group, and how the solve ended.
+
+    Doses cut the time into pieces; each piece is solved on its own, so that the jumps are exact. A
+    time at which a dose is given sees the state after it; a dose after the last time is seen by
+    none, and a computed dose time before t0, which no solve from t0 can honour, makes every value
+    NaN. Times before t0 (with `solver.before`) follow the equation backwards from the initial
+    value, without the dose that is given at t0.
+
+    After the observed columns come, for each column of `model.noise` that is `general`, the
+    logarithms of its scales.
+    """
+    base, starts = parameters(model, local, v)
+    course = _Course(model, solver, ts, t0, base, starts, c, more, v.dtype)
+    if not model.states:  # of a population: formulas of the time
+        return course.observed({}), Ended(jnp.asarray(int(Result.success)), 0, 0.0)
+    y, restless = course.start()
+    if model.dosing is None:
+        saved, ended = course.with_few_doses(y)
+    else:
+        saved, ended = dose_course.solved(course, y)
+    if solver.before:
+        sol = course.solve(y, t0, jnp.minimum(jnp.min(ts), t0))
+        saved = {name: jnp.where(ts < t0, sol.ys[name][:-1], x) for name, x in saved.items()}
+        ended = worse(ended, sol)
+    if model.preequilibration is not None:
+        saved = {name: jnp.where(restless, jnp.nan, x) for name, x in saved.items()}
+        ended = ended._replace(restless=restless)
+    return course.observed(saved), ended
+
+
+def worse(ended: Ended, sol: Solution) -> Ended:
+    """How a solve ended, with one more piece."""
+    return Ended(
+        jnp.maximum(ended.code, sol.result),
+        ended.steps + sol.stats.accepted,
+        ended.stiffness + jax.lax.stop_gradient(sol.heuristics.stiffness),
+        ended.restless,
+    )
+
+
+@dataclass
+class _Course:
+    """One group on its way: what all pieces of the solve share."""
+
+    model: Model
+    solver: Solver
+    ts: Array
+    t0: Array
+    base: dict  # parameters as they are without a condition
+    starts: dict
+    c: dict
+    more: More
+    dtype: Any
+
+    def __post_init__(self):
+        self.end = jnp.maximum(jnp.max(self.ts), self.t0)
+        self.p = self.under(self.more.condition)
+        few = self.ts.size <= _FEW
+        self.adjoint = ForwardAdjoint() if few else DiscreteAdjoint()
+        self.events = [_event(event) for event in self.model.events]
+
+    def under(self, condition: Any) -> dict:
+        if not self.model.conditions:
+            return self.base
+        return conditions.parameters(self.model, self.base, self.c, condition)
+
+    def initial(self, p: dict, condition: Any) -> tuple[dict, dict]:
+        """The initial state, and which of it the condition sets."""
+        y, told = {}, {}
+        for name, start in self.model.states.items():
+            value = self.starts[name] if name in self.starts else _value(start, p, self.c)
+            value, told[name] = jnp.asarray(value, self.dtype), False
+            if self.model.conditions:
+                value, told[name] = conditions.initial(
+                    self.model, name, value, self.base, self.c, condition
+                )
+            y[name] = value
+        return y, told
+
+    def field(self, t, y, args):
+        slope = self.model.vector_field(t, y, args[0], args[1])
+        return {name: jnp.asarray(slope[name], self.dtype) for name in y}
+
+    def start(self) -> tuple[dict, Any]:
+        """The state at t0, and whether it did not come to rest before."""
+        y, told = self.initial(self.p, self.more.condition)
+        if self.model.preequilibration is None:
+            return y, False
+        before = self.more.before
+        p = self.under(before)
+        begin, _ = self.initial(p, before)
+        has = before >= 0
+        field = lambda t, y, args: self.field(self.t0, y, args)
+        still, settled = rest.settled(field, begin, (p, self.c), self.solver, has)
+        y = {name: jnp.where(has & ~jnp.asarray(told[name]), still[name], y[name]) for name in y}
+        return y, has & ~settled
+
+    def solve(self, y: dict, begin: Array, end: Array, rates: Any = None) -> Solution:
+        """A piece: at the measured times within it, and at its end."""
+        times = jnp.clip(self.ts, jnp.minimum(begin, end), jnp.maximum(begin, end))
+        times = jnp.concatenate([times, end[None]])
+        more: dict[str, Any] = {}
+        if self.events:
+            more["event"] = self.events
+        if self.model.stops:
+            stops = [jnp.asarray(_value(s, self.p, self.c), self.dtype) for s in self.model.stops]
+            more["stops"] = jnp.stack(stops)
+        field = self.field
+        args = (self.p, self.c)
+        if rates is not None:
+            field, args = self._infused, (*args, rates)
+        s = self.solver
+        return solve_ode(
+            field, y, (begin, end), args, method=s.method, saveat=times, rtol=s.rtol,
+            atol=s.atol, max_steps=s.max_steps, throw=False, adjoint=self.adjoint, **more,
+        )  # fmt: skip
+
+    def _infused(self, t, y, args):
+        slope = self.field(t, y, args)
+        return {name: slope[name] + args[2][i] for i, name in enumerate(self.model.states)}
+
+    def with_few_doses(self, y: dict) -> tuple[dict, Ended]:
+        """The states at the measured times, with the doses of the model one after another."""
+        computed = any(callable(dose.time) for dose in self.model.doses)
+        begin, since = self.t0, self.t0
+        saved = None
+        ended = Ended(jnp.asarray(int(Result.success)), 0, 0.0)
+        lost = False
+        for dose_time, state, amount in self._doses():
+            if dose_time is not None:
+                until = jnp.clip(dose_time, begin, self.end)
+                sol = self.solve(y, begin, until)
+                saved = merge(saved, sol.ys, self.ts, since)
+                ended = worse(ended, sol)
+                y = {name: x[-1] for name, x in sol.ys.items()}
+                begin, since = until, dose_time
+                if computed:
+                    lost |= dose_time < self.t0
+            y = self._jump(y, state, amount)
+        sol = self.solve(y, begin, self.end)
+        saved = merge(saved, sol.ys, self.ts, since)
+        ended = worse(ended, sol)
+        if computed:
+            saved = {name: jnp.where(lost, jnp.nan, x) for name, x in saved.items()}
+        return saved, ended
+
+    def _jump(self, y: dict, state: str | Array, amount: Array) -> dict:
+        if isinstance(state, str):
+            return {**y, state: y[state] + amount}
+        # By the order of the model: what comes out of a solve has its names in another one.
+        return {
+            name: y[name] + jnp.where(state == i, amount, 0.0)
+            for i, name in enumerate(self.model.states)
+        }
+
+    def _doses(self) -> list[tuple]:
+        """(time, state, amount) in order of time; the time is `None` at the start of the model."""
+        listed = self.model.doses
+        doses: list[tuple[Any, str, Array]] = [
+            (d.time, d.state, jnp.asarray(_value(d.amount, self.p, self.c), self.dtype))
+            for d in listed
+        ]
+        if all(not callable(t) for t, _, _ in doses):
+            doses.sort(key=lambda dose: dose[0])
+            return [(None if t == self.solver.t0 else t, s, a) for t, s, a in doses]
+        # Times that depend on parameters are put in order as they come out; states by their index.
+        times, states, amounts = self.dose_arrays()
+        order = jnp.argsort(jax.lax.stop_gradient(times))
+        return [(times[i], states[i], amounts[i]) for i in order]
+
+    def dose_arrays(self) -> tuple[Array, Array, Array]:
+        """Times, indices of states and amounts of the doses of the model, in its order."""
+        names = list(self.model.states)
+        doses = self.model.doses
+        value = lambda x: jnp.asarray(_value(x, self.p, self.c), self.dtype)
+        return (
+            jnp.stack([value(d.time) for d in doses]),
+            jnp.array([names.index(d.state) for d in doses]),
+            jnp.stack([value(d.amount) for d in doses]),
+        )
+
+    def observed(self, saved: dict) -> Float[Array, "columns slots"]:
+        """The observed columns, and the logarithms of the scales that are computed."""
+        model, p, dtype = self.model, self.p, self.dtype
+        laws = model.noise.items()
+
+        def observe(t, y, cells):
+            c = {**self.c, **cells}
+            values = [jnp.asarray(g(t, y, p, c), dtype) for g in model.observed.values()]
+            scales = []
+            for value, (_, law) in zip(values, laws, strict=True):
+                if law.general:
+                    scale = law.scale(t, y, p, c) if callable(law.scale) else law.scale
+                    scale = jnp.asarray(scale, dtype)
+                    scale = scale * jnp.abs(value) if law.kind == "proportional" else scale
+                    scales.append(jnp.log(scale))
+            return jnp.stack(values + scales)
+
+        cells = {}
+        if model.rows:
+            assert self.more.cells is not None
+            known = [self.base[name] for name in model.parameters]
+            known = jnp.stack([jnp.zeros((), dtype), *known])
+            for name in model.rows:
+                numbers, which = self.more.cells[name]
+                cells[name] = jnp.where(which < 0, numbers, known[which + 1])
+        return jax.vmap(observe, out_axes=1)(self.ts, saved, cells)
+
+
+def _event(event: Event) -> Event:
+    """An event of a model, whose jump names only what changes."""
+    if event.jump is None:
+        return event
+    jump = event.jump
+
+    def whole(t, y, args):
+        changed = jump(t, y, args)
+        return {**y, **{name: jnp.asarray(x, y[name].dtype) for name, x in changed.items()}}
+
+    return Event(event.condition, direction=event.direction, terminal=False, jump=whole)
+
+
+def _value(x: Any, p: dict, c: dict) -> Any:
+    return x(p, c) if callable(x) else x
+
+
+def merge(saved: dict | None, ys: dict, ts: Array, since: Array) -> dict:
+    """Takes over what a later piece says of the times from `since` on."""
+    ys = {name: x[:-1] for name, x in ys.items()}
+    if saved is None:
+        return ys
+    return {name: jnp.where(ts >= since, ys[name], x) for name, x in saved.items()}

@@ -1,0 +1,93 @@
+"""The model's values of one subject as a polynomial of its parameters, exact to a given order.
+
+A likelihood that is approximated about a point needs nothing of the differential equation but its
+derivatives there. They are computed once, by nested forward derivatives of one solve; a polynomial
+that has them stands for the solve from then on, and every derivative of what is made of it (of the
+approximate likelihood, of the mode by the implicit function theorem) is exact at that point, as
+long as it needs no order beyond.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from .. import problem
+from ..course import Solver
+from ..problem import GroupData
+from .layout import Layout
+
+Curve = Callable[[Array], Float[Array, "columns slots"]]
+"""Coordinates of a subject to (linked) model values."""
+
+
+def solved(
+    lay: Layout, solver: Solver, x: Float[Array, " local"], data: GroupData
+) -> tuple[Float[Array, "columns slots"], Int[Array, ""]]:
+    """Model values of one subject, logarithms for lognormal noise, and the code of its solve.
+
+    Values where nothing was measured are 1.
+    """
+    values, code = at_times(lay, solver, x, data)
+    values = problem.linked(lay.model, values)
+    return jnp.where(data.weights > 0, values, 1.0), code
+
+
+def at_times(
+    lay: Layout, solver: Solver, x: Float[Array, " local"], data: GroupData
+) -> tuple[Float[Array, "columns slots"], Int[Array, ""]]:
+    """The observed columns of one subject at the times of `data`, and the code of its solve."""
+    v, c, ts = lay.searched(x), dict(data.covariates), jnp.asarray(data.ts)
+    values, ended = problem.trajectory(
+        lay.model, lay.local, solver, v, ts, jnp.asarray(data.t0), c, data.more
+    )
+    return values, jnp.asarray(ended.code, jnp.int32)
+
+
+def derivatives(
+    lay: Layout, solver: Solver, x: Float[Array, " local"], data: GroupData, order: int
+) -> tuple[tuple[Array, ...], Int[Array, ""]]:
+    """Value and derivatives up to `order` of one subject, and the code of its solve.
+
+    Returns:
+        Arrays of shape (columns, slots, local, ..., local).
+    """
+
+    def bottom(x):
+        value, code = solved(lay, solver, x, data)
+        return (value,), code
+
+    function = bottom
+    for _ in range(order):
+        function = _with_one_more(function)
+    return function(x)
+
+
+def _with_one_more(function: Callable) -> Callable:
+    def more(x):
+        def last(x):
+            known, code = function(x)
+            return known[-1], (known, code)
+
+        slope, (known, code) = jax.jacfwd(last, has_aux=True)(x)
+        return (*known, slope), code
+
+    return more
+
+
+def polynomial(known: tuple[Array, ...], at: Float[Array, " local"]) -> Curve:
+    """The polynomial with these derivatives at this point, both constants to every derivative."""
+    known, at = jax.lax.stop_gradient((known, at))
+
+    def curve(x):
+        step = x - at
+        total = known[0]
+        for order, tensor in enumerate(known[1:], start=1):
+            for _ in range(order):
+                tensor = tensor @ step
+            total = total + tensor / math.factorial(order)
+        return total
+
+    return curve

@@ -1,0 +1,150 @@
+"""`rf.simulate`: the curves of a model at given values, without a fit."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from ..errors import InputError, SolveError
+from ..flows.methods import AutoSwitch, Method
+from . import predict
+from .assembly import prepared
+from .described import model_of
+from .evaluate import coordinates, no_random, with_fixed
+from .forecast import rows
+from .from_functions import model_from_functions
+from .model import Dose, Model, Parameter
+from .solving import check_method, options
+from .table import Dataset
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """The curves of a model.
+
+    Attributes:
+        model: what was solved.
+        dataset: its groups and, if there are any, measurements.
+        times: shape (groups, times).
+        curves: by observed column, shape (groups, times).
+        values: of every parameter and fitted initial value, `name[group]` where groups have theirs.
+    """
+
+    model: Model
+    dataset: Dataset
+    times: Float[np.ndarray, "groups times"]
+    curves: dict[str, Float[np.ndarray, "groups times"]] = field(repr=False)
+    values: dict[str, float]
+
+    def __getitem__(self, column: str) -> Float[np.ndarray, "groups times"]:
+        """The curve of an observed column."""
+        return self.curves[column]
+
+    def write(self, folder: str | os.PathLike) -> None:
+        """Writes what `rootflow simulate` writes: a table, a figure, and the values.
+
+        Raises:
+            InputError: the folder holds something else than an earlier simulation.
+            OSError: it cannot be written.
+        """
+        from .predictions import write_simulation
+
+        write_simulation(self, Path(folder))
+
+
+def simulate(
+    model: Model | Callable[[Any, Any, Any], Any] | str | os.PathLike,
+    ts: Any = None,
+    *,
+    data: Any = None,
+    values: Mapping[str, float] | None = None,
+    states: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Parameter] | None = None,
+    observed: Mapping[str, Callable] | None = None,
+    doses: Sequence[Dose] = (),
+    time: str = "time",
+    group: str | None = None,
+    method: str | Method | AutoSwitch | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_steps: int | None = None,
+) -> Simulation:
+    """The curves of a model at its guesses or at given values; nothing is fitted.
+
+    Args:
+        model: as in `rf.fit`.
+        ts: times, shape (times,) for all groups or (groups, times). `None`: those of `data`.
+        data: a table with groups, covariates, conditions, doses and times, as `rf.fit` takes it;
+            what the model observes may be missing in it. `None`: one group, for models that need
+            nothing else from a table. It starts at the model's t0, or at the first time.
+        values: as in `rf.evaluate`.
+        states: of a function, initial value of each state.
+        parameters: of a function, the unknowns.
+        observed: of a function, data column to model value; default: all states.
+        doses: of a function, jumps of a state.
+        time: of a function, name of the time column.
+        group: of a function, name of the column that tells experiments apart.
+        method: of the solves, as in `rf.fit`.
+        rtol: their relative tolerance.
+        atol: their absolute tolerance.
+        max_steps: the most steps of one.
+
+    Raises:
+        InputError: a model, a table, values or times that cannot be used.
+        SolveError: the model cannot be solved over the times.
+    """
+    model, _ = model_of(model)
+    if not isinstance(model, Model):
+        named = {name: [0.0] for name in states} if isinstance(states, Mapping) else None
+        model = model_from_functions(
+            model, named, states, parameters, observed, "normal", doses, time, group
+        )
+    no_random(model, "simulated")
+    given = {"method": method, "rtol": rtol, "atol": atol, "max_steps": max_steps}
+    solving = options(model.solve, given)
+    values = {} if values is None else values
+    model = with_fixed(model, values)
+    dataset = _alone(model, ts) if data is None else rows(model, data)
+    times = dataset.ts if ts is None else predict.times(ts, len(dataset.groups))
+    plain = replace(model, noise={})  # as they are, not as noise sees them
+    with jax.enable_x64(True):
+        search = prepared(plain, dataset, solving)
+        check_method(plain, search.lay, search.solver, search.data)
+        u = coordinates(plain, search.lay, dataset.groups, values)
+        curves = predict.means(plain, search.lay, search.solvers, search.data, u, times)
+    if not np.isfinite(curves).all():
+        raise SolveError("The model has values that are not finite at the times asked for.")
+    names = [
+        name if g < 0 else f"{name}[{dataset.groups[g]}]"
+        for name, g in zip(search.lay.names, search.lay.groups, strict=True)
+    ]
+    told = {name: p.guess for name, p in model.fitted.items() if p.fixed}
+    told |= dict(zip(names, search.lay.values(u).tolist(), strict=True))
+    by_column = {column: curves[:, i] for i, column in enumerate(model.observed)}
+    return Simulation(model, dataset, times, by_column, told)
+
+
+def _alone(model: Model, ts: Any) -> Dataset:
+    """One group with the times asked for, of a model that needs no other columns."""
+    needed = [*model.covariates, *model.rows]
+    if model.dosing is not None:
+        needed.append("doses")
+    if model.conditions:
+        needed.append(model.condition or model.group or "conditions")
+    if needed:
+        raise InputError(
+            f"The model takes {', '.join(needed)} from a table: give one by data (DATA on the "
+            "command line); what it observes may be missing there."
+        )
+    if ts is None:
+        raise InputError("There are no times: give ts, or a table by data.")
+    asked = predict.times(ts, 1)[0]
+    table: dict[str, Any] = {model.time: np.unique(np.clip(asked, model.t0, None))}
+    if model.group is not None:
+        table[model.group] = ["1"] * len(table[model.time])
+    return rows(model, table)

@@ -1,0 +1,1 @@
+"""Experiments on a network that writes networks: training, refinement, fine-tuning, references."""
