@@ -115,7 +115,7 @@ class RandomGridProcess(eqx.Module):
         key: PRNGKeyArray,
     ):
         if not isinstance(family, Family):
-            raise InputError(f"family must be an operators.Family; got {family!r:.60}.")
+            raise InputError(f"family must be an operators.random_grid.Family; got {family!r:.60}.")
         self.rank = whole("rank", rank, 1 if smooth else 0)
         self.inverse_rank = whole("inverse_rank", inverse_rank, 0)
         whole("depth", depth, 2)
