@@ -2,8 +2,8 @@
 
 The nonlinear Poisson problem with two parameters, a diagonal covariance, single precision. By hand:
 a batch of points as matrices, second derivatives in x carried through the layers by their formulas,
-one case of the encoder under vmap, all steps in one scan with Optax. Both sides draw z, w, points
-and noise anew in each step.
+the encoder's formulas for one case under vmap, all steps in one scan with Optax. Both sides draw z,
+w, points and noise anew in each step.
 """
 
 from collections.abc import Callable, Sequence

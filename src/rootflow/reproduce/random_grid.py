@@ -170,7 +170,7 @@ ENTRY = Entry(
         "of z of rank one; 5000 steps of 32 cases, Adam 2e-3 with a cosine, ε_r from 0.3 to 0.02 "
         "over the first 60 %. The reference is collocation at 48 Chebyshev points (1e-10). Errors "
         "are means over 100 cases of (‖û - u‖ / ‖u‖)² at 200 random points. One seed.\n\n"
-        "The quick run makes 400 steps and is judged on 30 cases: what needs a trained model falls "
+        "The quick run makes 400 steps and is judged on 30 cases: what needs training may fall "
         "short in it.\n\n"
         "The numbers called published are those of a prototype made for this project, on the same "
         "reduction. Burgers and the cavity are at sizes that one core manages in minutes; the "

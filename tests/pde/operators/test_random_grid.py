@@ -173,6 +173,19 @@ def test_both_directions_of_a_process():
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
+def test_an_encoder_of_a_fixed_grid_reads_the_line_between_sensors():
+    grid = np.linspace(-1, 1, 9)[:, None]
+    net = op.GridEncoder(KEY, points=grid, outputs=2, channels=3, convolutions=2)
+    # A function with a kink at 0.25, a node: these sensors say all about it.
+    x = jnp.array([[0.25], [-1.0], [1.0]])
+    u = 1 - jnp.abs(x - 0.25)
+    np.testing.assert_allclose(net(x, u), net(jnp.asarray(grid), 1 - abs(grid - 0.25)), rtol=1e-9)
+    more = jnp.append(x, jnp.array([[0.5]]), 0), jnp.append(u, jnp.array([[7.0]]), 0)
+    np.testing.assert_allclose(
+        net(*more, weights=jnp.array([1.0, 1.0, 1.0, 0.0])), net(x, u), rtol=1e-9
+    )
+
+
 @pytest.mark.slow
 def test_training_on_random_grids():
     short = dict(points=6, batch=4, steps=60, key=KEY, dtype=jnp.float32)

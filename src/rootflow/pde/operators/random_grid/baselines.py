@@ -115,7 +115,9 @@ class PlainOperator(eqx.Module):
         self.family = family
         whole("depth", depth, 2)
         forward, inverse = jax.random.split(key)
-        sizes = dict(outputs=len(family.z), inputs=family.outputs, known=len(family.w), width=width)
+        sizes: Any = dict(
+            outputs=len(family.z), inputs=family.outputs, known=len(family.w), width=width
+        )
         if kind == "deeponet":
             self.network = DeepONet(family, width=width, depth=depth, key=forward)
             self.encoder = GridEncoder(inverse, points=family.regular(points), **sizes)
@@ -244,7 +246,8 @@ def train_plain_operator(
             values = jax.lax.stop_gradient(jax.vmap(lambda x: operator.values(x, z, w))(x))
             return 2 * (operator.read(x, values, w) - z) / (high - low)
 
-        return jnp.mean(jax.vmap(one)(*batch, jax.random.split(key, len(batch[0]))) ** 2)
+        keys = jax.random.split(key, len(batch[0]))
+        return jnp.mean(jax.vmap(one)(batch[0], batch[1], keys) ** 2)
 
     stages = (
         (residuals, steps, first, "network"),

@@ -90,7 +90,7 @@ class GICNet(eqx.Module):
         if not 0 < lengths[0] <= lengths[1]:
             raise InputError(f"lengths must be positive, the shorter first; got {lengths}.")
         self.log_lengths = jnp.asarray(
-            np.linspace(*np.log(lengths), channels), jnp.result_type(float)
+            np.linspace(np.log(lengths[0]), np.log(lengths[1]), channels), jnp.result_type(float)
         )
         self.lift = swish(inputs, channels, channels, 3, jax.random.fold_in(key, 1))
         self.convolutions, self.branch, self.trunk, self.head = _reader(

@@ -198,4 +198,4 @@ def standard(value: ArrayLike, sides: tuple[tuple[float, float], ...]) -> Array:
     """Numbers between bounds, brought to [-1, 1]."""
     value = jnp.asarray(value)
     low, high = np.array(sides).reshape(-1, 2).T.astype(value.dtype)
-    return (2 * value - low - high) / (high - low)
+    return jnp.asarray((2 * value - low - high) / (high - low))

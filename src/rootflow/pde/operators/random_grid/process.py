@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from ....errors import InputError
 from ....ground.checks import whole
+from ...variational.checks import known
 from .density import LowRankNormal
 from .encoders import GICNet
 from .family import Family, standard
@@ -114,7 +115,7 @@ class RandomGridProcess(eqx.Module):
         key: PRNGKeyArray,
     ):
         if not isinstance(family, Family):
-            raise InputError(f"family must be an operators.Family; got {family!r:.60}.")
+            raise InputError(f"family must be an operators.random_grid.Family; got {family!r:.60}.")
         self.rank = whole("rank", rank, 1 if smooth else 0)
         self.inverse_rank = whole("inverse_rank", inverse_rank, 0)
         whole("depth", depth, 2)
@@ -193,10 +194,10 @@ class RandomGridProcess(eqx.Module):
                 f"u must have shape ({len(x)}, {self.family.outputs}), a row for each point; got "
                 f"{u.shape}."
             )
-        if not isinstance(u, jax.core.Tracer) and not np.all(np.isfinite(np.asarray(u))):
+        if known(u) and not np.all(np.isfinite(np.asarray(u))):
             raise InputError("u contains a value that is not finite: leave these points out.")
         values, seen = _solved(self.family, u, x, w)
-        if not isinstance(seen, jax.core.Tracer) and not np.any(np.asarray(seen)):
+        if known(seen) and not np.any(np.asarray(seen)):
             raise InputError(
                 "no point says anything about z: there are none, or all lie where the boundary "
                 "values hold."

@@ -254,7 +254,7 @@ def train_random_grid(
         learning_rate: of Adam, which falls to zero by a cosine, with gradients clipped at 1000.
         optimizer: another one, of Optax.
         ema: as for `rootflow.train`; the average is the model.
-        dtype: of the training; by default the model's. float32 is about twice as fast.
+        dtype: of the training; by default the model's.
         checkpoint: as for `rootflow.train`.
         progress: as there.
 
