@@ -40,7 +40,7 @@ def prepare(*, keep: bool) -> None:
         return
     import jax
 
-    if jax.config.jax_compilation_cache_dir:  # the user has one
+    if getattr(jax.config, "jax_compilation_cache_dir", None):  # the user has one
         return
     jax.config.update("jax_compilation_cache_dir", str(place))
     jax.config.update("jax_compilation_cache_max_size", _MOST)

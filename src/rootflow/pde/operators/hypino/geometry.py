@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from ....errors import InputError
 from ....ground.checks import whole
@@ -110,7 +110,9 @@ class Geometry(eqx.Module):
         sizes = [len(p.points) for p in self.pieces]
         kinds = [[p.dirichlet for p in self.pieces], [p.neumann for p in self.pieces]]
         on = np.array([np.repeat(kind, sizes) for kind in kinds])
-        near, nearest, normals = zip(*(_nearest(at, *every, kind, reach) for kind in on))
+        near, nearest, normals = zip(
+            *(_nearest(at, every[0], every[1], kind, reach) for kind in on)
+        )
         chosen = np.random.default_rng(seed).choice(sum(sizes), edge, replace=sum(sizes) < edge)
         kind = jnp.result_type(float)
         return Raster(
@@ -125,7 +127,7 @@ class Geometry(eqx.Module):
 def _nearest(at, points, normals, chosen, reach):
     if not chosen.any():
         return np.zeros(at.shape[:2], bool), at, np.zeros_like(at)
-    distance, index = cKDTree(points[chosen]).query(at)
+    distance, index = KDTree(points[chosen]).query(at)
     return distance < reach, points[chosen][index], normals[chosen][index]
 
 

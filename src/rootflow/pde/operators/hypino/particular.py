@@ -94,7 +94,7 @@ def corner_logarithms(x: Points, corners: Any, centre: Any, orders: Any) -> np.n
         safe = np.where(w == 0, 1, w)
         for order in orders:
             value = np.where(w == 0, 0, safe**order * np.log(safe))
-            columns += [value.real, value.imag]
+            columns += [np.real(value), np.imag(value)]
     return np.stack(columns, 1)
 
 

@@ -217,7 +217,7 @@ def _decay(share) -> optax.GradientTransformation:
         add = lambda u, p: u + factor.astype(p.dtype) * p
         return jax.tree.map(add, updates, params), state + 1
 
-    return optax.GradientTransformation(lambda _: jnp.zeros((), jnp.int32), update)
+    return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
 
 
 def train_hypino(

@@ -191,7 +191,7 @@ def _uniform(key, count, sides, dtype) -> Array:
 def spread(unit: Array, sides: tuple[tuple[float, float], ...]) -> Array:
     """Numbers of [0, 1], brought between bounds along the last axis."""
     low, high = np.array(sides).reshape(-1, 2).T.astype(unit.dtype)
-    return low + (high - low) * unit
+    return jnp.asarray(low) + (high - low) * unit
 
 
 def standard(value: ArrayLike, sides: tuple[tuple[float, float], ...]) -> Array:
