@@ -265,7 +265,9 @@ def test_references_solve_their_problems_and_bound_their_error():
     assert not bench.inside[1, -2] and bench.inside[-2, -2]
     found = bench.errors(lambda x: 0.9 * jnp.asarray(bench.exact(np.asarray(x))))
     np.testing.assert_allclose(found.relative, 0.1, rtol=1e-9)
-    np.testing.assert_allclose(found.smape, 200 * 0.1 / 1.9, rtol=1e-3)
+    # Pixels on the edge, where the solution is zero, have no relative error.
+    away = np.abs(bench.reference[bench.inside]) > 1e-6
+    np.testing.assert_allclose(found.smape, 200 * 0.1 / 1.9 * away.mean(), rtol=2e-3)
     assert found.largest**2 > found.mse > found.mae**2
 
 

@@ -153,7 +153,8 @@ def examples(
     checks.one_of("guess", guess, ("known", "skeleton"))
     if not 3 <= observed < len(ts):
         raise InputError(
-            f"observed={observed} must be from 3 to {len(ts) - 1}, one query is needed."
+            f"observed={observed}: three points are needed and one query, so give a number from 3 "
+            f"to {len(ts) - 1}."
         )
     parts = [
         _of_one(i, system, vocabulary, ts, observed, count, jax.random.fold_in(key, i), guess,

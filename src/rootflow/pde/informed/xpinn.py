@@ -4,6 +4,7 @@ Jagtap and Karniadakis (2020), "Extended physics-informed neural networks (XPINN
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -66,22 +67,33 @@ class _Joint(eqx.Module):
     losses: tuple[Loss, ...]
     meeting: tuple[Array, ...]
     continuity: float = eqx.field(static=True)
+    axis: int = eqx.field(static=True)
 
     def __call__(self, trainees: tuple[Trainee, ...], batches: Any, key: PRNGKeyArray):
         own = sum(
             (loss(t, x, key)[0] for loss, t, x in zip(self.losses, trainees, batches)),
             jnp.zeros(()),
         )
-        jump, rest = jnp.zeros(()), jnp.zeros(())
+        jump, bend, rest = jnp.zeros(()), jnp.zeros(()), jnp.zeros(())
         for k, x in enumerate(self.meeting):
             problem = self.losses[k].problem
             pair = trainees[k : k + 2]
-            left, right = (jax.vmap(problem.field(t.network))(x) for t in pair)
+            (left, left_slope), (right, right_slope) = (
+                jax.vmap(partial(_across, problem.field(t.network), axis=self.axis))(x)
+                for t in pair
+            )
             jump = jump + jnp.mean(jnp.square(left - right))
+            bend = bend + jnp.mean(jnp.square(left_slope - right_slope))
             r = [loss.residuals(t, x) for loss, t in zip(self.losses[k : k + 2], pair)]
             rest = rest + sum(jnp.mean(jnp.square(a - b)) for a, b in zip(*r))
-        terms = {"slabs": own, "jump": jump, "residual jump": rest}
-        return own + self.continuity * jump + rest, terms
+        terms = {"slabs": own, "jump": jump, "kink": bend, "residual jump": rest}
+        return own + self.continuity * jump + bend + rest, terms
+
+
+def _across(u, x, axis):
+    """u at a point, and its derivative across the cuts."""
+    along = jnp.ones_like(x) if x.ndim == 0 else jnp.zeros_like(x).at[axis].set(1)
+    return jax.jvp(u, (x,), (along,))
 
 
 def solve_xpinn(
@@ -103,7 +115,8 @@ def solve_xpinn(
     """Cuts a domain into slabs, with a network each, trained together.
 
     Each slab has the equations, and the conditions and data that lie in it; at the interfaces the
-    squares of u⁺ - u⁻, weighted, and of r⁺ - r⁻ are added.
+    squares of u⁺ - u⁻, weighted, and of r⁺ - r⁻ are added, and that of the jump of the slope
+    across the cut: without it, a kink there would satisfy an equation of second order.
 
     Args:
         problem: on an interval, a box, or a space-time over one; without unknown parameters.
@@ -145,7 +158,7 @@ def solve_xpinn(
         trainees.append(Trainee(network, None, {name: jnp.ones(()) for name in loss.names()}))
         losses.append(loss)
     meeting = tuple(_interface(problem.domain, axis, cut, interface_points) for cut in places)
-    joint = _Joint(tuple(losses), meeting, float(positive("continuity", continuity)))
+    joint = _Joint(tuple(losses), meeting, float(positive("continuity", continuity)), axis)
     steps, points = whole("steps", steps), whole("points", points)
     if optimizer is None:
         optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
