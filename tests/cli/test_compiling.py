@@ -57,6 +57,17 @@ def test_the_second_fit_finds_its_programs_and_the_same_numbers(problem):
     assert not (problem / "none").exists()
 
 
+def test_beyond_its_size_the_oldest_go(tmp_path):
+    for age in range(5):
+        (tmp_path / f"version-{age % 2}").mkdir(exist_ok=True)
+        file = tmp_path / f"version-{age % 2}" / f"{age}-cache"
+        file.write_bytes(bytes(100))
+        os.utime(file, (1000 - age, 1000 - age))
+    compiling.prune(tmp_path, 250)
+    assert sorted(path.name for path in tmp_path.rglob("*-cache")) == ["0-cache", "1-cache"]
+    compiling.prune(tmp_path / "nowhere", 0)
+
+
 def test_where_there_is_no_place_nothing_is_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("ROOTFLOW_CACHE", "")
     assert compiling.folder() is None

@@ -2,10 +2,11 @@
 
 Most of the time of a small fit goes into compiling, and the next fit of the same model compiles the
 same programs. JAX's own cache of compiled programs keeps them, in a folder for each version of
-jaxlib and each kind of processor, bounded in size. Only the command line does so; the package
+jaxlib and each kind of processor; beyond 512 MB the oldest go. Only the command line does so; the package
 changes nothing of JAX where it is imported.
 """
 
+import contextlib
 import hashlib
 import os
 import sys
@@ -42,10 +43,26 @@ def prepare(*, keep: bool) -> None:
 
     if getattr(jax.config, "jax_compilation_cache_dir", None):  # the user has one
         return
+    prune(place.parent, _MOST)
     jax.config.update("jax_compilation_cache_dir", str(place))
-    jax.config.update("jax_compilation_cache_max_size", _MOST)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _SHORTEST)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def prune(place: Path, most: int) -> None:
+    """Deletes the oldest files below a folder until they have at most so many bytes."""
+    known = []
+    for path in place.rglob("*"):
+        with contextlib.suppress(OSError):  # another process may have deleted it
+            if path.is_file():
+                known.append((path.stat().st_mtime, path.stat().st_size, path))
+    total = sum(size for _, size, _ in known)
+    for _, size, path in sorted(known):
+        if total <= most:
+            return
+        with contextlib.suppress(OSError):
+            path.unlink()
+            total -= size
 
 
 def folder() -> Path | None:
