@@ -2,8 +2,8 @@
 
 Most of the time of a small fit goes into compiling, and the next fit of the same model compiles the
 same programs. JAX's own cache of compiled programs keeps them, in a folder for each version of
-jaxlib and each kind of processor; beyond 512 MB the oldest go. Only the command line does so; the package
-changes nothing of JAX where it is imported.
+jaxlib and each kind of processor; beyond 512 MB the oldest go. Only the command line does so; the
+package changes nothing of JAX where it is imported.
 """
 
 import contextlib
