@@ -122,7 +122,7 @@ def starts_figure(result: FitResult) -> bytes:
             filled = colour if start.converged else "white"
             ends.plot(order, height, "o", color=colour, markerfacecolor=filled, markersize=5)
         ends.set_yscale("symlog", linthresh=1e-3)
-        ends.set_ylim(bottom=-2e-4)
+        ends.set_ylim(-2e-4, max(1.0, 3 * max(above, default=0.0)))
         _whole(ends)
         ends.set_xlabel("search, best first (hollow: did not converge)")
         ends.set_ylabel("above the best")
