@@ -232,6 +232,12 @@ def which_frame(found):
     assert Path("which_frame.png").stat().st_size > 10_000
 
 
+def trajectory_to_equation(found):
+    errors = np.abs(found["fit"].constants - found["truth"]) / found["fit"].standard_errors
+    assert np.all(errors < 5) and np.all(found["fit"].standard_errors < 1)
+    assert found["best"].tokens != found["lacking"]
+
+
 CHECKS = {
     "01_solve_and_differentiate": solve_and_differentiate,
     "02_root_and_implicit": root_and_implicit,
@@ -253,6 +259,7 @@ CHECKS = {
     "20_diffusion_couple": diffusion_couple,
     "23_certified_energy": certified_energy,
     "22_density_movie": density_movie,
+    "24_trajectory_to_equation": trajectory_to_equation,
     "25_which_frame": which_frame,
 }
 

@@ -114,7 +114,7 @@ def test_far_beyond_the_data_a_solve_may_take_more_steps_than_the_search():
     ("ts", "said"),
     [
         ("soon", "times as numbers; got 'soon'"),
-        (None, "given the time nan"),
+        (None, "given no times"),
         ([1.0, np.inf], "given the time inf"),
         (np.zeros((3, 2)), r"shape \(3, 2\)"),
         ([], "no times"),

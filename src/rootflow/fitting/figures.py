@@ -145,7 +145,7 @@ def _parameters(axes: "Axes", result: FitResult, starts: list[Start], names: lis
             markerfacecolor="none", zorder=3 if best else 2, clip_on=False,
         )  # fmt: skip
     axes.set_yticks(rows, [text(name) for name in names])
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 1], ["lowest", "highest"])
     first = f"the first {len(names)} of {all_names} " if all_names > len(names) else ""

@@ -179,7 +179,7 @@ def _fit(
             f"start{'s' if starts > 1 else ''} (the guess, then a Latin hypercube)"
         ),
     )  # fmt: skip
-    local = jax.tree.map(lambda x: np.asarray(x)[best], states.local)
+    local = jax.tree.map(lambda x: np.asarray(x)[best] if np.ndim(x) else x, states.local)
     return assembled(search, dataset, np.asarray(states.x[best]), local, solving, origin)
 
 
