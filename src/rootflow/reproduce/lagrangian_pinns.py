@@ -103,7 +103,7 @@ def _full(report: Report, size: training.Size, measured: dict, data: dict) -> No
 
 
 def _draw(fields: Any, around: dict, data: dict) -> Figure:
-    figure = Figure(figsize=(6.8, 7.4), layout="constrained")
+    figure = Figure(figsize=(9.0, 9.5), layout="constrained")
     grid = figure.add_gridspec(3, 6)
     x, t = training.grid()
     exact = np.sin(x - 30 * t)
