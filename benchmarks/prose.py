@@ -122,7 +122,7 @@ def ours_step(sizes: dict[str, int], size: int) -> Build:
 
 def theirs_step(sizes: dict[str, int], size: int) -> Build:
     def build() -> Callable[[], Any]:
-        import torch  # type: ignore[import-not-found]
+        import torch  # pyright: ignore[reportMissingImports]
 
         from ._prose_torch import network, total_loss
 

@@ -19,7 +19,7 @@ def data_frame(rows: Sequence[Mapping[str, Any]]) -> Any:
         InputError: pandas is not installed.
     """
     try:
-        import pandas
+        import pandas  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise InputError(
             "A data frame needs pandas: python -m pip install pandas. Without it, the same is in "

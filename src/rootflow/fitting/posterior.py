@@ -286,7 +286,7 @@ def _arviz() -> Any:
     try:
         with python_warnings.catch_warnings():
             python_warnings.simplefilter("ignore")  # of what a later version will change
-            import arviz
+            import arviz  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise InputError(
             "Sampling needs blackjax and arviz: python -m pip install 'rootflow[sample]'."

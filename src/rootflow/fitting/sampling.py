@@ -140,7 +140,7 @@ def log_density(model: Model, lay: Layout, solver: Solver, frame: Frame, data: G
 
 @partial(jax.jit, static_argnames=("model", "lay", "solver", "draws", "warmup", "target"))
 def _run(model, lay, solver, middle, root, data, starts, key, draws, warmup, target):
-    import blackjax
+    import blackjax  # pyright: ignore[reportMissingImports]
 
     density = log_density(model, lay, solver, Frame(middle, root, lay.lower, lay.upper), data)
     adapt = blackjax.window_adaptation(
@@ -188,7 +188,7 @@ def run(
         InputError: no blackjax, or no start where the posterior is finite.
     """
     try:
-        import blackjax  # noqa: F401
+        import blackjax  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise InputError(
             "Sampling needs blackjax and arviz: python -m pip install 'rootflow[sample]'."
