@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from .options import Quiet
 from .streams import all_or_nothing
 
 
@@ -15,7 +16,7 @@ def convert(
     folder: Annotated[
         Path, typer.Argument(help="The folder for model.toml and data.csv.", show_default=False)
     ],
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write a PEtab problem with an SBML model as a model file and a data table.
 

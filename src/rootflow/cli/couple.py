@@ -1,12 +1,12 @@
 """`rootflow couple`: a profile of a diffusion couple to coefficients with bands."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import compiling
+from .options import AsJson, Decimal, Quiet, tell
 from .progress import bar
 from .streams import all_or_nothing, plain, refuse
 
@@ -69,7 +69,7 @@ def couple(
     bootstrap: Annotated[
         bool, typer.Option("--bootstrap", help="Bands by bootstrap instead of curvature.")
     ] = False,
-    decimal: Annotated[str, typer.Option(help="The decimal mark of the file: . or ,")] = ".",
+    decimal: Decimal = ".",
     example: Annotated[
         str | None,
         typer.Option(
@@ -81,10 +81,8 @@ def couple(
         Path | None,
         typer.Option(help="The folder for the results. Default: couple-NAME.", show_default=False),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the results as JSON and nothing else.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Interdiffusion, intrinsic and integrated coefficients from a measured profile, with a report.
 
@@ -110,10 +108,7 @@ def couple(
             method=method, knots=knots, fit_options=fit_options,
             thickness_error=thickness_error * 1e-6,
         )  # fmt: skip
-    if as_json:
-        typer.echo(json.dumps(record, allow_nan=False))
-    elif not quiet:
-        _show(found, target)
+    tell(record, lambda: _show(found, target), as_json=as_json, quiet=quiet)
     if not found.complete:
         typer.echo(f"The fit did not converge: {found.fit.message}.", err=True)  # type: ignore
         raise typer.Exit(1)

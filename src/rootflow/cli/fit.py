@@ -1,7 +1,6 @@
 """`rootflow fit`: a model and data to parameters with uncertainties."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import compiling
+from .options import AsJson, Decimal, Missing, Quiet, tell
 from .progress import bar
 from .streams import all_or_nothing, plain, refuse
 
@@ -93,15 +93,8 @@ def fit(
         int | None,
         typer.Option(min=1, help="Trial steps of a search. Default: 200.", show_default=False),
     ] = None,
-    missing: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What stands for a missing number in the data, besides a blank cell, NA, NaN, "
-            "N/A, #N/A and NULL; repeat it for several.",
-            show_default=False,
-        ),
-    ] = None,
-    decimal: Annotated[str, typer.Option(help="The decimal mark of the data: . or ,")] = ".",
+    missing: Missing = None,
+    decimal: Decimal = ".",
     cache: Annotated[
         bool,
         typer.Option(
@@ -110,10 +103,8 @@ def fit(
             "that the next fit of the same model starts at once.",
         ),
     ] = True,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the results as JSON and nothing else.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fit a differential equation to data: parameters with uncertainties, figures, a report.
 
@@ -135,11 +126,8 @@ def fit(
             description, dataset, text, out, shown=not (quiet or as_json),
             starts=starts, seed=seed, profile=profile, **options,
         )  # fmt: skip
-    # What is printed comes after what is written, so that its failures are told apart.
-    if as_json:
-        typer.echo(json.dumps(record, allow_nan=False))
-    elif not quiet:
-        _show(result, out)
+    place = out
+    tell(record, lambda: _show(result, place), as_json=as_json, quiet=quiet)
     if not result.converged:
         typer.echo(f"The fit did not converge. {result.message}", err=True)
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .options import AsJson, Quiet, tell
 from .streams import folder, plain, refuse
 
 if TYPE_CHECKING:
@@ -64,10 +65,8 @@ def generate(
     quick: Annotated[
         bool, typer.Option("--quick", help="A small network, trained for seconds: a trial.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the record as JSON and nothing else.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a diffusion model of handwritten digits and draw a sheet of samples.
 
@@ -109,10 +108,7 @@ def generate(
     except KeyboardInterrupt:
         typer.echo("Interrupted. Run the same command to go on with the training.", err=True)
         raise typer.Exit(130) from None
-    if as_json:
-        typer.echo(json.dumps(record, allow_nan=False))
-    elif not quiet:
-        _print(record, out)
+    tell(record, lambda: _print(record, out), as_json=as_json, quiet=quiet)
 
 
 def _digits(classes: str | None) -> list[int]:

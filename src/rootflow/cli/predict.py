@@ -1,12 +1,12 @@
 """`rootflow predict` and `rootflow simulate`: a model at other times and under other conditions."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import compiling
+from .options import AsJson, Decimal, Missing, Quiet, tell
 from .streams import all_or_nothing, plain, refuse
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from ..tables.table import Table
 
 _TIMES = "START:END:COUNT, as 0:48:100; numbers with commas between; or a CSV file of times."
-_MISSING = "What stands for a missing number in the table, besides a blank cell and NA."
 
 
 def predict(
@@ -39,12 +38,10 @@ def predict(
         Path | None,
         typer.Option(help="The folder for the results. Default: predict-NAME.", show_default=False),
     ] = None,
-    missing: Annotated[list[str] | None, typer.Option(help=_MISSING, show_default=False)] = None,
-    decimal: Annotated[str, typer.Option(help="The decimal mark of the table: . or ,")] = ".",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the results as JSON and nothing else.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    missing: Missing = None,
+    decimal: Decimal = ".",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Predict with a fitted model at other times and under other conditions, with 95 % bands.
 
@@ -106,12 +103,10 @@ def simulate(
         str | None,
         typer.Option(help="How to solve the equations, as in rootflow fit.", show_default=False),
     ] = None,
-    missing: Annotated[list[str] | None, typer.Option(help=_MISSING, show_default=False)] = None,
-    decimal: Annotated[str, typer.Option(help="The decimal mark of the table: . or ,")] = ".",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the results as JSON and nothing else.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    missing: Missing = None,
+    decimal: Decimal = ".",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Follow a model at its guesses or at values of yours; nothing is fitted.
 
@@ -181,7 +176,5 @@ def _values(given: list[str]) -> dict[str, float]:
 
 
 def _tell(record: dict[str, Any], path: Path, as_json: bool, quiet: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(record, allow_nan=False))
-    elif not quiet:
-        typer.echo(plain(f"Results: {path}"))
+    show = lambda: typer.echo(plain(f"Results: {path}"))
+    tell(record, show, as_json=as_json, quiet=quiet)

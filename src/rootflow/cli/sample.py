@@ -1,12 +1,12 @@
 """`rootflow sample`: draws from the posterior of a fit."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import compiling
+from .options import AsJson, Quiet, tell
 from .streams import all_or_nothing, plain
 
 if TYPE_CHECKING:
@@ -30,10 +30,8 @@ def sample(
         Path | None,
         typer.Option(help="The folder for the results. Default: sample-NAME.", show_default=False),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the results as JSON and nothing else.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Sample the posterior of a fit by the No-U-Turn sampler.
 
@@ -54,10 +52,8 @@ def sample(
         check_posterior(out)
         posterior = result.sample(draws, warmup=warmup, chains=chains, seed=seed, target=target)
         record = write_posterior(posterior, out)
-    if as_json:
-        typer.echo(json.dumps(record, allow_nan=False))
-    elif not quiet:
-        _show(posterior, out)
+    place = out
+    tell(record, lambda: _show(posterior, place), as_json=as_json, quiet=quiet)
     if not posterior.trusted:
         typer.echo("The draws are not to be trusted yet: see the warnings.", err=True)
         raise typer.Exit(1)

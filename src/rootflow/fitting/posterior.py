@@ -268,7 +268,12 @@ def _warnings(summary: list[Marginal], divergent: np.ndarray) -> list[str]:
             "may be missed. Raise target (to 0.95), or give the parameters bounds or priors."
         )
     apart = [m.name for m in summary if not m.rhat <= RHAT]
-    if apart:
+    if len(divergent) == 1:
+        out.append(
+            "One chain cannot show that the sampler has found the whole posterior: there is no "
+            "R-hat. Sample several (chains)."
+        )
+    elif apart:
         out.append(
             f"The chains do not agree on {', '.join(apart)} (R-hat above {RHAT:g}): the draws are "
             "not the posterior. Sample longer (draws, warmup), from several chains."

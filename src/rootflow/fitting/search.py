@@ -61,6 +61,31 @@ def _values(model, lay, solver, data, u):
     return eta, ended
 
 
+def to_the_end(
+    advance: Callable[[damped_newton.State, Any], damped_newton.State],
+    states: damped_newton.State,
+    max_iterations: int,
+    progress: Progress | None,
+) -> damped_newton.State:
+    """The final states of a batch of searches, in chunks if somebody wants to know how far it is.
+
+    Args:
+        advance: takes the states and a number of trial steps, and does these.
+        states: where the searches are.
+        max_iterations: trial steps of a search.
+        progress: is told.
+    """
+    while True:
+        chunk = _CHUNK if progress else max_iterations + 1
+        states = advance(states, np.int32(chunk))
+        ended = np.asarray(states.status) > RUNNING
+        if progress:
+            best = float(np.min(states.local.value))
+            progress(float(ended.mean()), best, f"{ended.sum()} of {len(ended)} searches finished")
+        if ended.all():
+            return states
+
+
 @dataclass
 class Search:
     """A batch of searches, in chunks so that progress can be told.
@@ -145,21 +170,15 @@ class Search:
         """The final states of searches from each of the points."""
         solver = self.solver if solver is None else solver
         aux = problem.empty_aux(self.model, self.lay, len(points))
-        states = damped_newton.init(points, aux)
-        while True:
-            chunk = _CHUNK if self.progress else self.max_iterations + 1
-            states = _advance(
+
+        def advance(states, chunk):
+            return _advance(
                 self.model, self.lay, solver, self.data, states, self.lay.lower, self.lay.upper,
-                free, np.int32(chunk), max_iterations=self.max_iterations, devices=self.devices,
+                free, chunk, max_iterations=self.max_iterations, devices=self.devices,
             )  # fmt: skip
-            status = np.asarray(states.status)
-            done = np.mean(status > RUNNING)
-            if self.progress:
-                best = float(np.min(states.local.value))
-                self.progress(float(done), best, f"{int((status > RUNNING).sum())} of "
-                              f"{len(points)} searches finished")  # fmt: skip
-            if done == 1:
-                return states
+
+        states = damped_newton.init(points, aux)
+        return to_the_end(advance, states, self.max_iterations, self.progress)
 
     def retried(
         self, states: damped_newton.State, free: Bool[np.ndarray, "starts n"]

@@ -144,7 +144,8 @@ def _alone(model: Model, ts: Any) -> Dataset:
     if ts is None:
         raise InputError("There are no times: give ts, or a table by data.")
     asked = predict.times(ts, 1)[0]
-    table: dict[str, Any] = {model.time: np.unique(np.clip(asked, model.t0, None))}
+    started = asked if model.t0 is None else np.maximum(asked, model.t0)
+    table: dict[str, Any] = {model.time: np.unique(started)}
     if model.group is not None:
         table[model.group] = ["1"] * len(table[model.time])
     return rows(model, table)

@@ -12,16 +12,14 @@ from jaxtyping import Float
 from ...errors import InputError
 from ...flows.solution import Result
 from ...roots.solvers import damped_newton
-from ...roots.solvers.damped_newton import RUNNING
 from ..course import Solver
 from ..problem import GroupData
+from ..search import to_the_end
 from ..solving import name_of
 from ..starts import drawn
 from . import approximations
 from .layout import Layout
 
-#: Trial steps between two reports of progress.
-_CHUNK = 5
 #: Promised reduction of the negative log-likelihood at which a search has converged.
 _TOLERANCE = 1e-8
 #: Random starts vary Omega and the noise within this factor (of standard deviations).
@@ -101,25 +99,19 @@ def trouble(lay: Layout, code: int, solvers: tuple[Solver, ...]) -> str:
 
 def _run(lay, data, constant, solver, points, max_iterations, progress):
     aux = np.zeros((len(points), len(data.ts), len(lay.effects)))
-    states = damped_newton.init(points, aux)
     free = np.ones(points.shape, bool)
-    chunk = 1  # the first step only evaluates the likelihood
-    while True:
-        states = _advance(
-            lay, solver, data, constant, states, lay.lower, lay.upper, free, np.int32(chunk),
+
+    def advance(states, chunk):
+        return _advance(
+            lay, solver, data, constant, states, lay.lower, lay.upper, free, chunk,
             max_iterations=max_iterations,
         )  # fmt: skip
-        status = np.asarray(states.status)
-        if not np.isfinite(states.local.value[0]):
-            return states
-        done = float(np.mean(status > RUNNING))
-        if progress:
-            best = float(np.min(states.local.value))
-            progress(done, best, f"{int((status > RUNNING).sum())} of {len(points)} searches "
-                     "finished")  # fmt: skip
-        if done == 1:
-            return states
-        chunk = _CHUNK if progress else max_iterations + 1
+
+    # The first step only evaluates the likelihood.
+    states = advance(damped_newton.init(points, aux), np.int32(1))
+    if not np.isfinite(states.local.value[0]):
+        return states
+    return to_the_end(advance, states, max_iterations, progress)
 
 
 def starts(lay: Layout, count: int, seed: int) -> Float[np.ndarray, "starts n"]:

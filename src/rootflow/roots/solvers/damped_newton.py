@@ -20,7 +20,7 @@ NEW, RUNNING, CONVERGED, STALLED, MAX_ITERATIONS = range(5)
 
 _LARGEST_DAMPING = 1e14
 #: Rounds of looking for the variables that a step carries to a side of its box.
-_ROUNDS = 3
+_ROUNDS = 6
 
 
 class Local(NamedTuple):
@@ -161,22 +161,33 @@ def _within(
 ) -> Float[Array, " n"]:
     """The damped Newton step in a box: what it would carry outside is held at the side.
 
-    A few rounds of an active-set method: after each the variables outside are put on the side that
-    they have passed, and the others are found again, given where those are. A step that is cut
-    only at its end counts on moves that are not made, and leads nowhere once bounds are near.
+    A few rounds of the primal-dual active-set method (Hintermüller, Ito and Kunisch 2003): the
+    variables outside are put on the side that they have passed, the others are found again, given
+    where those are, and those on a side from which they are pulled back are let go. Of the points
+    on the way, cut at the box, the best by the model is taken. A step that is only cut at its end
+    counts on moves that are not made, and leads nowhere once bounds are near.
     """
-    held = jnp.zeros_like(pull)
     eye = jnp.eye(pull.size, dtype=pull.dtype)
-    move = held
+    below = above = jnp.zeros_like(inner)
+    best, least = jnp.zeros_like(pull), jnp.asarray(jnp.inf, pull.dtype)
     for _ in range(_ROUNDS):
-        both = inner[:, None] & inner[None, :]
-        right = jnp.where(inner, -pull - normal @ held, 0.0)
+        loose = inner & ~(below | above)
+        held = jnp.where(below, low, jnp.where(above, high, 0.0))
+        right = jnp.where(loose, -pull - normal @ held, 0.0)
+        both = loose[:, None] & loose[None, :]
         factor = jax.scipy.linalg.cho_factor(jnp.where(both, damped, eye))
-        move = jnp.where(inner, jax.scipy.linalg.cho_solve(factor, right), held)
-        outside = inner & ((move < low) | (move > high))
-        held = jnp.where(outside, jnp.clip(move, low, high), held)
-        inner = inner & ~outside
-    return jnp.clip(move, low, high)
+        move = jnp.where(loose, jax.scipy.linalg.cho_solve(factor, right), held)
+        cut = jnp.clip(move, low, high)
+        value = pull @ cut + 0.5 * cut @ damped @ cut
+        # (A first point of NaN is taken too: the caller sees that it is none.)
+        better = ~(value >= least)
+        best, least = jnp.where(better, cut, best), jnp.where(better, value, least)
+        push = -(pull + damped @ move)
+        below, above = (
+            (loose & (move < low)) | (below & (push < 0)),
+            (loose & (move > high)) | (above & (push > 0)),
+        )
+    return best
 
 
 def advance(
