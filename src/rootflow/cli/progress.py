@@ -1,6 +1,8 @@
-"""A bar on standard error, where that is a terminal."""
+"""A bar on standard error where that is a terminal, lines where it is a log."""
 
 import contextlib
+import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,19 @@ def columns(console: "Console") -> "Progress":
         console=console,
         transient=True,
     )
+
+
+def lines(label: str) -> Callable[[float, str], None]:
+    """For logs: a line on standard error for each new word, with the seconds until then."""
+    begin, told = time.perf_counter(), [""]
+
+    def report(fraction: float, message: str) -> None:
+        if message and message != told[0]:
+            told[0] = message
+            seconds = time.perf_counter() - begin
+            print(f"{label}: {100 * fraction:3.0f}%, {seconds:.0f} s, {message}", file=sys.stderr)
+
+    return report
 
 
 @contextlib.contextmanager

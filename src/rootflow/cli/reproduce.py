@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .progress import columns
+from .progress import columns, lines
 from .streams import folder, plain, refuse
 
 if TYPE_CHECKING:
@@ -100,8 +100,11 @@ def _run(names: list[str], out: Path, *, quick: bool, fresh: bool) -> list[dict[
 
         def report_for(name: str):
             task = progress.add_task(name, total=1.0, message="")
+            log = None if console.is_terminal else lines(name)
 
             def report(done: float, message: str = "") -> None:
+                if log is not None:
+                    log(done, message)
                 progress.update(task, completed=min(max(done, 0.0), 1.0), message=message)
 
             return report

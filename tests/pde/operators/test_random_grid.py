@@ -53,6 +53,24 @@ def test_the_smooth_density_is_the_limit_of_a_small_white_part():
     np.testing.assert_allclose(gaps[0], gaps[1], atol=1e-6)
 
 
+def test_densities_of_columns_close_to_dependent():
+    """Smooth columns at clustered points in single precision, against double."""
+    x = np.sort(RNG.uniform(-0.05, 0.05, 10))[:, None]
+    C = np.cos(np.arange(4) * np.pi * (x + 0.3))
+    assert np.linalg.cond(C) > 1e4
+    xi, sigma = np.array([0.5, -1.0, 0.2, 1.5]), np.full(10, 1e-3)
+    single = lambda v: jnp.asarray(v, jnp.float32)
+    exact = -0.5 * (xi @ xi + 4 * np.log(2 * np.pi) + 2 * np.log(np.linalg.svd(C)[1]).sum())
+    assert abs(float(smooth_log_density(single(C), single(xi))) - exact) < 0.02 * abs(exact)
+    slope = jax.grad(lambda C: smooth_log_density(C, single(xi)))(single(C))
+    assert bool(jnp.all(jnp.isfinite(slope)))
+
+    y = C @ xi + sigma * RNG.normal(size=10)
+    wanted = multivariate_normal(np.zeros(10), np.diag(sigma**2) + C @ C.T).logpdf(y)
+    law = op.LowRankNormal(np.zeros(10, np.float32), single(sigma), single(C))
+    assert abs(float(law.log_density(single(y))) - wanted) < 0.02 * abs(wanted)
+
+
 def test_gicnet_averages_and_does_not_know_the_order():
     net = op.GICNet(KEY, dims=2, outputs=3, channels=4, grid=5, convolutions=2, kernel=2, known=1)
     x, u, w = RNG.uniform(-1, 1, (40, 2)), RNG.normal(size=(40, 1)), np.array([0.3])

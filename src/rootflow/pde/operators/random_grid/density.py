@@ -65,7 +65,12 @@ class LowRankNormal(eqx.Module):
         return drawn[0] if count is None else drawn
 
     def log_density(self, y: Float[ArrayLike, " n"]) -> Float[Array, ""]:
-        """log p(y), by the matrix M = I + Cᵀ diag(sigma⁻²) C of size k, in O(n k²) operations."""
+        """log p(y), by M = I + Cᵀ diag(sigma⁻²) C = RᵀR of size k, in O(n k²) operations.
+
+        R by orthogonal transformations of diag(sigma⁻¹) C above I, and the square as the least one
+        |diag(sigma⁻¹) (y - mean - C ξ)|² + |ξ|² over ξ, so that columns much larger than sigma, or
+        close to dependent, do not lose the rest to rounding.
+        """
         y = jnp.asarray(y)
         if y.shape != self.mean.shape:
             raise InputError(f"y must have shape {self.mean.shape}; got {y.shape}.")
@@ -73,15 +78,19 @@ class LowRankNormal(eqx.Module):
         square, log_det = scaled @ scaled, 2 * jnp.sum(jnp.log(self.sigma))
         if self.factor.shape[1]:
             columns = self.factor / self.sigma[:, None]
-            root = jnp.linalg.cholesky(_plus_identity(columns.T @ columns))
-            inner = jax.scipy.linalg.solve_triangular(root, columns.T @ scaled, lower=True)
-            square = square - inner @ inner
-            log_det = log_det + 2 * jnp.sum(jnp.log(jnp.diagonal(root)))
+            below = jnp.eye(columns.shape[1], dtype=columns.dtype)
+            root = jnp.linalg.qr(jnp.concatenate([columns, below]), mode="r")
+            inner = jax.scipy.linalg.solve_triangular(root, columns.T @ scaled, trans=1)
+            common = jax.scipy.linalg.solve_triangular(root, inner)
+            own = scaled - columns @ common
+            square = own @ own + common @ common
+            log_det = log_det + _log_det(root)
         return -0.5 * (square + log_det + len(y) * _LOG_2PI)
 
 
-def _plus_identity(matrix: Any) -> Array:
-    return matrix + jnp.eye(len(matrix), dtype=matrix.dtype)
+def _log_det(root: Array) -> Array:
+    """log det RᵀR of a triangular R, whose diagonal may be negative."""
+    return 2 * jnp.sum(jnp.log(jnp.abs(jnp.diagonal(root))))
 
 
 def smooth_log_density(factor: Float[Array, "n k"], noise: Float[Array, " k"]) -> Float[Array, ""]:
@@ -89,8 +98,9 @@ def smooth_log_density(factor: Float[Array, "n k"], noise: Float[Array, " k"]) -
 
     log φ(ξ) - ½ log det CᵀC. What `LowRankNormal.log_density` has beside it as sigma goes to zero
     does not depend on C, so that gradients are the limits of those with a small sigma. Needs n >= k
-    points; where the columns are dependent it is not a number.
+    points; where the columns are dependent it is infinite. By C = QR, not by a Cholesky factor of
+    CᵀC: smooth columns at random points are often close to dependent, and the square of their
+    condition is beyond single precision.
     """
-    root = jnp.linalg.cholesky(factor.T @ factor)
-    log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(root)))
-    return -0.5 * (noise @ noise + len(noise) * _LOG_2PI + log_det)
+    root = jnp.linalg.qr(factor, mode="r")
+    return -0.5 * (noise @ noise + len(noise) * _LOG_2PI + _log_det(root))
