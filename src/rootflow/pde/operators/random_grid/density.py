@@ -1,7 +1,6 @@
 """Gaussian densities whose covariance is a diagonal and a few columns."""
 
 import math
-from typing import Any
 
 import equinox as eqx
 import jax
