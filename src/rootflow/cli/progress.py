@@ -34,7 +34,8 @@ def lines(label: str) -> Callable[[float, str], None]:
         if message and message != told[0]:
             told[0] = message
             seconds = time.perf_counter() - begin
-            print(f"{label}: {100 * fraction:3.0f}%, {seconds:.0f} s, {message}", file=sys.stderr)
+            text = f"{label}: {100 * fraction:3.0f}%, {seconds:.0f} s, {message}"
+            print(text, file=sys.stderr, flush=True)
 
     return report
 
