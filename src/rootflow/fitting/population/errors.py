@@ -19,6 +19,8 @@ from ..problem import GroupData
 from ..result import Estimate
 from ..uncertainty import Uncertainty
 from .approximations import expand_at, second_order
+from .conditional import variances
+from .curves import solved
 from .layout import Layout
 
 
@@ -31,6 +33,8 @@ class Analysis(NamedTuple):
         second: second derivative of the sum of the values.
         z: whitened effects.
         spread: their covariance given the data, by the curvature of the approximation.
+        fitted: linked model values at the effects, 1 where nothing was measured.
+        noise: standard deviations of the measurements about them.
     """
 
     values: Float[np.ndarray, " subjects"]
@@ -38,6 +42,8 @@ class Analysis(NamedTuple):
     second: Float[np.ndarray, "n n"]
     z: Float[np.ndarray, "subjects effects"]
     spread: Float[np.ndarray, "subjects effects effects"]
+    fitted: Float[np.ndarray, "subjects columns slots"]
+    noise: Float[np.ndarray, "subjects columns slots"]
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -46,11 +52,17 @@ def analysis(
 ) -> Analysis:
     """Everything about the estimate, given the effects that its search ended with."""
 
-    def one(data, z):
-        found = expand_at(lay, solver, lay.unpack(u), z, data, 2)
+    known = lay.unpack(u)
 
+    def one(data, z):
+        found = expand_at(lay, solver, known, z, data, 2)
         value, gradient, second, z, curvature = second_order(lay, u, found, data)
-        return Analysis(value, gradient, second, z, jnp.linalg.inv(curvature))  # type: ignore[arg-type]
+        fitted = found.about[0]
+        if lay.population.approximation == "fo":  # expanded at zero effects
+            fitted, _ = solved(lay, solver, lay.subject(known, z), data)
+        noise = jnp.sqrt(variances(lay, fitted, known.scales, data))
+        spread = jnp.linalg.inv(curvature)
+        return Analysis(value, gradient, second, z, spread, fitted, noise)  # type: ignore[arg-type]
 
     out = jax.vmap(one)(data, z)
     return out._replace(second=out.second.sum(0))

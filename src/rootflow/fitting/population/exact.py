@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from scipy.special import gammaln
 
 from ...errors import InputError
+from ...ground.batches import in_batches
 from ..course import Solver
 from ..problem import GroupData
 from .conditional import joint
@@ -47,7 +48,7 @@ def _at(lay, solver, data, u, z):
         total = joint(lay, lambda _: values, known, z, data, None)
         return jnp.where((code == 0) & jnp.isfinite(total), total, jnp.inf)
 
-    return jax.lax.map(one, z, batch_size=min(len(z), _BATCH))
+    return in_batches(one, z, _BATCH)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -122,21 +122,29 @@ def _subject(axes, result, g, column, ts, curve, spread, typical, colour):
     )
 
 
-def observed_figure(result: PopulationResult) -> bytes:
-    """Measurements against the typical subject's curve and against their own subject's, as PNG."""
+def observed_figure(
+    result: PopulationResult,
+    own: Mapping[str, Float[np.ndarray, "groups slots"]],
+    typical: Mapping[str, Float[np.ndarray, "groups slots"]],
+) -> bytes:
+    """Measurements against the typical subject's curve and against their own subject's, as PNG.
+
+    Args:
+        result: the fit.
+        own: values of each subject at the times of the data.
+        typical: the same without its effects.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
     data, columns = result.dataset, list(result.model.observed)
-    own = result.predict(data.ts, noise=False)
-    typical = result.predict_typical(data.ts)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 3.1 * len(columns)), layout="constrained")
         panels = figure.subplots(len(columns), 2, squeeze=False, sharey="row")
         for number, (column, row) in enumerate(zip(columns, panels, strict=True)):
             measured = np.isfinite(data.values[column])
             y = data.values[column][measured]
-            sides = (("typical subject", typical[column]), ("own subject", own[column][0]))
+            sides = (("typical subject", typical[column]), ("own subject", own[column]))
             for axes, (title, values) in zip(row, sides, strict=True):
                 x = values[measured]
                 ends = np.array([min(x.min(), y.min()), max(x.max(), y.max())])

@@ -93,7 +93,9 @@ def fit_population(
         starts=_listed(found, done, reached), seed=seed,
         method=_method(lay, found.solver, solving, count), seconds=laps,
         converged=bool(done[best]), message=_message(ended, max_iterations), outcome=ended,
-        _predict=Predictor(lay, following, data, u, about.z, about.spread),
+        _predict=Predictor(
+            lay, following, data, u, about.z, about.spread, (about.fitted, about.noise)
+        ),
         solver=name_of(found.solver) if model.states else "", solver_reason=found.reason,
         approximation=lay.population.approximation, objf=2 * nll - measured * np.log(2 * np.pi),
         **values, subject_nll=about.values, sandwich=error.sandwich,
