@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ...flows.linear_solve import inverse
 from .. import uncertainty
 from ..course import Solver
 from ..problem import GroupData
@@ -56,15 +57,14 @@ def analysis(
 
     def one(data, z):
         found = expand_at(lay, solver, known, z, data, 2)
-        value, gradient, second, z, curvature = second_order(lay, u, found, data)
+        out, second = second_order(lay, u, found, data)
         fitted = found.about[0]
         if lay.population.approximation == "fo":  # expanded at zero effects
-            fitted, _ = solved(lay, solver, lay.subject(known, z), data)
+            fitted, _ = solved(lay, solver, lay.subject(known, out.z), data)
         noise = jnp.sqrt(variances(lay, fitted, known.scales, data))
-        spread = jnp.linalg.inv(curvature)
-        return Analysis(value, gradient, second, z, spread, fitted, noise)  # type: ignore[arg-type]
+        return out.value, out.gradient, second, out.z, inverse(out.second), fitted, noise
 
-    out = jax.vmap(one)(data, z)
+    out = Analysis(*jax.vmap(one)(data, z))  # type: ignore[arg-type]
     return out._replace(second=out.second.sum(0))
 
 

@@ -45,7 +45,7 @@ def _at(lay, solver, data, u, z):
 
     def one(z):
         values, code = solved(lay, solver, lay.subject(known, z), data)
-        total = joint(lay, lambda _: values, known, z, data, None)
+        total = joint(lay, values, known, z, data, None)
         return jnp.where((code == 0) & jnp.isfinite(total), total, jnp.inf)
 
     return in_batches(one, z, _BATCH)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...errors import InputError
+from ...flows.linear_solve import inverse
 from .. import functions, problem, uncertainty
 from ..convergence import judged, outcome
 from ..course import Solver
@@ -183,14 +184,11 @@ def objf(
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _evaluated(lay: Layout, solver: Solver, data: GroupData, u):
-    known = lay.unpack(u)
-
-    def one(data):
-        found = approximations.expand(lay, solver, known, data, 0)
-        value, (z, second) = approximations.marginal(lay, u, found, data)
-        return value, z, jnp.linalg.inv(second), found.code
-
-    return jax.vmap(one)(data)
+    everyone = lambda x: jnp.broadcast_to(x, (len(data.ts), *x.shape))
+    known = jax.tree.map(everyone, lay.unpack(u))
+    found = approximations.expand(lay, solver, known, data, 0)
+    out = jax.vmap(lambda found, data: approximations.marginal(lay, u, found, data))(found, data)
+    return out.value, out.z, jax.vmap(inverse)(out.second), found.code
 
 
 def _constant(model: Model, dataset: Dataset) -> float:
