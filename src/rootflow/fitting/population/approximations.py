@@ -73,9 +73,7 @@ def expand(
     if approximation == "fo":
         return at(known, jnp.zeros((len(data.values), len(lay.effects)), known.theta.dtype), data)
     inner = order if len(lay.local) <= _FEW else 1
-    found = modes(
-        lay, solver, known, data, order=inner, interaction=approximation != "foce"
-    )
+    found = modes(lay, solver, known, data, order=inner, interaction=approximation != "foce")
     if inner < order:
         out = at(known, found.z, data)
     else:
@@ -127,9 +125,7 @@ class Marginal(NamedTuple):
     second: Float[Array, "effects effects"]
 
 
-def marginal(
-    lay: Layout, u: Float[Array, " n"], found: Expansion, data: GroupData
-) -> Marginal:
+def marginal(lay: Layout, u: Float[Array, " n"], found: Expansion, data: GroupData) -> Marginal:
     """The likelihood of one subject; what it does not need is left out of a compiled program.
 
     With M(z, u) the approximation, h the density and lambda = h_zz^-1 M_z, the derivative by u of

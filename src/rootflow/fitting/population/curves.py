@@ -19,6 +19,7 @@ from ..course import Solver
 from ..problem import GroupData
 from .layout import Layout
 
+
 class Curve(NamedTuple):
     """A subject's (linked) model values as a function of its coordinates, and their derivative.
 
@@ -92,9 +93,7 @@ def curve(known: tuple[Array, ...], at: Float[Array, " local"]) -> Curve:
     no slope to ask for.)
     """
     known, at = jax.lax.stop_gradient((known, at))
-    return Curve(
-        lambda x: _polynomial(known, x - at), lambda x: _polynomial(known[1:], x - at)
-    )
+    return Curve(lambda x: _polynomial(known, x - at), lambda x: _polynomial(known[1:], x - at))
 
 
 def _polynomial(known: tuple[Array, ...], step: Float[Array, " local"]) -> Array:

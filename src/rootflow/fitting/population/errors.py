@@ -26,7 +26,7 @@ from .layout import Layout
 
 
 class Analysis(NamedTuple):
-    """The likelihood at the estimate; leading axis: subjects.
+    """What is known at the estimate; leading axis: subjects.
 
     Attributes:
         values: minus the log-likelihood.
@@ -36,6 +36,11 @@ class Analysis(NamedTuple):
         spread: their covariance given the data, by the curvature of the approximation.
         fitted: linked model values at the effects, 1 where nothing was measured.
         noise: standard deviations of the measurements about them.
+        parameters: of each subject.
+        factor: the Cholesky factor of Omega; no axis of subjects, as in what follows.
+        scales: of the noise, by column.
+        reported: the numbers of `quantities`.
+        slope: their derivative by u.
     """
 
     values: Float[np.ndarray, " subjects"]
@@ -45,6 +50,11 @@ class Analysis(NamedTuple):
     spread: Float[np.ndarray, "subjects effects effects"]
     fitted: Float[np.ndarray, "subjects columns slots"]
     noise: Float[np.ndarray, "subjects columns slots"]
+    parameters: Float[np.ndarray, "subjects local"]
+    factor: Float[np.ndarray, "effects effects"]
+    scales: Float[np.ndarray, " columns"]
+    reported: Float[np.ndarray, " n"]
+    slope: Float[np.ndarray, "n n"]
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -52,7 +62,6 @@ def analysis(
     lay: Layout, solver: Solver, data: GroupData, u: Array, z: Float[Array, "subjects effects"]
 ) -> Analysis:
     """Everything about the estimate, given the effects that its search ended with."""
-
     known = lay.unpack(u)
 
     def one(data, z):
@@ -62,9 +71,13 @@ def analysis(
         if lay.population.approximation == "fo":  # expanded at zero effects
             fitted, _ = solved(lay, solver, lay.subject(known, out.z), data)
         noise = jnp.sqrt(variances(lay, fitted, known.scales, data))
-        return out.value, out.gradient, second, out.z, inverse(out.second), fitted, noise
+        own = lay.natural(lay.subject(known, out.z))
+        return out.value, out.gradient, second, out.z, inverse(out.second), fitted, noise, own
 
-    out = Analysis(*jax.vmap(one)(data, z))  # type: ignore[arg-type]
+    each = jax.vmap(one)(data, z)
+    told = lambda u: (reported(lay, u),) * 2
+    slope, numbers = jax.jacfwd(told, has_aux=True)(u)
+    out = Analysis(*each, known.factor, known.scales.own, numbers, slope)  # type: ignore[arg-type]
     return out._replace(second=out.second.sum(0))
 
 
@@ -119,13 +132,6 @@ def reported(lay: Layout, u: Float[Array, " n"]) -> Float[Array, " n"]:
     return jnp.stack([*lay.natural(known.theta), *effects, *noises])
 
 
-@partial(jax.jit, static_argnums=0)
-def reported_with_slope(lay: Layout, u: Array) -> tuple[Array, Array]:
-    """The reported numbers and their derivative by u."""
-    value = lambda u: reported(lay, u)
-    return value(u), jax.jacfwd(value)(u)
-
-
 def interval(quantity: Quantity, value: float, se: float, quantile: float) -> tuple[float, float]:
     """The interval symmetric in the coordinate of the quantity."""
     if not np.isfinite(se):
@@ -175,14 +181,14 @@ def of_estimates(lay: Layout, u: np.ndarray, about: Analysis, measured: int) -> 
     known = uncertainty.from_information(
         about.second[None], np.array([float(measured)]), np.array([False]), at_bound != ""
     )
-    values, slope = map(np.asarray, reported_with_slope(lay, jnp.asarray(u)))
+    slope = about.slope
     covariance = slope @ known.covariance @ slope.T
     middle = known.covariance @ about.gradients.T @ about.gradients @ known.covariance
     lost = np.abs(slope) @ known.lost > 0
     blank = np.logical_or.outer(lost, lost)
     names = [q.name if q.kind != "scale" else f"noise of {q.name}" for q in quantities(lay)]
     return Errors(
-        u, names, values, np.where(blank, np.nan, covariance),
+        u, names, about.reported, np.where(blank, np.nan, covariance),
         np.where(blank, np.nan, slope @ middle @ slope.T), lost, known, at_bound,
     )  # fmt: skip
 

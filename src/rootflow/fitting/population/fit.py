@@ -84,12 +84,13 @@ def fit_population(
     nll = float(about.values.sum()) + constant
     free, measured = len(u), dataset.observations
     following = solvers[solvers.index(found.solver) :]
-    values = {"effects": tuple(lay.population.random), **_subjects(lay, u, about)}
+    values = {"effects": tuple(lay.population.random), **_subjects(lay, about)}
     result = PopulationResult(
         model=model, dataset=dataset, estimates=errors.estimates(lay, u, error),
         free_names=error.names, covariance=error.covariance,
         correlation=uncertainty.correlation(error.covariance), nll=nll, rss=np.nan,
-        observations=measured, dof=measured - free, scales=_scales(lay, u),
+        observations=measured, dof=measured - free,
+        scales=dict(zip(model.observed, about.scales.tolist(), strict=True)),
         warnings=_warnings(lay, error, found, bool(done[best]), _message(ended, max_iterations)),
         starts=_listed(found, done, reached), seed=seed,
         method=_method(lay, found.solver, solving, count), seconds=laps,
@@ -199,19 +200,16 @@ def _common_start(dataset: Dataset) -> float | None:
     return float(dataset.t0[0]) if np.all(dataset.t0 == dataset.t0[0]) else None
 
 
-def _subjects(lay: Layout, u: np.ndarray, about: errors.Analysis) -> dict[str, Any]:
+def _subjects(lay: Layout, about: errors.Analysis) -> dict[str, Any]:
     """Omega, and the effects and parameters of each subject."""
-    with jax.enable_x64(True):
-        known = lay.unpack(jnp.asarray(u))
-        each = jax.vmap(lambda z: lay.natural(lay.subject(known, z)))(jnp.asarray(about.z))
-    factor = np.asarray(known.factor)
+    factor = about.factor
     etas, sd = about.z @ factor.T, np.sqrt(np.diagonal(factor @ factor.T))
     names = list(lay.population.random)
     shrinkage = 1 - etas.std(axis=0, ddof=1) / sd
     return {
         "omega": factor @ factor.T,
         "etas": etas,
-        "individuals": {name: np.asarray(each)[:, k] for k, name in enumerate(lay.local)},
+        "individuals": {name: about.parameters[:, k] for k, name in enumerate(lay.local)},
         "eta_shrinkage": {name: float(x) for name, x in zip(names, shrinkage, strict=True)},
     }
 
@@ -227,12 +225,6 @@ def _with_residuals(result: PopulationResult, clock: float) -> PopulationResult:
     squares = sum((r.observed - r.predicted) ** 2 for r in result.residuals)
     result.seconds["residuals"] = time.perf_counter() - clock - sum(result.seconds.values())
     return replace(result, epsilon_shrinkage=shrinkage, rss=float(squares))
-
-
-def _scales(lay: Layout, u: np.ndarray) -> dict[str, float]:
-    with jax.enable_x64(True):
-        own = np.asarray(lay.unpack(jnp.asarray(u)).scales.own)
-    return {column: float(s) for column, s in zip(lay.model.observed, own, strict=True)}
 
 
 def _listed(found, done, reached) -> list[Start]:

@@ -94,9 +94,7 @@ class Layout:
         factor = (entries @ place.astype(dtype)).reshape(rest.shape) + rest.astype(dtype)
         found = jnp.exp(u[second:])
         given, own, more = self._noise_places
-        scales = Scales(
-            found @ own.astype(dtype) + given.astype(dtype), found @ more.astype(dtype)
-        )
+        scales = Scales(found @ own.astype(dtype) + given.astype(dtype), found @ more.astype(dtype))
         return Unpacked(u[:first], factor, scales)
 
     # Entries are put in their places by products with ones: a scatter compiles to a loop, and its

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ...ground.varying import while_loop
+from ...ground.varying import fori_loop, while_loop
 
 #: Codes of `State.status`.
 NEW, RUNNING, CONVERGED, STALLED, MAX_ITERATIONS = range(5)
@@ -199,9 +199,9 @@ def _within(
     counts on moves that are not made, and leads nowhere once bounds are near.
     """
     eye = jnp.eye(pull.size, dtype=pull.dtype)
-    below = above = jnp.zeros_like(inner)
-    best, least = jnp.zeros_like(pull), jnp.asarray(jnp.inf, pull.dtype)
-    for _ in range(_ROUNDS):
+
+    def again(_, carry):
+        below, above, best, least = carry
         loose = inner & ~(below | above)
         held = jnp.where(below, low, jnp.where(above, high, 0.0))
         right = jnp.where(loose, -pull - normal @ held, 0.0)
@@ -214,11 +214,13 @@ def _within(
         better = ~(value >= least)
         best, least = jnp.where(better, cut, best), jnp.where(better, value, least)
         push = -(pull + damped @ move)
-        below, above = (
-            (loose & (move < low)) | (below & (push < 0)),
-            (loose & (move > high)) | (above & (push > 0)),
-        )
-    return best
+        under = (loose & (move < low)) | (below & (push < 0))
+        over = (loose & (move > high)) | (above & (push > 0))
+        return under, over, best, least
+
+    none = jnp.zeros_like(inner)
+    start = none, none, jnp.zeros_like(pull), jnp.asarray(jnp.inf, pull.dtype)
+    return fori_loop(0, _ROUNDS, again, start)[2]
 
 
 def advance(
@@ -240,7 +242,8 @@ def advance(
         objective: of the point of one search; with `together`, of those of all, with leading axes
             of starts. (One that runs a loop of its own is compiled faster so.)
         states: where the searches are.
-        lower, upper: bounds.
+        lower: bounds below.
+        upper: bounds above.
         free: which variables of a search may move.
         steps: how many trial steps, at most.
         tolerance: promised reduction of the objective at which a search has converged.
