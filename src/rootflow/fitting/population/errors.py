@@ -196,9 +196,14 @@ def of_estimates(lay: Layout, u: np.ndarray, about: Analysis, measured: int) -> 
 def raw_names(lay: Layout) -> list[str]:
     """What warnings call the entries of u."""
     names = list(lay.population.random)
-    effects = [
-        f"sd({names[i]})" if i == j else f"cov({names[j]}, {names[i]})" for i, j in lay.entries
-    ]
+    effects = []
+    for i, j in lay.entries:
+        # A diagonal entry of the factor is what the effects before it in its block leave open.
+        given = [names[b] for a, b in lay.entries if a == i and b < i]
+        if i != j:
+            effects.append(f"cov({names[j]}, {names[i]})")
+        else:
+            effects.append(f"sd({names[i]})" + (f" given {' and '.join(given)}" if given else ""))
     columns = list(lay.model.observed)
     noises = [f"the {'proportional ' if p else ''}noise of {columns[k]}" for k, p in lay.noises]
     return [*lay.local, *effects, *noises]

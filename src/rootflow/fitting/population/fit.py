@@ -240,7 +240,14 @@ def _listed(found, done, reached) -> list[Start]:
 def _warnings(lay: Layout, error, found, converged: bool, message: str) -> list[str]:
     out = [] if converged else [message]
     for name, side in zip(errors.raw_names(lay), error.at_bound, strict=True):
-        if side and name.startswith("sd(") and side == "lower":
+        given = name.partition(" given ")[2]
+        if given and side == "lower":
+            out.append(
+                f"The random effect of {name[3:].partition(')')[0]} follows from that of {given}: "
+                "Omega is singular. The errors of the others take this as given; leave a random "
+                "effect out, or leave it out of correlated."
+            )
+        elif side and name.startswith("sd(") and side == "lower":
             out.append(
                 f"{name} went to nothing: the data tell no difference between subjects there. "
                 "Leave the random effect out."
