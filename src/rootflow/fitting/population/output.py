@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from ... import _atomic
 from ...reports.folder import digits, plain
-from ...reports.formats import shown
+from ...reports.formats import shown, with_unit
 from ...reports.page import encoded, template
 from ..figures import Curves, residuals_figure
 from ..report import _matrix, _row
@@ -176,7 +176,7 @@ def _page(
         record=record,
         rows=[_row(e, result) for e in result.estimates],
         effects=effects,
-        names=list(result.individuals),
+        names=[with_unit(name, result.model.fitted[name].unit) for name in result.individuals],
         individuals=individuals,
         approximation=_NAMES[result.approximation],
         noise=[(c, f"{100 * x:.1f} %") for c, x in result.epsilon_shrinkage.items()],
