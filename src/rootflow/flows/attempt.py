@@ -109,10 +109,12 @@ def start(setup: Setup, x: Inputs) -> tuple[Carry, Array]:
     if setup.given:
         h = x.h
     else:
-        slope = setup.f(x.t0, x.y0, x.args)
+        # A decision: without a derivative, not even one that is traced and then dropped.
+        still = lax.stop_gradient(x)
+        slope = setup.f(still.t0, still.y0, still.args)
         h = control.first_step(
-            setup.f, x.t0, x.y0, slope, jnp.abs(x.t1 - x.t0), direction, x.args,
-            x.args.tolerances, setup.methods[0].error_order,
+            setup.f, still.t0, still.y0, slope, jnp.abs(still.t1 - still.t0), direction,
+            still.args, still.args.tolerances, setup.methods[0].error_order,
         )  # fmt: skip
     zero = jnp.zeros_like(x.t0)
     count = jnp.zeros((), jnp.int32)

@@ -53,3 +53,29 @@ def theophylline(random):
         random=random,
     )  # fmt: skip
     return model, load_table(example_files("theophylline")[1])
+
+
+def by_rate_constants(random, guess=(0.08, 1.5, 0.04), **more):
+    """The same in the parametrisation of SSfol of R, in which nlme's fit is printed; per kg."""
+
+    def first_order(t, y, p, c):
+        ke, ka = p["ke"], p["ka"]
+        rise = c["dose_mg_per_kg"] * ke * ka / (p["cl"] * (ka - ke))
+        return rise * (jnp.exp(-ke * t) - jnp.exp(-ka * t))
+
+    names, units = ("ke", "ka", "cl"), ("1/h", "1/h", "l/(h kg)")
+    model = rf.Model(
+        lambda t, y, p, c: {},
+        states={},
+        parameters={
+            name: rf.Parameter(x, scale="log", unit=unit)
+            for name, x, unit in zip(names, guess, units, strict=True)
+        },
+        observed={"concentration_mg_per_l": first_order},
+        time="time_h",
+        group="subject",
+        covariates=("dose_mg_per_kg",),
+        random=random,
+        **more,
+    )
+    return model, load_table(example_files("theophylline")[1])

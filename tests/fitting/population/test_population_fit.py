@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 import rootflow as rf
 from rootflow.cli.main import app
+from rootflow.fitting import population
 from rootflow.fitting.population.figures import predictive_check
-from tests.fitting.population.populations import theophylline
+from tests.fitting.population.populations import by_rate_constants, theophylline
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +115,49 @@ def test_the_folder(fit, tmp_path):
     assert lines[0] == "subject,ka,cl,v,eta_ka,eta_cl,eta_v" and len(lines) == 13
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Visual predictive check" in page and "116.8034" in page
+
+
+# What nlme of R (Pinheiro and Bates) finds for these data with Omega full, by its SSfol: logarithms
+# of the typical ke, ka and cl; standard deviations of their effects; sigma; log-likelihood.
+NLME = [-2.433, 0.451, -3.214], [0.131, 0.638, 0.251], 0.6818, -173
+
+
+def test_theophylline_with_a_full_omega_beside_nlme():
+    """nlme maximises, in turn, over the modes and over a linear mixed model about them.
+
+    Where that ends need not be the maximum of the likelihood that it prints, which is that of FOCE
+    (Lindstrom and Bates 1990): its derivative through the modes is left out. So ours is the larger
+    one, and the estimates differ by a fraction of their standard errors.
+    """
+    names, (fixed, sd, sigma, printed) = ("ke", "ka", "cl"), NLME
+    random = dict(zip(names, (0.2, 0.6, 0.3), strict=True))
+    model, table = by_rate_constants(rf.Population(random, correlated="all", approximation="foce"))
+    fit = rf.fit(model, table)
+    assert fit.converged
+    # nlme prints three digits; the maximum of FOCE lies 0.07 above FOCE at nlme's estimates.
+    assert -fit.nll == pytest.approx(printed, abs=0.5)
+    typical = np.log([fit[name] for name in names])
+    # a third of a standard error: these are 0.06, 0.2 and 0.08
+    np.testing.assert_allclose(typical, fixed, atol=0.025)
+    # of 12 subjects a standard deviation has an error of a fifth; 3 % is far inside
+    np.testing.assert_allclose(np.sqrt(np.diagonal(fit.omega)), sd, rtol=0.03)
+    assert fit.scales["concentration_mg_per_l"] == pytest.approx(sigma, rel=0.005)
+
+    # FOCE at what nlme found is what nlme prints, and less than what we found.
+    correlation = fit.omega / np.sqrt(np.outer(np.diagonal(fit.omega), np.diagonal(fit.omega)))
+    omega = correlation * np.outer(sd, sd) + 1e-5 * np.eye(3)
+    there, _ = by_rate_constants(
+        rf.Population(dict.fromkeys(names), omega=omega, approximation="foce"),
+        noise={"concentration_mg_per_l": rf.Noise(scale=sigma)},
+        guess=np.exp(fixed).tolist(),
+    )
+    theirs = -(population.objf(there, table).objf + 132 * np.log(2 * np.pi)) / 2
+    assert theirs == pytest.approx(printed, abs=0.5) and theirs < -fit.nll
+
+    # The effect of cl follows from those of ke and ka; its standard deviation is not nothing.
+    assert correlation[0, 2] > 0.98
+    assert any("cl follows from that of ke and ka" in warning for warning in fit.warnings)
+    assert not any("went to nothing" in warning for warning in fit.warnings)
 
 
 MODEL = """\

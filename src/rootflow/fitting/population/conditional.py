@@ -15,14 +15,12 @@ from ...roots.solvers import damped_newton
 from ...roots.solvers.damped_newton import Local
 from ..course import Solver
 from ..problem import GroupData
-from .curves import Curve, derivatives, polynomial
+from .curves import derivatives
 from .layout import Layout, Scales, Unpacked
 
 #: Promised reduction at which the search for a mode ends; the last digits come from Newton steps.
 _TOLERANCE = 1e-10
 _MOST_STEPS = 100
-#: Newton steps on the polynomial about the mode.
-REFINE = 2
 
 
 def variances(
@@ -50,7 +48,7 @@ def residuals(
 
 def joint(
     lay: Layout,
-    curve: Curve,
+    values: Float[Array, "columns slots"],
     known: Unpacked,
     z: Float[Array, " effects"],
     data: GroupData,
@@ -60,13 +58,12 @@ def joint(
 
     Args:
         lay: the vector u.
-        curve: model values by the coordinates of a subject.
+        values: of the model, at the effects.
         known: typical values, factor of Omega and scales.
         z: whitened effects.
         data: of the subject.
         typical: model values that say the variances, where not those of the effects do (FOCE).
     """
-    values = curve(lay.subject(known, z))
     spread = variances(lay, values if typical is None else typical, known.scales, data)
     square = residuals(values, data) ** 2 / spread
     return 0.5 * (jnp.sum(square + jnp.log(spread)) + z @ z)
@@ -74,43 +71,31 @@ def joint(
 
 def information(
     lay: Layout,
-    curve: Curve,
+    values: Float[Array, "columns slots"],
+    slope: Float[Array, "columns slots effects"],
     known: Unpacked,
-    z: Float[Array, " effects"],
     data: GroupData,
     typical: Float[Array, "columns slots"] | None,
 ) -> Float[Array, "effects effects"]:
-    """Expected second derivative of `joint` by the effects.
+    """Expected second derivative of `joint` by the effects, given that of the values, `slope`.
 
     G^T V^-1 G + V'^T V^-2 V' / 2 + 1; without the middle term where the effects do not move the
-    variances.
+    variances. (Where nothing was measured the slope is zero.)
     """
-
-    def both(z):
-        values = curve(lay.subject(known, z))
-        return values, variances(lay, values, known.scales, data)
-
-    (slope, moved), (_, spread) = _jacobian(both, z)
     if typical is not None:
-        spread = variances(lay, typical, known.scales, data)
-        moved = 0.0 * moved
-    measured = data.weights > 0
-    slope = jnp.where(measured[..., None], slope, 0.0)
-    first = jnp.einsum("csa,cs,csb->ab", slope, 1 / spread, slope)
-    second = jnp.einsum("csa,cs,csb->ab", moved, 0.5 / spread**2, moved)
-    return first + second + jnp.eye(z.size, dtype=z.dtype)
-
-
-def _jacobian(function, z):
-    def twice(z):
-        out = function(z)
-        return out, out
-
-    return jax.jacfwd(twice, has_aux=True)(z)
+        weight = 1 / variances(lay, typical, known.scales, data)
+    else:
+        # A variance depends on its own value only.
+        of = lambda values: variances(lay, values, known.scales, data)
+        spread, bent = jax.jvp(of, (values,), (jnp.ones_like(values),))
+        weight = 1 / spread + 0.5 * (bent / spread) ** 2
+    flat = slope.reshape(-1, slope.shape[-1])
+    inner = flat.T @ (weight.reshape(-1, 1) * flat)
+    return inner + jnp.eye(inner.shape[0], dtype=inner.dtype)
 
 
 class Mode(NamedTuple):
-    """Where the density of data and effects of a subject is largest.
+    """Where the density of data and effects is largest, of members (leading axes).
 
     Attributes:
         z: whitened effects.
@@ -119,13 +104,13 @@ class Mode(NamedTuple):
         steps: of the search.
     """
 
-    z: Float[Array, " effects"]
+    z: Float[Array, "members effects"]
     about: tuple[Array, ...]
-    code: Int[Array, ""]
-    steps: Int[Array, ""]
+    code: Int[Array, " members"]
+    steps: Int[Array, " members"]
 
 
-def mode(
+def modes(
     lay: Layout,
     solver: Solver,
     known: Unpacked,
@@ -134,31 +119,31 @@ def mode(
     order: int,
     interaction: bool,
 ) -> Mode:
-    """The most probable effects of one subject (its empirical Bayes estimate, whitened).
+    """The most probable effects of subjects (their empirical Bayes estimates, whitened).
 
-    Damped Newton steps from 0, with the expected second derivative.
+    Damped Newton steps from 0, with the expected second derivative, all members in one loop.
 
     Args:
         lay: the vector u.
         solver: how the equations are solved.
-        known: typical values, factor of Omega and scales.
-        data: of the subject.
+        known: typical values, factor of Omega and scales of each member.
+        data: of each member.
         order: of the derivatives that are kept of the last step, 1 or more.
         interaction: whether the variances are those of the subject, not of the typical one.
     """
-    n, dtype = len(lay.effects), known.theta.dtype
+    n, dtype, members = len(lay.effects), known.theta.dtype, len(data.values)
     typical = None
     if not interaction:
-        (typical,), _ = derivatives(lay, solver, known.theta, data, 0)
+        at_zero = lambda known, data: derivatives(lay, solver, known.theta, data, 0)[0][0]
+        typical = jax.vmap(at_zero)(known, data)
 
-    def objective(z: Float[Array, " effects"]) -> Local:
-        x = lay.subject(known, z)
-        parts, code = derivatives(lay, solver, x, data, order)
-        curve = polynomial(parts[:2], x)
-        value, gradient = jax.value_and_grad(lambda z: joint(lay, curve, known, z, data, typical))(
-            z
-        )
-        curvature = information(lay, curve, known, z, data, typical)
+    def objective(z: Float[Array, " effects"], known, data, typical) -> Local:
+        parts, code = derivatives(lay, solver, lay.subject(known, z), data, order)
+        values, slope = parts[0], lay.by_effects(known, parts[1])
+        of_values = lambda values: joint(lay, values, known, z, data, typical)
+        value, pull = jax.value_and_grad(of_values)(values)
+        gradient = jnp.einsum("cs,csa->a", pull, slope) + z
+        curvature = information(lay, values, slope, known, data, typical)
         fine = (code == 0) & jnp.isfinite(value)
         fine &= jnp.all(jnp.isfinite(gradient)) & jnp.all(jnp.isfinite(curvature))
         return Local(
@@ -170,16 +155,18 @@ def mode(
         )
 
     local = len(lay.local)
-    kept = tuple(np.zeros((1, *data.values.shape, *[local] * k), dtype) for k in range(order + 1))
-    states = damped_newton.init(np.zeros((1, n), dtype), kept)
-    reach = np.full(n, np.inf, dtype)
+    shape = data.values.shape
+    kept = tuple(np.zeros((*shape, *[local] * k), dtype) for k in range(order + 1))
+    endless = np.full(n, np.inf, dtype)
     ended = damped_newton.advance(
-        objective, states, -reach, reach, np.ones((1, n), bool),  # type: ignore[arg-type]
+        lambda z: jax.vmap(objective)(z, known, data, typical),
+        damped_newton.init(np.zeros((members, n), dtype), kept),
+        -endless, endless, np.ones((members, n), bool),  # type: ignore[arg-type]
         steps=jnp.int32(_MOST_STEPS), tolerance=_TOLERANCE, max_iterations=_MOST_STEPS,
+        together=True,
     )  # fmt: skip
-    lost = ~jnp.isfinite(ended.local.value[0])
-    blocked = jnp.asarray(ended.blocked)[0]
+    lost = ~jnp.isfinite(ended.local.value)
+    blocked = jnp.asarray(ended.blocked)
     # Negative: the equations are solved, and the likelihood does not exist all the same.
     code = jnp.where(lost, jnp.where(blocked > 0, blocked, -1), 0)
-    about = tuple(part[0] for part in ended.local.aux)
-    return Mode(ended.x[0], about, code, ended.iterations[0])
+    return Mode(ended.x, ended.local.aux, code, ended.iterations)

@@ -7,8 +7,8 @@ approximate likelihood, of the mode by the implicit function theorem) is exact a
 long as it needs no order beyond.
 """
 
-import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,17 @@ from ..course import Solver
 from ..problem import GroupData
 from .layout import Layout
 
-Curve = Callable[[Array], Float[Array, "columns slots"]]
-"""Coordinates of a subject to (linked) model values."""
+
+class Curve(NamedTuple):
+    """A subject's (linked) model values as a function of its coordinates, and their derivative.
+
+    Attributes:
+        value: (columns, slots) at coordinates (local,).
+        slope: (columns, slots, local) there.
+    """
+
+    value: Callable[[Array], Float[Array, "columns slots"]]
+    slope: Callable[[Array], Float[Array, "columns slots local"]]
 
 
 def solved(
@@ -77,17 +86,19 @@ def _with_one_more(function: Callable) -> Callable:
     return more
 
 
-def polynomial(known: tuple[Array, ...], at: Float[Array, " local"]) -> Curve:
-    """The polynomial with these derivatives at this point, both constants to every derivative."""
+def curve(known: tuple[Array, ...], at: Float[Array, " local"]) -> Curve:
+    """The polynomial with these derivatives at this point, and the polynomial that is its slope.
+
+    The derivatives and the point are constants to every derivative. (With the value alone there is
+    no slope to ask for.)
+    """
     known, at = jax.lax.stop_gradient((known, at))
+    return Curve(lambda x: _polynomial(known, x - at), lambda x: _polynomial(known[1:], x - at))
 
-    def curve(x):
-        step = x - at
-        total = known[0]
-        for order, tensor in enumerate(known[1:], start=1):
-            for _ in range(order):
-                tensor = tensor @ step
-            total = total + tensor / math.factorial(order)
-        return total
 
-    return curve
+def _polynomial(known: tuple[Array, ...], step: Float[Array, " local"]) -> Array:
+    """sum_k known[k] step^k / k!, by Horner's rule."""
+    total = known[-1]
+    for order in range(len(known) - 1, 0, -1):
+        total = known[order - 1] + total @ step / order
+    return total

@@ -13,17 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ...flows.linear_solve import inverse
 from .. import uncertainty
 from ..course import Solver
 from ..problem import GroupData
 from ..result import Estimate
 from ..uncertainty import Uncertainty
 from .approximations import expand_at, second_order
+from .conditional import variances
+from .curves import solved
 from .layout import Layout
 
 
 class Analysis(NamedTuple):
-    """The likelihood at the estimate; leading axis: subjects.
+    """What is known at the estimate; leading axis: subjects.
 
     Attributes:
         values: minus the log-likelihood.
@@ -31,6 +34,13 @@ class Analysis(NamedTuple):
         second: second derivative of the sum of the values.
         z: whitened effects.
         spread: their covariance given the data, by the curvature of the approximation.
+        fitted: linked model values at the effects, 1 where nothing was measured.
+        noise: standard deviations of the measurements about them.
+        parameters: of each subject.
+        factor: the Cholesky factor of Omega; no axis of subjects, as in what follows.
+        scales: of the noise, by column.
+        reported: the numbers of `quantities`.
+        slope: their derivative by u.
     """
 
     values: Float[np.ndarray, " subjects"]
@@ -38,6 +48,13 @@ class Analysis(NamedTuple):
     second: Float[np.ndarray, "n n"]
     z: Float[np.ndarray, "subjects effects"]
     spread: Float[np.ndarray, "subjects effects effects"]
+    fitted: Float[np.ndarray, "subjects columns slots"]
+    noise: Float[np.ndarray, "subjects columns slots"]
+    parameters: Float[np.ndarray, "subjects local"]
+    factor: Float[np.ndarray, "effects effects"]
+    scales: Float[np.ndarray, " columns"]
+    reported: Float[np.ndarray, " n"]
+    slope: Float[np.ndarray, "n n"]
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -45,14 +62,22 @@ def analysis(
     lay: Layout, solver: Solver, data: GroupData, u: Array, z: Float[Array, "subjects effects"]
 ) -> Analysis:
     """Everything about the estimate, given the effects that its search ended with."""
+    known = lay.unpack(u)
 
     def one(data, z):
-        found = expand_at(lay, solver, lay.unpack(u), z, data, 2)
+        found = expand_at(lay, solver, known, z, data, 2)
+        out, second = second_order(lay, u, found, data)
+        fitted = found.about[0]
+        if lay.population.approximation == "fo":  # expanded at zero effects
+            fitted, _ = solved(lay, solver, lay.subject(known, out.z), data)
+        noise = jnp.sqrt(variances(lay, fitted, known.scales, data))
+        own = lay.natural(lay.subject(known, out.z))
+        return out.value, out.gradient, second, out.z, inverse(out.second), fitted, noise, own
 
-        value, gradient, second, z, curvature = second_order(lay, u, found, data)
-        return Analysis(value, gradient, second, z, jnp.linalg.inv(curvature))  # type: ignore[arg-type]
-
-    out = jax.vmap(one)(data, z)
+    each = jax.vmap(one)(data, z)
+    told = lambda u: (reported(lay, u),) * 2
+    slope, numbers = jax.jacfwd(told, has_aux=True)(u)
+    out = Analysis(*each, known.factor, known.scales.own, numbers, slope)  # type: ignore[arg-type]
     return out._replace(second=out.second.sum(0))
 
 
@@ -107,13 +132,6 @@ def reported(lay: Layout, u: Float[Array, " n"]) -> Float[Array, " n"]:
     return jnp.stack([*lay.natural(known.theta), *effects, *noises])
 
 
-@partial(jax.jit, static_argnums=0)
-def reported_with_slope(lay: Layout, u: Array) -> tuple[Array, Array]:
-    """The reported numbers and their derivative by u."""
-    value = lambda u: reported(lay, u)
-    return value(u), jax.jacfwd(value)(u)
-
-
 def interval(quantity: Quantity, value: float, se: float, quantile: float) -> tuple[float, float]:
     """The interval symmetric in the coordinate of the quantity."""
     if not np.isfinite(se):
@@ -163,14 +181,14 @@ def of_estimates(lay: Layout, u: np.ndarray, about: Analysis, measured: int) -> 
     known = uncertainty.from_information(
         about.second[None], np.array([float(measured)]), np.array([False]), at_bound != ""
     )
-    values, slope = map(np.asarray, reported_with_slope(lay, jnp.asarray(u)))
+    slope = about.slope
     covariance = slope @ known.covariance @ slope.T
     middle = known.covariance @ about.gradients.T @ about.gradients @ known.covariance
     lost = np.abs(slope) @ known.lost > 0
     blank = np.logical_or.outer(lost, lost)
     names = [q.name if q.kind != "scale" else f"noise of {q.name}" for q in quantities(lay)]
     return Errors(
-        u, names, values, np.where(blank, np.nan, covariance),
+        u, names, about.reported, np.where(blank, np.nan, covariance),
         np.where(blank, np.nan, slope @ middle @ slope.T), lost, known, at_bound,
     )  # fmt: skip
 
@@ -178,9 +196,14 @@ def of_estimates(lay: Layout, u: np.ndarray, about: Analysis, measured: int) -> 
 def raw_names(lay: Layout) -> list[str]:
     """What warnings call the entries of u."""
     names = list(lay.population.random)
-    effects = [
-        f"sd({names[i]})" if i == j else f"cov({names[j]}, {names[i]})" for i, j in lay.entries
-    ]
+    effects = []
+    for i, j in lay.entries:
+        # A diagonal entry of the factor is what the effects before it in its block leave open.
+        given = [names[b] for a, b in lay.entries if a == i and b < i]
+        if i != j:
+            effects.append(f"cov({names[j]}, {names[i]})")
+        else:
+            effects.append(f"sd({names[i]})" + (f" given {' and '.join(given)}" if given else ""))
     columns = list(lay.model.observed)
     noises = [f"the {'proportional ' if p else ''}noise of {columns[k]}" for k, p in lay.noises]
     return [*lay.local, *effects, *noises]

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from scipy.special import gammaln
 
 from ...errors import InputError
+from ...ground.batches import in_batches
 from ..course import Solver
 from ..problem import GroupData
 from .conditional import joint
@@ -44,10 +45,10 @@ def _at(lay, solver, data, u, z):
 
     def one(z):
         values, code = solved(lay, solver, lay.subject(known, z), data)
-        total = joint(lay, lambda _: values, known, z, data, None)
+        total = joint(lay, values, known, z, data, None)
         return jnp.where((code == 0) & jnp.isfinite(total), total, jnp.inf)
 
-    return jax.lax.map(one, z, batch_size=min(len(z), _BATCH))
+    return in_batches(one, z, _BATCH)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

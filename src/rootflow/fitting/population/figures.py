@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -122,21 +122,29 @@ def _subject(axes, result, g, column, ts, curve, spread, typical, colour):
     )
 
 
-def observed_figure(result: PopulationResult) -> bytes:
-    """Measurements against the typical subject's curve and against their own subject's, as PNG."""
+def observed_figure(
+    result: PopulationResult,
+    own: Mapping[str, Float[np.ndarray, "groups slots"]],
+    typical: Mapping[str, Float[np.ndarray, "groups slots"]],
+) -> bytes:
+    """Measurements against the typical subject's curve and against their own subject's, as PNG.
+
+    Args:
+        result: the fit.
+        own: values of each subject at the times of the data.
+        typical: the same without its effects.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
     data, columns = result.dataset, list(result.model.observed)
-    own = result.predict(data.ts, noise=False)
-    typical = result.predict_typical(data.ts)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 3.1 * len(columns)), layout="constrained")
         panels = figure.subplots(len(columns), 2, squeeze=False, sharey="row")
         for number, (column, row) in enumerate(zip(columns, panels, strict=True)):
             measured = np.isfinite(data.values[column])
             y = data.values[column][measured]
-            sides = (("typical subject", typical[column]), ("own subject", own[column][0]))
+            sides = (("typical subject", typical[column]), ("own subject", own[column]))
             for axes, (title, values) in zip(row, sides, strict=True):
                 x = values[measured]
                 ends = np.array([min(x.min(), y.min()), max(x.max(), y.max())])
@@ -145,9 +153,9 @@ def observed_figure(result: PopulationResult) -> bytes:
                     x, y, linestyle="", marker="o", markersize=4, markerfacecolor="none",
                     markeredgecolor=COLOURS[number % len(COLOURS)], markeredgewidth=1.1,
                 )  # fmt: skip
-                axes.set_title(f"predicted, {title}", loc="left")
-                axes.set_xlabel(_label(result, column))
-            row[0].set_ylabel("observed")
+                axes.set_title(title, loc="left")
+                axes.set_xlabel(f"predicted {_label(result, column)}")
+            row[0].set_ylabel(f"observed {_label(result, column)}")
         return png(figure)
 
 
@@ -160,28 +168,40 @@ def check_figure(result: PopulationResult, checks: Mapping[str, Check]) -> bytes
         figure = Figure(figsize=(6.4, 3.3 * len(checks)), layout="constrained")
         panels = figure.subplots(len(checks), 1, squeeze=False)[:, 0]
         for number, (axes, (column, check)) in enumerate(zip(panels, checks.items(), strict=True)):
-            colour = COLOURS[number % len(COLOURS)]
+            _bands(axes, check, *np.roll(COLOURS, -number)[:2])
             data = result.dataset
             axes.plot(
                 data.ts.ravel(), data.values[column].ravel(), linestyle="", marker="o",
-                markersize=3, markerfacecolor="none", markeredgecolor=SOFT, label="data",
+                markersize=3, markerfacecolor="white", markeredgecolor=SOFT, label="data",
+                zorder=1.5,
             )  # fmt: skip
-            for k in range(3):
-                shade: dict[str, Any] = {"alpha": 0.3 if k == 1 else 0.15, "linewidth": 0}
-                label = {0: "95 %: 5th, 95th simulated", 1: "95 %: median simulated"}.get(k)
-                axes.fill_between(
-                    check.ts, check.lower[k], check.upper[k], color=colour, label=label, **shade
-                )
-                style = "-" if k == 1 else (0, (4, 3))
-                axes.plot(
-                    check.ts, check.observed[k], color=INK, linewidth=1.4, linestyle=style,
-                    label={0: "5th, 95th of the data", 1: "median of the data"}.get(k),
-                )  # fmt: skip
             axes.set_xlabel(_label(result, result.model.time))
             axes.set_ylabel(_label(result, column))
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=3, columnspacing=1.2)
         return png(figure)
+
+
+def _bands(axes, check: Check, middle: str, outer: str):
+    """Percentiles of the data over the bands of the simulated ones, each with its edges.
+
+    Bands may overlap where subjects are few: the edges, and a colour of its own for the median,
+    tell which is which.
+    """
+    for k in (0, 2, 1):
+        colour = middle if k == 1 else outer
+        label = {0: "95 %: 5th, 95th simulated", 1: "95 %: median simulated"}.get(k)
+        axes.fill_between(
+            check.ts, check.lower[k], check.upper[k], color=colour, alpha=0.2, linewidth=0,
+            label=label, zorder=1,
+        )  # fmt: skip
+        for edge in (check.lower[k], check.upper[k]):
+            axes.plot(check.ts, edge, color=colour, linewidth=0.7, alpha=0.7, zorder=1.2)
+    for k, style in ((0, (0, (4, 3))), (2, (0, (4, 3))), (1, "-")):
+        axes.plot(
+            check.ts, check.observed[k], color=INK, linewidth=1.4, linestyle=style,
+            label={0: "5th, 95th of the data", 1: "median of the data"}.get(k),
+        )  # fmt: skip
 
 
 def _label(result: PopulationResult, column: str) -> str:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...errors import InputError
+from ...flows.linear_solve import inverse
 from .. import functions, problem, uncertainty
 from ..convergence import judged, outcome
 from ..course import Solver
@@ -83,17 +84,20 @@ def fit_population(
     nll = float(about.values.sum()) + constant
     free, measured = len(u), dataset.observations
     following = solvers[solvers.index(found.solver) :]
-    values = {"effects": tuple(lay.population.random), **_subjects(lay, u, about)}
+    values = {"effects": tuple(lay.population.random), **_subjects(lay, about)}
     result = PopulationResult(
         model=model, dataset=dataset, estimates=errors.estimates(lay, u, error),
         free_names=error.names, covariance=error.covariance,
         correlation=uncertainty.correlation(error.covariance), nll=nll, rss=np.nan,
-        observations=measured, dof=measured - free, scales=_scales(lay, u),
+        observations=measured, dof=measured - free,
+        scales=dict(zip(model.observed, about.scales.tolist(), strict=True)),
         warnings=_warnings(lay, error, found, bool(done[best]), _message(ended, max_iterations)),
         starts=_listed(found, done, reached), seed=seed,
         method=_method(lay, found.solver, solving, count), seconds=laps,
         converged=bool(done[best]), message=_message(ended, max_iterations), outcome=ended,
-        _predict=Predictor(lay, following, data, u, about.z, about.spread),
+        _predict=Predictor(
+            lay, following, data, u, about.z, about.spread, (about.fitted, about.noise)
+        ),
         solver=name_of(found.solver) if model.states else "", solver_reason=found.reason,
         approximation=lay.population.approximation, objf=2 * nll - measured * np.log(2 * np.pi),
         **values, subject_nll=about.values, sandwich=error.sandwich,
@@ -181,14 +185,11 @@ def objf(
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _evaluated(lay: Layout, solver: Solver, data: GroupData, u):
-    known = lay.unpack(u)
-
-    def one(data):
-        found = approximations.expand(lay, solver, known, data, 0)
-        value, (z, second) = approximations.marginal(lay, u, found, data)
-        return value, z, jnp.linalg.inv(second), found.code
-
-    return jax.vmap(one)(data)
+    everyone = lambda x: jnp.broadcast_to(x, (len(data.ts), *x.shape))
+    known = jax.tree.map(everyone, lay.unpack(u))
+    found = approximations.expand(lay, solver, known, data, 0)
+    out = jax.vmap(lambda found, data: approximations.marginal(lay, u, found, data))(found, data)
+    return out.value, out.z, jax.vmap(inverse)(out.second), found.code
 
 
 def _constant(model: Model, dataset: Dataset) -> float:
@@ -199,19 +200,16 @@ def _common_start(dataset: Dataset) -> float | None:
     return float(dataset.t0[0]) if np.all(dataset.t0 == dataset.t0[0]) else None
 
 
-def _subjects(lay: Layout, u: np.ndarray, about: errors.Analysis) -> dict[str, Any]:
+def _subjects(lay: Layout, about: errors.Analysis) -> dict[str, Any]:
     """Omega, and the effects and parameters of each subject."""
-    with jax.enable_x64(True):
-        known = lay.unpack(jnp.asarray(u))
-        each = jax.vmap(lambda z: lay.natural(lay.subject(known, z)))(jnp.asarray(about.z))
-    factor = np.asarray(known.factor)
+    factor = about.factor
     etas, sd = about.z @ factor.T, np.sqrt(np.diagonal(factor @ factor.T))
     names = list(lay.population.random)
     shrinkage = 1 - etas.std(axis=0, ddof=1) / sd
     return {
         "omega": factor @ factor.T,
         "etas": etas,
-        "individuals": {name: np.asarray(each)[:, k] for k, name in enumerate(lay.local)},
+        "individuals": {name: about.parameters[:, k] for k, name in enumerate(lay.local)},
         "eta_shrinkage": {name: float(x) for name, x in zip(names, shrinkage, strict=True)},
     }
 
@@ -229,12 +227,6 @@ def _with_residuals(result: PopulationResult, clock: float) -> PopulationResult:
     return replace(result, epsilon_shrinkage=shrinkage, rss=float(squares))
 
 
-def _scales(lay: Layout, u: np.ndarray) -> dict[str, float]:
-    with jax.enable_x64(True):
-        own = np.asarray(lay.unpack(jnp.asarray(u)).scales.own)
-    return {column: float(s) for column, s in zip(lay.model.observed, own, strict=True)}
-
-
 def _listed(found, done, reached) -> list[Start]:
     """One entry for each search."""
     name = name_of(found.solver)
@@ -248,7 +240,14 @@ def _listed(found, done, reached) -> list[Start]:
 def _warnings(lay: Layout, error, found, converged: bool, message: str) -> list[str]:
     out = [] if converged else [message]
     for name, side in zip(errors.raw_names(lay), error.at_bound, strict=True):
-        if side and name.startswith("sd(") and side == "lower":
+        given = name.partition(" given ")[2]
+        if given and side == "lower":
+            out.append(
+                f"The random effect of {name[3:].partition(')')[0]} follows from that of {given}: "
+                "Omega is singular. The errors of the others take this as given; leave a random "
+                "effect out, or leave it out of correlated."
+            )
+        elif side and name.startswith("sd(") and side == "lower":
             out.append(
                 f"{name} went to nothing: the data tell no difference between subjects there. "
                 "Leave the random effect out."

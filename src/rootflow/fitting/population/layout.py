@@ -6,7 +6,7 @@ do the scales of the noise: there is nothing to keep positive.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -87,20 +87,51 @@ class Layout:
     def unpack(self, u: Float[Array, " n"]) -> Unpacked:
         """Typical values (in their coordinates), Cholesky factor and scales of the noise."""
         first, second = self.at
-        factor = jnp.asarray(self.factor0, u.dtype)
+        x, dtype = u[first:second], u.dtype
+        diagonal = np.array([i == j for i, j in self.entries], bool)
+        entries = jnp.where(diagonal, jnp.exp(jnp.where(diagonal, x, 0.0)), x)
+        place, rest = self._places
+        factor = (entries @ place.astype(dtype)).reshape(rest.shape) + rest.astype(dtype)
+        found = jnp.exp(u[second:])
+        given, own, more = self._noise_places
+        scales = Scales(found @ own.astype(dtype) + given.astype(dtype), found @ more.astype(dtype))
+        return Unpacked(u[:first], factor, scales)
+
+    # Entries are put in their places by products with ones: a scatter compiles to a loop, and its
+    # derivatives to more of them.
+    @cached_property
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the entries stand in the flat factor (entries, q q), and what of it is fixed."""
+        q = len(self.factor0)
+        place = np.zeros((len(self.entries), q, q))
         for k, (i, j) in enumerate(self.entries):
-            x = u[first + k]
-            factor = factor.at[i, j].set(jnp.exp(x) if i == j else x)
-        laws = self.model.noise.values()
-        own = [jnp.asarray(1.0 if law.scale is None else law.scale, u.dtype) for law in laws]
-        more = [jnp.zeros((), u.dtype)] * len(own)
+            place[k, i, j] = 1.0
+        return place.reshape(-1, q * q), np.where(place.any(0), 0.0, self.factor0)
+
+    @cached_property
+    def _noise_places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Scales that are given, and of which columns the fitted ones are (noises, columns)."""
+        given = np.array([law.scale or 0.0 for law in self.model.noise.values()])
+        own, more = np.zeros((2, len(self.noises), len(given)))
         for k, (column, proportional) in enumerate(self.noises):
-            (more if proportional else own)[column] = jnp.exp(u[second + k])
-        return Unpacked(u[:first], factor, Scales(jnp.stack(own), jnp.stack(more)))
+            (more if proportional else own)[k, column] = 1.0
+        return given, own, more
 
     def subject(self, known: Unpacked, z: Float[Array, " effects"]) -> Float[Array, " local"]:
         """Coordinates of a subject whose effects are eta = L z."""
-        return known.theta.at[np.array(self.effects)].add(known.factor @ z)
+        eta = known.factor @ z
+        if self.effects == tuple(range(len(self.local))):
+            return known.theta + eta
+        place = np.eye(len(self.local))[list(self.effects)]
+        return known.theta + eta @ place.astype(eta.dtype)
+
+    def by_effects(
+        self, known: Unpacked, slope: Float[Array, "columns slots local"]
+    ) -> Float[Array, "columns slots effects"]:
+        """A derivative by the whitened effects from that by the coordinates of a subject."""
+        if self.effects != tuple(range(len(self.local))):
+            slope = slope[..., np.array(self.effects)]
+        return slope @ known.factor
 
     def parameter(self, k: int) -> Parameter:
         return self.model.fitted[self.local[k]]

@@ -5,21 +5,23 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from ... import _atomic
 from ...reports.folder import digits, plain
-from ...reports.formats import shown
+from ...reports.formats import shown, with_unit
 from ...reports.page import encoded, template
-from ..figures import residuals_figure
+from ..figures import Curves, residuals_figure
 from ..report import _matrix, _row
 from . import figures
 from .result import PopulationResult
 
 #: Data sets that the visual predictive check simulates.
 SIMULATIONS = 200
+Values = Mapping[str, Float[np.ndarray, "groups times"]]
 _NAMES = {"fo": "FO", "foce": "FOCE", "focei": "FOCEI", "laplace": "Laplace"}
 
 
@@ -37,26 +39,59 @@ def write_population(result: PopulationResult, path: Path) -> dict[str, Any]:
 
     output.check_folder(path)
     ts = output.fine_times(result.dataset)
-    curve, spread = result.predict(ts, noise=False), result.predict(ts, noise=True)
-    typical = result.predict_typical(ts)
+    drawn = _drawn(result, ts)
     check = figures.predictive_check(result, SIMULATIONS, result.seed)
     record = {**output.as_record(result), **as_record(result)}
     pictures = {
-        "fit.png": figures.subjects_figure(result, ts, curve, spread, typical),
-        "observed.png": figures.observed_figure(result),
+        "fit.png": figures.subjects_figure(result, ts, drawn.curve, drawn.spread, drawn.typical),
+        "observed.png": figures.observed_figure(result, drawn.own, drawn.typical_own),
         "vpc.png": figures.check_figure(result, check),
         "residuals.png": residuals_figure(result),
     }
     with _atomic.folder(path) as draft:
         text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False)
         _atomic.write_text(draft / "fit.json", text + "\n")
-        predictions = output.predictions_table(result, ts, curve, spread)
+        predictions = output.predictions_table(result, ts, drawn.curve, drawn.spread)
         _atomic.write_text(draft / "predictions.csv", predictions)
         _atomic.write_text(draft / "individuals.csv", _individuals(result))
         for name, picture in pictures.items():
             _atomic.write_bytes(draft / name, picture)
         _atomic.write_text(draft / "report.html", _page(result, record, pictures))
     return record
+
+
+class _Drawn(NamedTuple):
+    """What the pictures and the table show of the model, by observed column.
+
+    Attributes:
+        curve, spread: subjects at the fine times, with the band of the curve and of measurements.
+        typical: the same without effects.
+        own, typical_own: values at the times of the data.
+    """
+
+    curve: Curves
+    spread: Curves
+    typical: Values
+    own: Values
+    typical_own: Values
+
+
+def _drawn(result: PopulationResult, ts: Float[np.ndarray, "groups times"]) -> _Drawn:
+    """All of it from one compiled program: the measured times are asked for first."""
+    slots = result.dataset.ts.shape[1]
+    every = np.concatenate([result.dataset.ts, ts], axis=1)
+    curve, spread = result.predict(every, noise=False), result.predict(every, noise=True)
+    typical = result.predict_typical(every)
+    fine = lambda all_of: {
+        column: tuple(part[:, slots:] for part in parts) for column, parts in all_of.items()
+    }
+    return _Drawn(
+        fine(curve),
+        fine(spread),
+        {column: values[:, slots:] for column, values in typical.items()},
+        {column: parts[0][:, :slots] for column, parts in curve.items()},
+        {column: values[:, :slots] for column, values in typical.items()},
+    )
 
 
 def as_record(result: PopulationResult) -> dict[str, Any]:
@@ -141,7 +176,7 @@ def _page(
         record=record,
         rows=[_row(e, result) for e in result.estimates],
         effects=effects,
-        names=list(result.individuals),
+        names=[with_unit(name, result.model.fitted[name].unit) for name in result.individuals],
         individuals=individuals,
         approximation=_NAMES[result.approximation],
         noise=[(c, f"{100 * x:.1f} %") for c, x in result.epsilon_shrinkage.items()],

@@ -122,10 +122,9 @@ class PopulationResult(FitResult):
         Standardised by the fitted noise (individual weighted residuals, IWRES).
         """
         data = self.dataset
-        predicted = self.predict(data.ts, noise=False)
-        spread = self._predictor.noise()
+        predicted, spread = self._predictor.at_data()
         out = []
-        for k, (column, (mean, _, _)) in enumerate(predicted.items()):
+        for column, mean in predicted.items():
             observed = data.values[column]
             law = self.model.noise[column]
             for g, s in zip(*np.nonzero(np.isfinite(observed)), strict=True):
@@ -134,7 +133,7 @@ class PopulationResult(FitResult):
                 out.append(
                     Residual(
                         data.line(g, s), data.groups[g], float(data.ts[g, s]), column,
-                        float(x), float(m), float(r / spread[g, k, s]),
+                        float(x), float(m), float(r / spread[column][g, s]),
                     )
                 )  # fmt: skip
         return sorted(out, key=lambda r: r.row)

@@ -32,7 +32,7 @@ _HINT = "Change the guesses (or their bounds), or check the equations and their 
 def _advance(lay, solver, data, constant, states, lower, upper, free, steps, *, max_iterations):
     return damped_newton.advance(
         approximations.objective(lay, solver, data, constant), states, lower, upper, free,
-        steps=steps, tolerance=_TOLERANCE, max_iterations=max_iterations,
+        steps=steps, tolerance=_TOLERANCE, max_iterations=max_iterations, together=True,
     )  # fmt: skip
 
 

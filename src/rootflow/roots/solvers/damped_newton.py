@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ...ground.varying import while_loop
+from ...ground.varying import fori_loop, while_loop
 
 #: Codes of `State.status`.
 NEW, RUNNING, CONVERGED, STALLED, MAX_ITERATIONS = range(5)
@@ -66,24 +66,34 @@ def init(x: Float[np.ndarray, "starts n"], aux: Any = ()) -> State:
     return State(x + flat, local, 1e-3 * one, 2 * one, count, count + NEW, count)
 
 
-def step(
-    objective: Callable[[Array], Local],
+class _Trial(NamedTuple):
+    """The point that a search tries next, and what is expected there.
+
+    Attributes:
+        x: the point.
+        predicted: by how much the model of the objective falls.
+        finite: whether the step could be computed.
+        pinned: whether there is no variable that could move.
+    """
+
+    x: Float[Array, " n"]
+    predicted: Float[Array, ""]
+    finite: Bool[Array, ""]
+    pinned: Bool[Array, ""]
+
+
+def _proposed(
     state: State,
+    free: Bool[Array, " n"],
     lower: Float[Array, " n"],
     upper: Float[Array, " n"],
-    free: Bool[Array, " n"],
-    tolerance: float,
-    max_iterations: int,
-    reach: Float[Array | np.ndarray, " n"] | float = np.inf,
-) -> State:
-    """One trial step: a damped Newton step in the free variables, within the bounds.
+    reach: Float[Array | np.ndarray, " n"] | float,
+) -> _Trial:
+    """A damped Newton step in the free variables, within the bounds.
 
     A variable at a bound that the gradient pushes outwards is held there. None moves by more than
     its `reach`: a variable on which the objective hardly depends would else be thrown onto a bound
-    by the first step, to a plateau from which nothing leads back. The damping follows the
-    ratio of actual to predicted reduction (Nielsen, "Damping parameter in Marquardt's method",
-    1999). The search has converged when the step promises to reduce the objective by less than
-    `tolerance`.
+    by the first step, to a plateau from which nothing leads back.
     """
     x, local = state.x, state.local
     gradient, curvature = local.gradient, local.curvature
@@ -99,24 +109,45 @@ def step(
     eye = jnp.eye(x.size, dtype=x.dtype)
     normal = jnp.where(both, curvature / (root[:, None] * root[None, :]), 0.0)
     pull = jnp.where(inner, gradient, 0.0) / root
-    new_search = state.status == NEW
-    low = jnp.maximum(lower - x, -reach) * root
-    high = jnp.minimum(upper - x, reach) * root
-    move = _within(normal + state.damping * eye, normal, pull, inner, low, high) / root
-    move = jnp.where(inner & ~new_search, move, 0.0)
+    damped = normal + state.damping * eye
+    if _endless(lower, upper, reach):
+        factor = jax.scipy.linalg.cho_factor(jnp.where(both, damped, eye))
+        move = jax.scipy.linalg.cho_solve(factor, -pull) / root
+    else:
+        low = jnp.maximum(lower - x, -reach) * root
+        high = jnp.minimum(upper - x, reach) * root
+        move = _within(damped, normal, pull, inner, low, high) / root
+    move = jnp.where(inner & (state.status != NEW), move, 0.0)
     trial = jnp.clip(x + move, lower, upper)
     move = trial - x
     predicted = -(gradient @ move + 0.5 * move @ curvature @ move)
     finite = jnp.all(jnp.isfinite(trial))
-    trial = jnp.where(finite, trial, x)
-    new = objective(trial)
+    return _Trial(jnp.where(finite, trial, x), predicted, finite, ~jnp.any(inner))
+
+
+def _endless(*bounds: Any) -> bool:
+    """Whether no bound is known to be finite when the program is traced."""
+    return all(isinstance(b, float | np.ndarray) and np.all(np.isinf(b)) for b in bounds)
+
+
+def _judged(
+    state: State, trial: _Trial, new: Local, tolerance: float, max_iterations: int
+) -> State:
+    """The search after a trial step, given the objective where it led.
+
+    The damping follows the ratio of actual to predicted reduction (Nielsen, "Damping parameter in
+    Marquardt's method", 1999). The search has converged when the step promises to reduce the
+    objective by less than `tolerance`.
+    """
+    x, local = state.x, state.local
+    new_search = state.status == NEW
+    predicted = trial.predicted
     actual = local.value - new.value
-    usable = finite & jnp.isfinite(new.value) & (predicted > 0)
+    usable = trial.finite & jnp.isfinite(new.value) & (predicted > 0)
     ratio = jnp.where(usable, actual / jnp.where(predicted > 0, predicted, 1.0), -1.0)
     accepted = (ratio > 0) | (new_search & jnp.isfinite(new.value))
     # Without damping the remaining reduction is what a full Newton step promises.
     small = (jnp.abs(predicted) <= tolerance) & (state.damping <= 1e-2)
-    pinned = ~jnp.any(inner)
     damping = jnp.where(
         accepted,
         state.damping * jnp.maximum(1 / 3, 1 - (2 * ratio - 1) ** 3),
@@ -126,7 +157,7 @@ def step(
     # A promise too small to be seen above round-off in the objective is as good as none.
     unseen = (jnp.abs(predicted) <= 1e-12 * jnp.abs(local.value)) & (state.damping <= 1e-2)
     status = jnp.where(
-        small | pinned | unseen,
+        small | trial.pinned | unseen,
         CONVERGED,
         jnp.where(
             damping > _LARGEST_DAMPING,
@@ -139,7 +170,7 @@ def step(
     pick = lambda a, b: jnp.where(accepted, a, b)
     status = jnp.where(new_search, jnp.where(accepted, RUNNING, STALLED), status)
     after = State(
-        pick(trial, x),
+        pick(trial.x, x),
         jax.tree.map(pick, new, local),
         jnp.clip(damping, 1e-12, None),
         jnp.where(accepted, 2.0, 2 * state.growth),
@@ -168,9 +199,9 @@ def _within(
     counts on moves that are not made, and leads nowhere once bounds are near.
     """
     eye = jnp.eye(pull.size, dtype=pull.dtype)
-    below = above = jnp.zeros_like(inner)
-    best, least = jnp.zeros_like(pull), jnp.asarray(jnp.inf, pull.dtype)
-    for _ in range(_ROUNDS):
+
+    def again(_, carry):
+        below, above, best, least = carry
         loose = inner & ~(below | above)
         held = jnp.where(below, low, jnp.where(above, high, 0.0))
         right = jnp.where(loose, -pull - normal @ held, 0.0)
@@ -183,11 +214,13 @@ def _within(
         better = ~(value >= least)
         best, least = jnp.where(better, cut, best), jnp.where(better, value, least)
         push = -(pull + damped @ move)
-        below, above = (
-            (loose & (move < low)) | (below & (push < 0)),
-            (loose & (move > high)) | (above & (push > 0)),
-        )
-    return best
+        under = (loose & (move < low)) | (below & (push < 0))
+        over = (loose & (move > high)) | (above & (push > 0))
+        return under, over, best, least
+
+    none = jnp.zeros_like(inner)
+    start = none, none, jnp.zeros_like(pull), jnp.asarray(jnp.inf, pull.dtype)
+    return fori_loop(0, _ROUNDS, again, start)[2]
 
 
 def advance(
@@ -201,15 +234,31 @@ def advance(
     tolerance: float,
     max_iterations: int,
     reach: Float[Array | np.ndarray, " n"] | float = np.inf,
+    together: bool = False,
 ) -> State:
-    """Up to `steps` trial steps of a batch of searches (leading axis of `states`)."""
+    """Up to `steps` trial steps of a batch of searches (leading axis of `states`).
 
-    def one(state, free):
-        return step(objective, state, lower, upper, free, tolerance, max_iterations, reach)
+    Args:
+        objective: of the point of one search; with `together`, of those of all, with leading axes
+            of starts. (One that runs a loop of its own is compiled faster so.)
+        states: where the searches are.
+        lower: bounds below.
+        upper: bounds above.
+        free: which variables of a search may move.
+        steps: how many trial steps, at most.
+        tolerance: promised reduction of the objective at which a search has converged.
+        max_iterations: trial steps of a search, at most.
+        reach: how far a variable moves in one step.
+        together: what `objective` takes.
+    """
+    of_all = objective if together else jax.vmap(objective)
 
     def go(carry):
         i, states = carry
-        return i + 1, jax.vmap(one)(states, free)
+        trials = jax.vmap(lambda s, free: _proposed(s, free, lower, upper, reach))(states, free)
+        found = of_all(trials.x)
+        judged = lambda s, trial, new: _judged(s, trial, new, tolerance, max_iterations)
+        return i + 1, jax.vmap(judged)(states, trials, found)
 
     def more(carry):
         i, states = carry
