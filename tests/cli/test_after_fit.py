@@ -91,7 +91,7 @@ def test_simulate(desk):
 UNUSABLE = [
     (["predict"], "FIT"),
     (["predict", "none"], "holds no fit"),
-    (["predict", "fit", "--times", "soon"], "START:END:COUNT"),
+    (["predict", "fit", "--times", "soon"], "START:STOP:COUNT"),
     (["predict", "fit", "--times", "none.csv"], "none.csv"),
     (["predict", "fit", "--data", "none.csv"], "none.csv"),
     (["predict", "fit", "--data", "model.toml"], "model.toml"),

@@ -140,3 +140,14 @@ def test_what_the_command_line_passes_on(desk, monkeypatch):
     assert (given["rtol"], given["atol"], given["max_iterations"]) == (1e-10, 1e-12, 7)
     assert given["dataset"].observations == 2
     assert given["dataset"].values["x"][0, 0] == 4.1
+
+
+COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_what_was_written(command):
+    """Rich makes pictures of words between colons, START:END:COUNT among them."""
+    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    assert not [c for c in shown.output if ord(c) >= 0x2600]

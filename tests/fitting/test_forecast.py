@@ -138,7 +138,7 @@ def test_times_of_the_command_line(tmp_path):
     (tmp_path / "u.csv").write_text("hours\n4\n", "utf-8")
     np.testing.assert_allclose(asked_times(str(tmp_path / "u.csv"), model), [4])
     for text in ("soon", "0:1", "1:0:5", "0:1:1", "0:inf:5", "0:1:2.5", "0:1:999999999", "nan"):
-        with pytest.raises(rf.InputError, match="START:END:COUNT"):
+        with pytest.raises(rf.InputError, match="START:STOP:COUNT"):
             asked_times(text, model)
     with pytest.raises(rf.InputError, match=r"no such file|does not exist|not there"):
         asked_times(str(tmp_path / "none.csv"), model)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..fitting.model import Model
     from ..tables.table import Table
 
-_TIMES = "START:END:COUNT, as 0:48:100; numbers with commas between; or a CSV file of times."
+_TIMES = "START:STOP:COUNT, as 0:48:100; numbers with commas between; or a CSV file of times."
 
 
 def predict(
@@ -117,7 +117,7 @@ def simulate(
         given = _values(values or [])
         if data is None and times is None:
             refuse(
-                "Give --times START:END:COUNT, or a table: rootflow simulate MODEL.toml DATA.csv"
+                "Give --times START:STOP:COUNT, or a table: rootflow simulate MODEL.toml DATA.csv"
             )
         _double_precision()
         from ..fitting.forecast import rows

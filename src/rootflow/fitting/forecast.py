@@ -143,7 +143,7 @@ def _listed(groups: Sequence[str]) -> str:
 
 
 def asked_times(text: str, model: Model) -> Float[np.ndarray, " times"]:
-    """Times as the command line has them: `START:END:COUNT`, numbers with commas, or a file.
+    """Times as the command line has them: `START:STOP:COUNT`, numbers with commas, or a file.
 
     Args:
         text: see above; of a file the column of the time, or its only column.
@@ -167,7 +167,7 @@ def asked_times(text: str, model: Model) -> Float[np.ndarray, " times"]:
         if len(parts) == 1 and (Path(text).exists() or Path(text).suffix):
             return _times_of(load_table(text), model)
     raise InputError(
-        f"the times are {text!r}; give START:END:COUNT with START below END and COUNT from 2 to "
+        f"the times are {text!r}; give START:STOP:COUNT with START below STOP and COUNT from 2 to "
         f"{_MOST_TIMES}, as 0:48:100, or numbers with commas between, or a file with a column "
         f"{model.time!r}."
     )
