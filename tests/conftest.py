@@ -59,14 +59,16 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("rootflow")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def room_for_programs():
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item, nextitem):
     """Drops compiled programs before a long run has too many of them.
 
     Each is several mappings of memory, of which Linux allows a process 65,530; the compiler crashes
-    when there are no more.
+    when there are no more. Between modules, whose tests share programs, and not at the end.
     """
     yield
+    if nextitem is None or nextitem.path == item.path:
+        return
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > 16_000:
         jax.clear_caches()
