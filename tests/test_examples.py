@@ -276,9 +276,13 @@ def test_example(script, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_code_in_a_page(page, tmp_path, monkeypatch):
     """The blocks of a page run one after the other, in one namespace."""
+    short = {"random_grids": ("steps=5000", "steps=500")}  # minutes, without optimisations
     monkeypatch.chdir(tmp_path)
     script = tmp_path / "page.py"
     text = page.read_text(encoding="utf-8")
+    if page.stem in short:
+        assert short[page.stem][0] in text
+        text = text.replace(*short[page.stem])
     script.write_text("\n".join(PYTHON.findall(text)), encoding="utf-8")
     runpy.run_path(str(script), run_name="__main__")
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from ...errors import InputError
+from ...ground.batches import in_batches
 from ..denoiser import Denoiser
 from ..exact import GaussianMixture
 from ..numerics import expand, is_traced
@@ -105,9 +106,7 @@ class Charges(ExactField):
             squares = jnp.sum(((x - points) / sigma) ** 2, axis=-1)
             return self.log_weights + self.noise.log_shape(squares, points.shape[1])
 
-        if len(flat) <= self.together:
-            return jax.vmap(each)((flat, sigma))
-        return jax.lax.map(each, (flat, sigma), batch_size=self.together)
+        return in_batches(each, (flat, sigma), self.together)
 
     def mean(self, x: Float[Array, "batch ..."], sigma: ArrayLike) -> Array:
         share = jax.nn.softmax(self.log_posterior(x, sigma), axis=-1)
