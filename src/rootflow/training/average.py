@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ..errors import InputError
+from .alike import alike
 
 Decay = Callable[[Array], Array]
 
@@ -35,7 +36,7 @@ def running_mean(start: int = 0) -> Decay:
 
 def decay_of(ema: "float | Decay | None") -> Decay | None:
     """The decay as a function of the step, for what a user gives as `ema`."""
-    return ema if ema is None or callable(ema) else exponential(ema)
+    return alike(ema if ema is None or callable(ema) else exponential(ema))
 
 
 def averages(tree: PyTree) -> PyTree:

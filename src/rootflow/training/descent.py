@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..errors import InputError
+from .alike import alike
 from .average import Decay, averaged, averages, decay_of, wide
 from .batches import _common_axis
 from .checkpoint import Changed, digest, program
@@ -117,9 +118,9 @@ def train(
         SolveError: the loss or its gradient is not finite, with `nonfinite="raise"`.
     """
     check_key(key)
-    optimizer = optax.adam(1e-3) if optimizer is None else checked_optimizer(optimizer)
+    optimizer = checked_optimizer(optax.adam(1e-3) if optimizer is None else optimizer)
     decay = decay_of(ema)
-    descent = _Descent(loss, optimizer, trainable, project, decay)
+    descent = _Descent(alike(loss), optimizer, trainable, project, decay)
     start = descent.start(model)
     validate = None
     if validation is not None:
@@ -127,7 +128,7 @@ def train(
     ended = run(
         descent,
         start,
-        data,
+        alike(data) if callable(data) else data,
         key=key,
         steps=steps,
         batch_size=batch_size,
@@ -267,7 +268,7 @@ def _validation(loss, validation, key) -> _Validation:
 
 
 def checked_optimizer(optimizer: Any) -> optax.GradientTransformation:
-    """The optimiser; raises `InputError` for anything else."""
+    """The optimiser, or one made alike; raises `InputError` for anything else."""
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         name = getattr(optimizer, "__name__", None)
         made = f": call it, optax.{name}(1e-3)" if callable(optimizer) and name else ""
@@ -275,7 +276,7 @@ def checked_optimizer(optimizer: Any) -> optax.GradientTransformation:
             f"optimizer must be an Optax transformation such as optax.adam(1e-3); got "
             f"{optimizer!r:.60}{made}."
         )
-    return optimizer
+    return alike(optimizer)
 
 
 def _trained(ended: Run) -> Trained:

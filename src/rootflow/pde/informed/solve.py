@@ -1,6 +1,5 @@
 """Training: Adam or another optimiser of Optax, then a quasi-Newton method on fixed points."""
 
-import functools
 import warnings
 from typing import Any, Literal, NamedTuple
 
@@ -321,7 +320,6 @@ class _Draw(eqx.Module):
         return self.fixed
 
 
-@functools.lru_cache
 def _adam(rate: float, steps: int) -> optax.GradientTransformation:
     return optax.adam(optax.cosine_decay_schedule(rate, steps))
 

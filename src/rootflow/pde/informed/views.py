@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array
 
 from ...errors import InputError
 from .domains import Box, SpaceTime
@@ -30,8 +32,13 @@ def informed(
         raise InputError(f"frame must be pde.Eulerian() or pde.Lagrangian(...); got {frame!r:.60}.")
     domain = SpaceTime(Box([(0.0, length) for length in problem.lengths]), (0.0, problem.end))
     axes = tuple(range(problem.dim))
-    make = _standing if isinstance(frame, Eulerian) else _moving
-    parts = make(problem, frame, initial, regularise)
+    if isinstance(frame, Eulerian):
+        parts = _Standing(problem, frame).parts(initial)
+    else:
+        if frame.regularise is None:
+            frame = Lagrangian(map=frame.map, diffusion=frame.diffusion, regularise=regularise)
+        mean, scale = speeds(problem, frame)
+        parts = _Moving(problem, frame, initial, jnp.asarray(mean), scale).parts()
     return Informed(domain=domain, periodic=axes, **parts)
 
 
@@ -56,68 +63,88 @@ def joined(x: Any, t: Any) -> Any:
 
 def path_and_state(problem: Transport, u: Any) -> tuple[Any, Any]:
     """The map and the state as functions of (X, t), from one that returns both."""
-    first = 0 if problem.place_shape == () else slice(0, problem.dim)
+    first = _first(problem)
     return lambda X, t: u(joined(X, t))[first], lambda X, t: u(joined(X, t))[problem.dim]
 
 
-def _standing(problem, frame, initial, _):
-    def residual(u, z, p):
-        x, t = split(problem, z)
-        r = frame.residual(problem, lambda x, t: u(joined(x, t)), x, t)
-        return r
+def _first(problem: Transport) -> int | slice:
+    """Where the path stands among the outputs."""
+    return 0 if problem.place_shape == () else slice(0, problem.dim)
 
-    def hard(z, v):
-        x, t = split(problem, z)
-        return problem.initial(x) + t * v
 
-    def begins(u, z, p):
-        return u(z) - problem.initial(split(problem, z)[0])
+class _Standing(eqx.Module):
+    """Points stand still; a module, so that a second solve finds the programs of the first."""
 
-    parts: dict[str, Any] = {"residual": residual, "weights": (PATHS,)}
-    if initial == "hard":
-        return {**parts, "hard": hard}
-    return {**parts, "conditions": (_beginning(begins),)}
+    problem: Transport
+    frame: Eulerian
+
+    def residual(self, u, z, p):
+        x, t = split(self.problem, z)
+        return self.frame.residual(self.problem, lambda x, t: u(joined(x, t)), x, t)
+
+    def hard(self, z, v):
+        x, t = split(self.problem, z)
+        return self.problem.initial(x) + t * v
+
+    def begins(self, u, z, p):
+        return u(z) - self.problem.initial(split(self.problem, z)[0])
+
+    def parts(self, initial: str) -> dict[str, Any]:
+        if initial == "hard":
+            return {"residual": self.residual, "weights": (PATHS,), "hard": self.hard}
+        start = (_beginning(self.begins),)
+        return {"residual": self.residual, "weights": (PATHS,), "conditions": start}
 
 
 def _beginning(residual):
     return Soft(residual, on="initial", weight=INITIAL, points=256, name="initial")
 
 
-def _moving(problem, frame, initial, regularise):
-    if frame.regularise is None:
-        frame = Lagrangian(map=frame.map, diffusion=frame.diffusion, regularise=regularise)
-    mean, scale = speeds(problem, frame)
-    d = problem.dim
-    first = 0 if problem.place_shape == () else slice(0, d)
+class _Moving(eqx.Module):
+    """Points move with their paths."""
 
-    def hard(z, v):
+    problem: Transport
+    frame: Lagrangian
+    initial: str = eqx.field(static=True)
+    mean: Array
+    scale: Any
+
+    def residual(self, u, z, p):
+        problem = self.problem
+        paths = path_and_state(problem, u)
+        paths, state = self.frame.residual(problem, *paths, *split(problem, z))
+        return (*jnp.reshape(paths / self.scale, (-1,)), state)
+
+    def hard(self, z, v):
+        problem, d = self.problem, self.problem.dim
         X, t = split(problem, z)
-        if frame.map == "raw":
-            x = v[first]
-        elif frame.map == "disp":
-            x = X + t * scale * v[first]
+        moved = v[_first(problem)]
+        if self.frame.map == "raw":
+            x = moved
+        elif self.frame.map == "disp":
+            x = X + t * self.scale * moved
         else:
-            x = X + t * (mean + v[first])
-        state = problem.initial(X) + t * v[d] if initial == "hard" else v[d]
+            x = X + t * (self.mean + moved)
+        state = problem.initial(X) + t * v[d] if self.initial == "hard" else v[d]
         return jnp.concatenate([jnp.reshape(x, (-1,)), jnp.reshape(state, (1,))])
 
-    def residual(u, z, p):
-        paths, state = frame.residual(problem, *path_and_state(problem, u), *split(problem, z))
-        return (*jnp.reshape(paths / scale, (-1,)), state)
-
-    def begins(u, z, p):
+    def begins(self, u, z, p):
+        problem = self.problem
         value, (X, _) = u(z), split(problem, z)
-        off = (value[d] - problem.initial(X),) if initial == "soft" else ()
-        if frame.map == "raw":
-            off = (*off, *jnp.reshape(value[first] - X, (-1,)))
+        off = (value[problem.dim] - problem.initial(X),) if self.initial == "soft" else ()
+        if self.frame.map == "raw":
+            off = (*off, *jnp.reshape(value[_first(problem)] - X, (-1,)))
         return off
 
-    parts = {
-        "residual": residual, "hard": hard, "outputs": d + 1, "weights": (PATHS,) * d + (STATE,),
-    }  # fmt: skip
-    if initial == "soft" or frame.map == "raw":
-        parts["conditions"] = (_beginning(begins),)
-    return parts
+    def parts(self) -> dict[str, Any]:
+        d = self.problem.dim
+        parts = {
+            "residual": self.residual, "hard": self.hard, "outputs": d + 1,
+            "weights": (PATHS,) * d + (STATE,),
+        }  # fmt: skip
+        if self.initial == "soft" or self.frame.map == "raw":
+            parts["conditions"] = (_beginning(self.begins),)
+        return parts
 
 
 def speeds(problem: Transport, frame: Lagrangian) -> tuple[Any, Any]:

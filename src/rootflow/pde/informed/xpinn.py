@@ -163,15 +163,23 @@ def solve_xpinn(
     if optimizer is None:
         optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
-    def draw(key):
-        return tuple(s.draw(k, points) for s, k in zip(slabs, jax.random.split(key, len(slabs))))
-
     start = tuple(trainees)
     found = train(
-        joint, start, draw, key=run, steps=steps, optimizer=optimizer,
+        joint, start, _Draw(tuple(slabs), points), key=run, steps=steps, optimizer=optimizer,
         trainable=tuple(t.trained() for t in start), every=max(1, steps // 100), progress=progress,
     )  # fmt: skip
     return Joined(problem, axis, places, found.model, found.history["loss"], found.history)
+
+
+class _Draw(eqx.Module):
+    """Points of each slab."""
+
+    slabs: tuple[Domain, ...]
+    points: int = eqx.field(static=True)
+
+    def __call__(self, key: PRNGKeyArray) -> tuple[Array, ...]:
+        keys = jax.random.split(key, len(self.slabs))
+        return tuple(slab.draw(k, self.points) for slab, k in zip(self.slabs, keys))
 
 
 def _cut(domain: Domain, axis: int, cuts: Sequence[float]) -> list[Domain]:

@@ -130,7 +130,7 @@ def solve_ritz(
         raise InputError(
             f"start must be a TwoLayer of {width} neurons in {dim} dimensions; got {network!r:.60}."
         )
-    batch = chosen if callable(chosen) else lambda key: chosen
+    batch = chosen if callable(chosen) else _Same(chosen)
     if metric == "adam":
         loss = _Loss(problem, weight)
         found = train(
@@ -147,6 +147,15 @@ def solve_ritz(
         )  # fmt: skip
         network, history = ended.state, ended.history
     return _finished(problem, network, history, weight, chosen, k_points)
+
+
+class _Same(eqx.Module):
+    """The same points in every step."""
+
+    points: Any
+
+    def __call__(self, key: PRNGKeyArray) -> Any:
+        return self.points
 
 
 def check_problem(problem: Any, dim: int) -> None:

@@ -164,8 +164,12 @@ def fine_tune(
         each = [jax.tree.map(lambda leaf, i=i: leaf[i], pools) for i in range(len(problems))]
         parts = [_then(loss, t, p, every, then, then_steps) for t, p in zip(parts, each)]
     targets = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
-    values = eqx.filter_jit(jax.vmap(lambda t, p: loss.of(t, p, *every)))(targets, pools)
-    return Tuned(parts, values, history)
+    return Tuned(parts, _values(loss, targets, pools, every), history)
+
+
+@eqx.filter_jit
+def _values(loss, targets, pools, every):
+    return jax.vmap(lambda t, p: loss.of(t, p, *every))(targets, pools)
 
 
 def _kind(tree):

@@ -225,33 +225,10 @@ def train_plain_operator(
     drawn, first, second = jax.random.split(key, 3)
     data = family.draw(drawn, cases, dtype)
     grid = jnp.asarray(family.regular(points), dtype)
-    fixed = isinstance(operator.encoder, GridEncoder)
-
-    def residuals(operator, batch, key):
-        def one(z, w):
-            u = _function(operator, z, w)
-            return jax.vmap(lambda x: family.residual(u, x, z, w))(grid)
-
-        return jnp.mean(jax.vmap(one)(*batch) ** 2)
-
-    def misses(operator, batch, key):
-        low, high = np.array(family.z).T.astype(dtype)
-
-        def one(z, w, key):
-            x = (
-                _places(operator, points, dtype, key)
-                if fixed
-                else family.points(key, points, dtype)
-            )
-            values = jax.lax.stop_gradient(jax.vmap(lambda x: operator.values(x, z, w))(x))
-            return 2 * (operator.read(x, values, w) - z) / (high - low)
-
-        keys = jax.random.split(key, len(batch[0]))
-        return jnp.mean(jax.vmap(one)(batch[0], batch[1], keys) ** 2)
 
     stages = (
-        (residuals, steps, first, "network"),
-        (misses, inverse_steps or steps, second, "encoder"),
+        (_Residuals(family, grid), steps, first, "network"),
+        (_Misses(family, points), inverse_steps or steps, second, "encoder"),
     )
     for loss, count, stage_key, part in stages:
         schedule = optax.cosine_decay_schedule(positive("learning_rate", learning_rate), count)
@@ -266,6 +243,42 @@ def train_plain_operator(
             progress=progress,
         ).model  # fmt: skip
     return cast(operator, original)
+
+
+class _Residuals(eqx.Module):
+    """The loss of the first stage."""
+
+    family: Family
+    grid: Array
+
+    def __call__(self, operator: PlainOperator, batch: Any, key: PRNGKeyArray) -> Array:
+        def one(z, w):
+            u = _function(operator, z, w)
+            return jax.vmap(lambda x: self.family.residual(u, x, z, w))(self.grid)
+
+        return jnp.mean(jax.vmap(one)(*batch) ** 2)
+
+
+class _Misses(eqx.Module):
+    """The loss of the second stage: of z, in halves of its range."""
+
+    family: Family
+    points: int = eqx.field(static=True)
+
+    def __call__(self, operator: PlainOperator, batch: Any, key: PRNGKeyArray) -> Array:
+        family, dtype = self.family, batch[0].dtype
+        low, high = np.array(family.z).T.astype(dtype)
+
+        def one(z, w, key):
+            if isinstance(operator.encoder, GridEncoder):
+                x = _places(operator, self.points, dtype, key)
+            else:
+                x = family.points(key, self.points, dtype)
+            values = jax.lax.stop_gradient(jax.vmap(lambda x: operator.values(x, z, w))(x))
+            return 2 * (operator.read(x, values, w) - z) / (high - low)
+
+        keys = jax.random.split(key, len(batch[0]))
+        return jnp.mean(jax.vmap(one)(batch[0], batch[1], keys) ** 2)
 
 
 def _places(operator, points, dtype, key):
