@@ -8,6 +8,7 @@ import jax
 
 import benchmarks
 from rootflow import _machine
+from rootflow.errors import InputError
 
 from .harness import runner, table
 
@@ -26,6 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--quick", action="store_true", help="one pair a row, to see that everything works"
     )
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the rows that the table in --out has already"
+    )
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in known]
     if unknown:
@@ -35,13 +39,19 @@ def main(arguments: list[str] | None = None) -> int:
 
     jax.config.update("jax_enable_x64", True)
     chosen = options.names or known
-    lines = runner.run(
-        "benchmarks",
-        chosen,
-        quick=options.quick,
-        tell=lambda line: print(table.brief(line), file=sys.stderr, flush=True),
-    )
     machine = _machine.describe(("jax", "jaxlib", "equinox", "numpy", "scipy"))
+    try:
+        known = table.read(options.out, machine) if options.resume else []
+    except InputError as error:
+        parser.error(str(error))
+    so_far: list[table.Line] = []
+
+    def tell(line: table.Line) -> None:
+        print(table.brief(line), file=sys.stderr, flush=True)
+        so_far.append(line)
+        table.write(options.out, so_far, machine)  # a run that is cut short has lost nothing
+
+    lines = runner.run("benchmarks", chosen, quick=options.quick, tell=tell, known=known)
     written = table.write(options.out, lines, machine)
     for path in [*written, *runner.pictures("benchmarks", chosen, options.out)]:
         print(path)

@@ -1,6 +1,9 @@
 import importlib
 import json
+import os
+import subprocess
 import sys
+import time
 from types import ModuleType
 
 import numpy as np
@@ -11,6 +14,7 @@ from benchmarks import flows
 from benchmarks.__main__ import main
 from benchmarks.harness import runner, table, timing
 from benchmarks.harness.comparison import Comparison, Row
+from rootflow import InputError
 
 FAKE = """
 import jax.numpy as jnp
@@ -59,6 +63,13 @@ def package(tmp_path, monkeypatch):
     yield importlib.import_module("fake_benchmarks")
     for name in [name for name in sys.modules if name.startswith("fake_benchmarks")]:
         del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def quiet(request, monkeypatch):
+    """Other tests run beside these."""
+    if "beside" not in request.node.name:
+        monkeypatch.setattr(runner.Load, "others", lambda self: 0.0)
 
 
 def test_rows_are_judged_by_their_bar(package):
@@ -120,6 +131,45 @@ def test_both_tables_are_written_with_the_machine(package, tmp_path):
         "benchmarks.json",
         "benchmarks.md",
     ]
+
+
+def test_rows_that_are_known_are_not_measured_again(package, tmp_path):
+    out, machine = tmp_path / "out", {"cores": 2}
+    lines = runner.run("fake_benchmarks", ["installed"], quick=True)
+    table.write(out, lines[:2] + lines[3:], machine)
+    known = table.read(out, machine)
+    again = runner.run("fake_benchmarks", ["installed"], quick=True, known=known)
+    assert again[:2] == lines[:2] and [line["row"] for line in again][2:] == ["no bar", "fails"]
+    assert again[3]["traceback"] is not None  # a row that failed is tried again
+    with pytest.raises(InputError, match=r"cores differ.*--resume"):
+        table.read(out, {"cores": 4})
+    (out / "benchmarks.json").write_text("{")
+    with pytest.raises(InputError, match="not a table of benchmarks"):
+        table.read(out, machine)
+    assert table.read(tmp_path / "none", machine) == []
+
+
+def test_a_comparison_without_rows_is_a_row_that_says_so(package, tmp_path):
+    (tmp_path / "fake_benchmarks" / "broken.py").write_text("import there_is_no_such_module")
+    importlib.invalidate_caches()
+    lines = runner.run("fake_benchmarks", ["broken", "installed"], quick=True)
+    assert lines[0]["failure"] == "failed: ModuleNotFoundError" and len(lines) == 5
+    assert "failed: ModuleNotFoundError" in table.as_markdown(lines, {})
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/stat"), reason="only Linux tells")
+def test_rows_beside_other_work_are_not_judged(monkeypatch):
+    started = [sys.executable, "-c", "print(1, flush=True)\nwhile True: pass"]
+    row = Row("sleeps", lambda: lambda: time.sleep(0.3), lambda: lambda: time.sleep(0.3), bar=9.0)
+    declared = Comparison("sleep", "numpy", lambda quick: [row])
+    with subprocess.Popen(started, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        line = runner.measure("sleep", declared, row, quick=True)
+        other.kill()
+    assert line["busy"] and line["meets"] is None and line["load"] > 0.3
+    assert "(busy)" in table.brief(line)
+    monkeypatch.setattr(runner.Load, "others", lambda self: 0.1)
+    assert runner.measure("sleep", declared, row, quick=True)["meets"] is True
 
 
 def test_the_command_refuses_what_it_does_not_know(tmp_path, capsys):

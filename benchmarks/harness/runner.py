@@ -10,6 +10,7 @@ from pathlib import Path
 
 from . import timing
 from .comparison import Comparison, Row
+from .load import MOST, Load
 from .table import Line
 
 # How a row of each kind is measured, and in how many pairs.
@@ -32,6 +33,7 @@ def run(
     *,
     quick: bool = False,
     tell: Callable[[Line], None] = lambda line: None,
+    known: Sequence[Line] = (),
 ) -> list[Line]:
     """Runs the comparisons `chosen`, modules of `package`; a row that fails does not stop the rest.
 
@@ -40,15 +42,23 @@ def run(
         chosen: names of its modules.
         quick: fewer pairs and smaller problems, to see that everything works.
         tell: called with each line as it is measured.
+        known: lines of an earlier run, taken over where they are of the same row.
 
     Returns:
-        One line a row.
+        One line a row. A comparison whose rows cannot be made is one line, which says so.
     """
+    before = {(line["comparison"], line["row"]): line for line in known if not line["failure"]}
     lines = []
     for name in chosen:
-        comparison = importlib.import_module(f"{package}.{name}").COMPARISON
-        for row in comparison.rows(quick):
-            line = measure(name, comparison, row, quick=quick)
+        try:
+            comparison = importlib.import_module(f"{package}.{name}").COMPARISON
+            rows = comparison.rows(quick)
+        except Exception as error:
+            lines.append(_line(name, "its rows", name, "run", "", None) | _failed(error))
+            tell(lines[-1])
+            continue
+        for row in rows:
+            line = before.get((name, row.name)) or measure(name, comparison, row, quick=quick)
             tell(line)
             lines.append(line)
     return lines
@@ -73,20 +83,10 @@ def measure(name: str, comparison: Comparison, row: Row, *, quick: bool = False)
     else:
         installed = importlib.util.find_spec(peer) is not None
         version = _version(peer) if installed else None
-    line: Line = {
-        "comparison": name,
-        "title": comparison.title,
-        "row": row.name,
-        "kind": row.kind,
-        "peer_name": peer,
-        "peer_version": version,
-        "installed": installed,
-        "bar": row.bar,
-        "failure": None,
-        "traceback": None,
-        **dict.fromkeys(("ours", "peer", "ratio", "meets", "error_ours", "error_peer")),
-    }
+    line = _line(name, row.name, comparison.title, row.kind, peer, version)
+    line |= {"installed": installed, "bar": row.bar}
     take, pairs = _TAKE[row.kind]
+    load = Load()
     try:
         taken = take(row.ours, row.peer if installed else None, 1 if quick else pairs)
         line |= {"ours": taken.ours, "peer": taken.peer, "ratio": taken.ratio}
@@ -95,13 +95,25 @@ def measure(name: str, comparison: Comparison, row: Row, *, quick: bool = False)
             if installed:
                 line["error_peer"] = float(row.error(taken.peer_result))
     except Exception as error:
-        line |= {
-            "failure": f"failed: {type(error).__name__}",
-            "traceback": traceback.format_exc(),
-        }
-    if line["ratio"] is not None and row.bar is not None and line["failure"] is None:
-        line["meets"] = line["ratio"] <= row.bar
+        line |= _failed(error)
+    line["load"] = load.others()
+    line["busy"] = row.kind != "memory" and (line["load"] or 0.0) > MOST
+    if line["ratio"] is not None and row.bar is not None and not line["failure"]:
+        line["meets"] = None if line["busy"] else line["ratio"] <= row.bar
     return line
+
+
+def _line(name, row, title, kind, peer, version) -> Line:
+    measured = ("ours", "peer", "ratio", "meets", "error_ours", "error_peer", "load", "bar")
+    return {
+        "comparison": name, "title": title, "row": row, "kind": kind, "peer_name": peer,
+        "peer_version": version, "installed": True, "failure": None, "traceback": None,
+        "busy": False, **dict.fromkeys(measured),
+    }  # fmt: skip
+
+
+def _failed(error: Exception) -> Line:
+    return {"failure": f"failed: {type(error).__name__}", "traceback": traceback.format_exc()}
 
 
 def _version(peer: str) -> str | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rootflow import _atomic
+from rootflow.errors import InputError
 
 Line = dict[str, Any]
 
@@ -30,6 +31,31 @@ def write(out: Path, lines: Sequence[Line], machine: Mapping[str, Any]) -> tuple
     content = {"machine": dict(machine), "rows": list(lines)}
     _atomic.write_text(record, json.dumps(content, indent=1) + "\n")
     return markdown, record
+
+
+def read(out: Path, machine: Mapping[str, Any]) -> list[Line]:
+    """The lines of an earlier run in the folder `out`; none where there was none.
+
+    Raises:
+        InputError: a file that cannot be read, or of another machine or other versions.
+    """
+    record = out / "benchmarks.json"
+    if not record.exists():
+        return []
+    try:
+        content = json.loads(record.read_text())
+        known, lines = content["machine"], content["rows"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{record} is not a table of benchmarks ({error}); move it away."
+        ) from None
+    other = {key for key in {*known, *machine} if known.get(key) != machine.get(key)}
+    if other:
+        raise InputError(
+            f"{record} was measured elsewhere ({', '.join(sorted(other))} differ): give another "
+            "folder, or leave --resume out."
+        )
+    return lines
 
 
 def as_markdown(lines: Sequence[Line], machine: Mapping[str, Any]) -> str:
@@ -59,7 +85,8 @@ def as_markdown(lines: Sequence[Line], machine: Mapping[str, Any]) -> str:
             "Times are medians of paired runs in one process; the ratio is the median of ours / "
             "peer over the pairs, and meets the bar if it is at most the bar. A first call "
             "includes tracing and compilation; rows in bytes are of memory; all other rows are "
-            "warm. Errors are those achieved, against a reference tighter than both.",
+            "warm. Errors are those achieved, against a reference tighter than both. Rows during "
+            "which other processes took more than a quarter of a core are busy, and not judged.",
             "",
             *about,
             "",
@@ -86,7 +113,7 @@ def _cells(line: Line) -> tuple[str, ...]:
         amount(line["peer"]) if line["installed"] else "not installed",
         "–" if line["ratio"] is None else f"{line['ratio']:.2f}",
         "–" if line["bar"] is None else f"{line['bar']:.2f}",
-        {None: "–", True: "yes", False: "no"}[line["meets"]],
+        "busy" if line["busy"] else {None: "–", True: "yes", False: "no"}[line["meets"]],
         _error(line["error_ours"]),
         _error(line["error_peer"]),
     )

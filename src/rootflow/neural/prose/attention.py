@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ...errors import InputError
+from ...networks import attend, each
 
 
 class Attention(eqx.Module):
@@ -32,13 +33,9 @@ class Attention(eqx.Module):
         self, x: Float[Array, "n w"], source: Float[Array, "m w"], seen: Bool[Array, "... m"]
     ) -> Float[Array, "n w"]:
         n, m, heads = x.shape[0], source.shape[0], self.heads
-        q = jax.vmap(self.into)(x).reshape(n, heads, -1)
-        k, v = jnp.split(jax.vmap(self.others)(source), 2, axis=-1)
-        k, v = k.reshape(m, heads, -1), v.reshape(m, heads, -1)
-        weights = jnp.einsum("nhc,mhc->hnm", q, k) / q.shape[-1] ** 0.5
-        weights = jnp.where(seen, weights, jnp.finfo(weights.dtype).min)
-        mixed = jnp.einsum("hnm,mhc->nhc", jax.nn.softmax(weights, axis=-1), v)
-        return jax.vmap(self.out)(mixed.reshape(n, -1))
+        q = each(self.into, x).reshape(n, heads, -1)
+        k, v = jnp.moveaxis(each(self.others, source).reshape(m, 2, heads, -1), 1, 0)
+        return each(self.out, attend(q, k, v, seen=seen).reshape(n, -1))
 
 
 class Layer(eqx.Module):
@@ -78,12 +75,12 @@ class Layer(eqx.Module):
         norms = iter(self.norms)
         if self.inner is not None:
             assert seen is not None
-            x = jax.vmap(next(norms))(x + self.inner(x, x, seen))
+            x = each(next(norms), x + self.inner(x, x, seen))
         if self.outer is not None:
             assert source is not None and source_seen is not None
-            x = jax.vmap(next(norms))(x + self.outer(x, source, source_seen))
-        wide = jax.nn.gelu(jax.vmap(self.widen)(x))
-        return jax.vmap(next(norms))(x + jax.vmap(self.narrow)(wide))
+            x = each(next(norms), x + self.outer(x, source, source_seen))
+        wide = jax.nn.gelu(each(self.widen, x))
+        return each(next(norms), x + each(self.narrow, wide))
 
 
 def positions(length: int, width: int) -> Float[Array, "length width"]:

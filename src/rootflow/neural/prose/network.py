@@ -15,6 +15,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
 from ...errors import InputError
+from ...networks import each
 from .. import checks
 from . import words as w
 from .attention import Layer, positions
@@ -151,7 +152,7 @@ class Prose(eqx.Module):
         d_seen, s_seen = jnp.ones(t.shape[0], bool), ids != self.words.index[w.PAD]
         if self.inputs == "both":
             data, symbols = data + self.kinds[0], symbols + self.kinds[1]
-            both = jax.vmap(self.norms[3])(jnp.concatenate([data, symbols]))
+            both = each(self.norms[3], jnp.concatenate([data, symbols]))
             seen = jnp.concatenate([d_seen, s_seen])
             for layer in self.fusion:
                 both = layer(both, seen)
@@ -165,13 +166,13 @@ class Prose(eqx.Module):
         return Features(only, seen, only, seen, scale)
 
     def _between(self, x: Array) -> Array:
-        return x if self.between is None else x + jax.vmap(self.between)(x)
+        return x if self.between is None else x + each(self.between, x)
 
     def _data(self, t: Array, u: Array, scale: Array) -> Array:
         told = [self._time(t), u / scale]
         if self.scaled:
             told.append(jnp.full((t.shape[0], 1), jnp.log(scale)))
-        x = jax.vmap(self.norms[0])(jax.vmap(self.embed_data)(jnp.concatenate(told, axis=1)))
+        x = each(self.norms[0], each(self.embed_data, jnp.concatenate(told, axis=1)))
         for layer in self.data_encoder:
             x = layer(x, jnp.ones(t.shape[0], bool))
         return x
@@ -185,7 +186,7 @@ class Prose(eqx.Module):
     def _embedded(self, ids: Array, norm: eqx.nn.LayerNorm) -> Array:
         width = self.table.shape[1]
         at = positions(ids.shape[0], width).astype(self.table.dtype)
-        return jax.vmap(norm)(width**0.5 * self.table[ids] + at)
+        return each(norm, width**0.5 * self.table[ids] + at)
 
     def _time(self, t: Array) -> Array:
         if not self.fourier:
@@ -197,10 +198,10 @@ class Prose(eqx.Module):
     def states(self, features: Features, queries: Float[Array, " m"]) -> Float[Array, "m dims"]:
         """The predicted states at times, padded to `dims`."""
         self._demand("trajectory")
-        x = jax.vmap(self.norms[2])(jax.vmap(self.embed_query)(self._time(queries)))
+        x = each(self.norms[2], each(self.embed_query, self._time(queries)))
         for layer in self.data_decoder:
             x = layer(x, jnp.ones(queries.shape[0], bool), features.data, features.data_seen)
-        return features.scale * jax.vmap(self.read_data)(x)
+        return features.scale * each(self.read_data, x)
 
     def hidden(self, features: Features, ids: Int[Array, " l"]) -> Float[Array, "l width"]:
         """What the decoder of equations knows after each of the words written so far."""
@@ -218,7 +219,7 @@ class Prose(eqx.Module):
     def sizes(self, hidden: Float[Array, "l width"]) -> Float[Array, " l"]:
         """The predicted log10 of the size of a number, where its sign was the last word."""
         assert self.read_size is not None
-        return jax.vmap(self.read_size)(hidden)[:, 0]
+        return each(self.read_size, hidden)[:, 0]
 
     def _demand(self, output: str):
         if self.outputs not in ("both", output):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ....errors import InputError
+from ....networks import attend, each
 from .problems import Images
 
 
@@ -16,10 +17,12 @@ def signed_log(f: Array) -> Array:
     return jnp.sign(f) * jnp.log1p(jnp.abs(f))
 
 
-def each(layer: eqx.Module, x: Float[Array, "... a"]) -> Float[Array, "... b"]:
-    """A layer of single vectors applied to the last axis."""
-    flat = jax.vmap(layer)(x.reshape(-1, x.shape[-1]))  # pyright: ignore[reportArgumentType]
-    return flat.reshape(*x.shape[:-1], flat.shape[-1])
+def attended(layer: eqx.nn.MultiheadAttention, x: Array, source: Array) -> Array:
+    """What the layer makes of x (n, width), which looks at a source (m, width)."""
+    cut = lambda y: y.reshape(len(y), layer.num_heads, -1)
+    maps = (layer.query_proj, x), (layer.key_proj, source), (layer.value_proj, source)
+    mixed = attend(*(cut(each(into, y)) for into, y in maps))
+    return each(layer.output_proj, mixed.reshape(len(x), -1))
 
 
 def positions(count: int, width: int) -> Float[Array, "count*count width"]:
@@ -62,7 +65,7 @@ class Pool(eqx.Module):
 
     def __call__(self, tokens: Float[Array, "n width"]) -> Float[Array, "queries width"]:
         tokens = each(self.norm, tokens)
-        return self.queries + self.attention(self.queries, tokens, tokens)
+        return self.queries + attended(self.attention, self.queries, tokens)
 
 
 class Block(eqx.Module):
@@ -84,7 +87,7 @@ class Block(eqx.Module):
 
     def __call__(self, z: Array, e: Array) -> Array:
         seen = each(self.norms[0], z)
-        z = z + self.attention(seen, seen, seen)
+        z = z + attended(self.attention, seen, seen)
         z = z + each(self.down, jax.nn.gelu(each(self.up, each(self.norms[1], z))))
         return self.film(z, e)
 

@@ -4,7 +4,6 @@ After Liu et al. (2021), Swin transformers: attention in windows of pixels, shif
 block. Grids need not be 224: a stage whose tokens are fewer than a window has one window of them.
 """
 
-import math
 from typing import Any
 
 import equinox as eqx
@@ -14,7 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ....errors import InputError
-from .encoders import Film, Pool, each, positions, signed_log
+from ....networks import attend, each
+from .encoders import Film, Pool, positions, signed_log
 from .problems import Images
 from .target import fourier
 
@@ -70,12 +70,10 @@ class WindowBlock(eqx.Module):
         cut = lambda x: _windows(jnp.roll(x, (-self.shift, -self.shift), (0, 1)), w)
         mixed = cut(each(self.mix, z))
         q, k, v = jnp.moveaxis(mixed.reshape(*mixed.shape[:2], 3, heads, -1), 2, 0)
-        scores = jnp.einsum("nihd,njhd->nhij", q, k) / math.sqrt(width / heads)
-        scores = scores + self.bias[:, _relative(w)]
         # After the shift a window at the end holds pixels of both ends, which are no neighbours.
         group = cut(jnp.asarray(_regions(self.side, w, self.shift)))[..., 0]
-        scores = jnp.where((group[:, :, None] == group[:, None])[:, None], scores, -1e9)
-        seen = jnp.einsum("nhij,njhd->nihd", jax.nn.softmax(scores), v)
+        near = group[:, :, None] == group[:, None]
+        seen = attend(q, k, v, seen=near, bias=self.bias[:, _relative(w)])
         joined = _joined(each(self.out, seen.reshape(*mixed.shape[:2], width)), self.side, w)
         return jnp.roll(joined, (self.shift, self.shift), (0, 1))
 
