@@ -70,6 +70,20 @@ def test_parts_of_the_data_grow_and_have_finite_likelihoods(late):
     assert starts.parts(few) == []
 
 
+def test_a_column_without_a_point_that_can_be_solved_takes_one_of_the_others():
+    points = np.arange(12.0).reshape(3, 4, 1)
+    values = np.array(
+        [[3.0, np.inf, 9.0, np.nan], [1.0, np.nan, 2.0, np.inf], [5.0, np.inf, 7.0, np.inf]]
+    )
+    before = values.copy()
+    # The best of columns 0 and 2 are points 4 and 6; of what is left 0 (3.0) and 8 (5.0) are best.
+    np.testing.assert_array_equal(starts.best_of_columns(points, values)[:, 0], [4, 0, 6, 8])
+    np.testing.assert_array_equal(values, before)
+    # Nothing is left over: such a column begins where it cannot be solved.
+    few = starts.best_of_columns(points[:1, :2], np.array([[1.0, np.inf]]))
+    np.testing.assert_array_equal(few[:, 0], [0, 1])
+
+
 def test_of_an_oscillating_model_most_searches_find_the_best_fit():
     model, table = example_files("hare-lynx")
     found = rf.fit(model, table)

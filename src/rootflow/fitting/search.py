@@ -21,7 +21,7 @@ from .likelihood import scale_rows
 from .model import Model
 from .problem import Ended, GroupData, Layout, Solver
 from .solving import held_down, name_of
-from .starts import STEPS, drawn, parts, reach
+from .starts import STEPS, best_of_columns, drawn, parts, reach
 
 #: Called with the finished fraction, the best cost so far and a message.
 Progress = Callable[[float, float, str], None]
@@ -151,8 +151,7 @@ class Search:
             if self.progress:
                 drawn_so_far = f"{(i + 1) * (len(batch) - 1)} points drawn"
                 self.progress(0.0, float(np.min(values)), drawn_so_far)
-        best = np.argmin(np.where(np.isfinite(values), values, np.inf), axis=0)
-        begin = np.asarray(found)[best, np.arange(len(best))]
+        begin = best_of_columns(np.asarray(found), np.asarray(values))
         begin[0] = points[0][0]
         return begin
 

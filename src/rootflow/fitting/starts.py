@@ -43,6 +43,26 @@ def reach(lay: Layout) -> Float[np.ndarray, " n"]:
     return np.where(lay.log, np.log(10.0), np.where(np.isfinite(width), width, np.inf))
 
 
+def best_of_columns(
+    points: Float[np.ndarray, "b starts n"], values: Float[np.ndarray, "b starts"]
+) -> Float[np.ndarray, "starts n"]:
+    """The best point of each column; where a column has none that can be solved, of the rest.
+
+    A search that begins where the model cannot be solved ends there. The best of the points that
+    no column has chosen take the places of such columns, as far as there are any.
+    """
+    values = np.where(np.isfinite(values), values, np.inf)
+    best = np.argmin(values, axis=0)
+    columns = np.arange(len(best))
+    chosen = points[best, columns]
+    dead = np.flatnonzero(np.isinf(values[best, columns]))
+    values[best, columns] = np.inf
+    order = np.argsort(values, axis=None, kind="stable")[: len(dead)]
+    spare = order[np.isfinite(values.flat[order])]
+    chosen[dead[: len(spare)]] = points.reshape(-1, points.shape[-1])[spare]
+    return chosen
+
+
 class Part(NamedTuple):
     """Some of the data: an early share of the measured times of each group."""
 
