@@ -169,7 +169,7 @@ def _draw(strip: dict, data: dict) -> Figure:
         axes.set_xticks(ticks, [f"{e:g}" for e in ticks])
         axes.minorticks_off()
         axes.legend(frameon=False, fontsize="x-small")
-    limit.set(ylim=(4e-4, 2e2))
+    limit.set(ylim=(4e-4, 1e4))
     limit.legend(frameon=False, fontsize="x-small", ncols=2, loc="upper center")
     return figure
 

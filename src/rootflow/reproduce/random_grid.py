@@ -87,7 +87,8 @@ def _draw(data: dict) -> Figure:
     seen.set_xticks(training.SENSORS, [str(n) for n in training.SENSORS])
     seen.minorticks_off()
     seen.set(xlabel="random points seen", ylabel="squared relative error", title="Parameters")
-    seen.legend(fontsize=8, loc="lower left")
+    seen.set_ylim(bottom=1e-3)
+    seen.legend(fontsize=7, loc="lower left", ncols=2)
     levels.plot([0, 1], [0, 1], "k--", lw=0.8)
     for name, color in (("random, 10", "C0"), ("fixed, 10", "C3")):
         row = data[name]
