@@ -1,12 +1,21 @@
-"""Structure-preserving volumes beside FiPy: chemotaxis on a square, at equal grids and steps."""
+"""Volumes beside FiPy, py-pde and SciPy: chemotaxis, convection with diffusion, a reaction.
 
+Chemotaxis: the structure-preserving scheme beside FiPy at equal grids and steps, on a line and on a
+square. Convection with diffusion: beside FiPy with as many steps as it needs for our error, which
+is that in time (the grids are equal). Fisher's equation on a square, explicit on both sides: beside
+py-pde. The same stiff, on a line: beside SciPy's BDF with the same sparse Jacobian.
+"""
+
+import importlib.metadata
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.integrate
 
+import rootflow as rf
 from rootflow import pde
 
 from .harness.comparison import Build, Comparison, Row
@@ -17,10 +26,10 @@ EPSILON, TAU = 0.1, 0.5
 
 def density(grid: pde.Grid) -> np.ndarray:
     """A few heaps of cells on an empty square."""
-    x, y = grid.centres
     rng = np.random.default_rng(0)
-    places = rng.uniform(0.5, 3.5, (6, 2))
-    return 30 * np.sum([np.exp(-((x - a) ** 2 + (y - b) ** 2) / 0.02) for a, b in places], axis=0)
+    places = rng.uniform(0.5, 3.5, (6, len(grid.shape)))
+    squares = [sum((x - a) ** 2 for x, a in zip(grid.centres, place)) for place in places]
+    return 30 * np.sum([np.exp(-r2 / 0.02) for r2 in squares], axis=0)
 
 
 def ours(grid: pde.Grid, chi: float = 1.0, steps: int = COUNT) -> Build:
@@ -46,10 +55,8 @@ def fipys(grid: pde.Grid, chi: float = 1.0, convection: str = "Exponential") -> 
     def build() -> Callable[[], Any]:
         import fipy  # pyright: ignore[reportMissingImports]
 
-        nx, ny = grid.shape
-        mesh = fipy.Grid2D(dx=grid.widths[0], dy=grid.widths[1], nx=nx, ny=ny)
-        # FiPy counts x first.
-        n0 = density(grid).T.ravel()
+        mesh = mesh_of(grid)
+        n0 = density(grid).T.ravel()  # FiPy counts x first
         n = fipy.CellVariable(mesh=mesh, value=n0)
         c = fipy.CellVariable(mesh=mesh, value=0.0)
         w = fipy.CellVariable(mesh=mesh, value=0.0)
@@ -72,11 +79,21 @@ def fipys(grid: pde.Grid, chi: float = 1.0, convection: str = "Exponential") -> 
                 cells.solve(var=n, dt=STEP)
                 second.solve(var=w, dt=STEP)
                 first.solve(var=c, dt=STEP)
-            return np.asarray(n.value).reshape(ny, nx).T.copy()
+            return np.asarray(n.value).reshape(grid.shape[::-1]).T.copy()
 
         return run
 
     return build
+
+
+def mesh_of(grid: pde.Grid) -> Any:
+    """FiPy's mesh of the same cells."""
+    import fipy  # pyright: ignore[reportMissingImports]
+
+    if len(grid.shape) == 1:
+        return fipy.Grid1D(dx=grid.widths[0], nx=grid.shape[0])
+    nx, ny = grid.shape
+    return fipy.Grid2D(dx=grid.widths[0], dy=grid.widths[1], nx=nx, ny=ny)
 
 
 def distance(grid: pde.Grid) -> Callable[[Any], float]:
@@ -96,11 +113,141 @@ def undershoot(result: Any) -> float:
     return float(max(-np.min(result), 0.0) / np.max(result))
 
 
+# Convection with diffusion: u_t + ∇·(v u - D ∇u) = 0 without a flux through the sides.
+
+DIFFUSION, VELOCITY, END = 0.1, (1.0, 0.5), 2.0
+
+
+def carried(size: int) -> tuple[pde.Grid, pde.ConservationLaw, np.ndarray]:
+    """The grid, the equation, and a heap of a tracer."""
+    grid = pde.Grid(((0.0, 10.0),) * 2, (size, size))
+    law = pde.ConservationLaw(grid, diffusion=DIFFUSION, velocity=VELOCITY)
+    x, y = grid.centres
+    return grid, law, np.exp(-((x - 3) ** 2) - (y - 4) ** 2)
+
+
+def ours_carried(size: int, rtol: float = 1e-3) -> Build:
+    def build() -> Callable[[], Any]:
+        _, law, u0 = carried(size)
+        start = jnp.asarray(u0)
+        run = jax.jit(
+            lambda u: rf.solve_ode(law, u, (0.0, END), rtol=rtol, atol=1e-2 * rtol).ys[-1]
+        )
+        return lambda: run(start)
+
+    return build
+
+
+def fipys_carried(size: int, steps: int) -> Build:
+    def build() -> Callable[[], Any]:
+        import fipy  # pyright: ignore[reportMissingImports]
+
+        grid, _, u0 = carried(size)
+        u = fipy.CellVariable(mesh=mesh_of(grid))
+        equation = fipy.TransientTerm() + fipy.ExponentialConvectionTerm(
+            coeff=VELOCITY
+        ) == fipy.DiffusionTerm(coeff=DIFFUSION)
+
+        def run():
+            u.setValue(u0.T.ravel())
+            for _ in range(steps):
+                equation.solve(var=u, dt=END / steps)
+            return np.asarray(u.value).reshape(size, size).T.copy()
+
+        return run
+
+    return build
+
+
+def error_of(build: Build) -> Callable[[Any], float]:
+    """The relative distance from a solution of the same volumes with small tolerances."""
+    exact: list[np.ndarray] = []
+
+    def error(result: Any) -> float:
+        if not exact:
+            exact.append(np.asarray(build()()))
+        return float(np.linalg.norm(np.asarray(result) - exact[0]) / np.linalg.norm(exact[0]))
+
+    return error
+
+
+# Fisher's equation, u_t = Δu + u (1 - u): explicit in two dimensions, implicit in one.
+
+SIDE = 20.0
+
+
+def fisher(shape: tuple[int, ...]) -> tuple[pde.Grid, pde.ConservationLaw, np.ndarray]:
+    grid = pde.Grid(((0.0, SIDE),) * len(shape), shape)
+    law = pde.ConservationLaw(grid, diffusion=1.0, source=lambda t, u, args: u * (1 - u))
+    return grid, law, np.exp(-sum(x**2 for x in grid.centres))
+
+
+def ours_fisher(shape: tuple[int, ...], rtol: float, method: Any = None) -> Build:
+    def build() -> Callable[[], Any]:
+        _, law, u0 = fisher(shape)
+        start = jnp.asarray(u0)
+        options: dict[str, Any] = {}
+        if method is not None:
+            options = {"method": method, "jac_sparsity": law.sparsity}
+        run = jax.jit(
+            lambda u: rf.solve_ode(law, u, (0.0, 8.0), rtol=rtol, atol=1e-2 * rtol, **options).ys[
+                -1
+            ]
+        )
+        return lambda: run(start)
+
+    return build
+
+
+def pypdes(size: int) -> Build:
+    """py-pde's adaptive explicit solver, compiled by numba in advance."""
+
+    def build() -> Callable[[], Any]:
+        import pde as pypde  # pyright: ignore[reportMissingImports]
+
+        _, _, u0 = fisher((size, size))
+        space = pypde.CartesianGrid([[0, SIDE]] * 2, size)
+        equation = pypde.PDE({"u": "laplace(u) + u * (1 - u)"}, bc={"derivative": 0})
+        solver = pypde.solvers.RungeKuttaSolver(
+            equation, backend="numba", adaptive=True, tolerance=1e-4
+        )
+        field = pypde.ScalarField(space, u0)
+        stepper = solver.make_stepper(field, dt=1e-3)
+
+        def run():
+            state = field.copy()
+            stepper(state, 0.0, 8.0)
+            return state.data
+
+        return run
+
+    return build
+
+
+def scipys(cells: int) -> Build:
+    def build() -> Callable[[], Any]:
+        _, law, u0 = fisher((cells,))
+        field = jax.jit(lambda t, u: law(t, u, None))
+
+        def run():
+            sol = scipy.integrate.solve_ivp(
+                lambda t, u: np.asarray(field(t, u)), (0.0, 8.0), u0, "BDF", rtol=1e-6,
+                atol=1e-8, jac_sparsity=law.sparsity,
+            )  # fmt: skip
+            return sol.y[:, -1]
+
+        return run
+
+    return build
+
+
 def rows(quick: bool) -> Sequence[Row]:
     size = 24 if quick else 128
     grid = pde.Grid(((0.0, LENGTH),) * 2, (size, size))
+    line = pde.Grid(((0.0, LENGTH),), (8 * size,))
     what = f"{COUNT} steps of chemotaxis, three fields, {size} x {size}"
     steep, coarse = 200.0, pde.Grid(grid.bounds, (32, 32))
+    cells = 100 if quick else 1000
     return [
         Row(what, ours(grid), fipys(grid), bar=0.2, error=distance(grid)),
         Row(
@@ -108,12 +255,38 @@ def rows(quick: bool) -> Sequence[Row]:
             "density over the largest", ours(coarse, steep),
             fipys(coarse, steep, "CentralDifference"), bar=0.2, error=undershoot,
         ),
+        Row(
+            f"{COUNT} steps of chemotaxis, three fields, {8 * size} cells", ours(line),
+            fipys(line), bar=0.2, error=distance(line),
+        ),
+        Row(
+            f"convection with diffusion, {size} x {size}", ours_carried(size),
+            fipys_carried(size, 20 if quick else 100), bar=0.2,
+            error=error_of(ours_carried(size, 1e-9)),
+        ),
+        Row(
+            f"Fisher's equation, {size} x {size}, explicit", ours_fisher((size, size), 1e-4),
+            pypdes(size), error=error_of(ours_fisher((size, size), 1e-9)), peer_name="pde",
+            peer_version=pypde_version,
+        ),
+        Row(
+            f"Fisher's equation, {cells} cells, BDF", ours_fisher((cells,), 1e-6, rf.BDF()),
+            scipys(cells), error=error_of(ours_fisher((cells,), 1e-9)), peer_name="scipy",
+        ),
         Row(f"first call, {what}", ours(grid), fipys(grid), kind="first call"),
     ]  # fmt: skip
 
 
+def pypde_version() -> str | None:
+    """Of py-pde, whose package has another name; None without it."""
+    try:
+        return importlib.metadata.version("py-pde")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 COMPARISON = Comparison(
-    title="implicit steps of equal length by exponentially fitted volumes, float64",
+    title="volumes on equal grids, float64",
     peer="fipy",
     rows=rows,
 )

@@ -3,6 +3,7 @@
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from .barron_experiments import descent, dictionaries, training
 from .harness.entry import Claim, Entry, Outcome, Paper, Report
@@ -134,9 +135,10 @@ def _draw(data: dict) -> Figure:
     steps.set(xlabel="step", ylabel="relative error in $H$", title="Certificate (dashed), error")
     steps.legend(fontsize=8)
     for row in data["driven"]:
-        norms.semilogy(row["norms"][:9], "o-", ms=3, label=f"$d={row['dim']}$")
+        some = row["norms"][1:9]
+        norms.semilogy(range(1, 1 + len(some)), some, "o-", ms=3, label=f"$d={row['dim']}$")
     recursion = [min(v, 1e60) for v in data["driven"][0]["recursion"]]
-    norms.semilogy(recursion, "k--", label="recursion")
+    norms.semilogy(range(1, len(recursion)), recursion[1:], "k--", label="recursion")
     norms.set(xlabel="step", ylabel="Barron norm", title="Measured norm and its bound")
     norms.set_ylim(1, 1e20)
     norms.legend(fontsize=8)
@@ -153,6 +155,8 @@ def _draw(data: dict) -> Figure:
         )  # fmt: skip
     dim = 2 if "plane" in data else 1
     nets.set(xlabel="seconds", ylabel="relative error", title=f"Trained networks, $d={dim}$")
+    nets.set_xlim(0.1, 10 * max(1.0, *(r["seconds"] for found in rows.values() for r in found)))
+    nets.xaxis.set_minor_formatter(NullFormatter())
     nets.legend(fontsize=8)
     return figure
 
