@@ -41,15 +41,14 @@ def trained(steps: int) -> tuple[Any, float]:
     return found.model, time.perf_counter() - begin
 
 
-@functools.cache
-def points() -> jax.Array:
-    line = jnp.linspace(-1.0, 1.0, 41)
-    return jnp.stack(jnp.meshgrid(line, line), -1).reshape(-1, 2)
+def points() -> np.ndarray:
+    line = np.linspace(-1.0, 1.0, 41)
+    return np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
 
 
 def error(predict: Any) -> float:
     """Relative, in L²."""
-    exact = np.asarray(problems().many(PROBLEM)(points()))
+    exact = np.asarray(problems().many(PROBLEM)(jnp.asarray(points())))
     return float(np.linalg.norm(np.asarray(predict) - exact) / np.linalg.norm(exact))
 
 
@@ -57,7 +56,7 @@ def learned(steps: int, rounds: int) -> Build:
     def build() -> Callable[[], Any]:
         net, _ = trained(steps)
         problem = problems().problem(PROBLEM)
-        many = eqx.filter_jit(lambda solution: solution.many(points()))
+        many = eqx.filter_jit(lambda solution: solution.many(jnp.asarray(points())))
 
         def run():
             found = op.refine(net, problem, rounds=rounds, weights="least-squares")
@@ -89,7 +88,7 @@ def scratch(steps: int, then: int) -> Build:
                 problem, width=16, depth=2, steps=steps, points=256, key=KEY, then="ssbroyden",
                 then_steps=then, dtype=jnp.float32,
             )  # fmt: skip
-            return jax.block_until_ready(found(points()))
+            return jax.block_until_ready(found(jnp.asarray(points())))
 
         return run
 

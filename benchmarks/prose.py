@@ -23,7 +23,6 @@ from .harness.comparison import Build, Comparison, Row
 TS = np.linspace(0.0, 6.0, 192)
 KEY = jax.random.key(0)
 WORDS = prose.Vocabulary(dims=3)
-STEPS = 5
 
 
 # Data: the paper's loop is over SciPy's BDF at rtol 1e-5 and atol 1e-6.
@@ -164,7 +163,7 @@ def batch(size: int) -> prose.Examples:
     return prose.Examples(*map(single, made))
 
 
-def ours_steps(sizes: dict[str, int], size: int) -> Build:
+def ours_steps(sizes: dict[str, int], size: int, steps: int) -> Build:
     def build() -> Callable[[], Any]:
         net = prose.Prose(WORDS, **sizes, scaled=False, fourier=0, key=KEY)  # type: ignore[arg-type]
         single = lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x
@@ -172,7 +171,7 @@ def ours_steps(sizes: dict[str, int], size: int) -> Build:
 
         def run():
             found = prose.train(
-                net, examples, key=KEY, steps=STEPS, batch_size=size, rate=1e-4, progress=False
+                net, examples, key=KEY, steps=steps, batch_size=size, rate=1e-4, progress=False
             )
             return jax.block_until_ready(found.model.table)
 
@@ -181,7 +180,7 @@ def ours_steps(sizes: dict[str, int], size: int) -> Build:
     return build
 
 
-def theirs_steps(sizes: dict[str, int], size: int) -> Build:
+def theirs_steps(sizes: dict[str, int], size: int, steps: int) -> Build:
     def build() -> Callable[[], Any]:
         import torch  # pyright: ignore[reportMissingImports]
 
@@ -199,7 +198,7 @@ def theirs_steps(sizes: dict[str, int], size: int) -> Build:
         optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, weight_decay=1e-4)
 
         def run():
-            for _ in range(STEPS):
+            for _ in range(steps):
                 optimizer.zero_grad(set_to_none=True)
                 value = total_loss(net, arrays, WORDS.index["<PAD>"])
                 value.backward()
@@ -232,11 +231,11 @@ def rows(quick: bool) -> Sequence[Row]:
                  decoder_layers=2, symbol_decoder_layers=1)  # fmt: skip
     wide = dict(width=128, heads=8, data_layers=2, symbol_layers=2, fusion_layers=4,
                 decoder_layers=4, symbol_decoder_layers=4)  # fmt: skip
-    for sizes, size in ((small, 64),) if quick else ((small, 64), (wide, 32)):
+    for sizes, size, steps in ((small, 64, 2),) if quick else ((small, 64, 20), (wide, 32, 10)):
         found.append(
             Row(
-                f"{STEPS} training steps, width {sizes['width']}, {size} examples",
-                ours_steps(sizes, size), theirs_steps(sizes, size), bar=1.0,
+                f"{steps} training steps, width {sizes['width']}, {size} examples",
+                ours_steps(sizes, size, steps), theirs_steps(sizes, size, steps), bar=1.0,
             )
         )  # fmt: skip
     return found

@@ -53,7 +53,9 @@ def test_large_scores_and_nothing_to_see(dtype):
 def test_layers_along_the_last_axis():
     linear, norm = eqx.nn.Linear(4, 3, key=KEYS[0]), eqx.nn.LayerNorm(4)
     bare = eqx.nn.Linear(4, 3, use_bias=False, key=KEYS[1])
-    for layer in (linear, bare, norm):
+    mlp = eqx.nn.MLP(4, 3, 5, 2, jax.nn.gelu, jnp.tanh, key=KEYS[2])
+    learns = eqx.nn.MLP(4, 3, 5, 2, eqx.nn.PReLU(0.3), key=KEYS[2])
+    for layer in (linear, bare, norm, mlp, learns):
         wanted = jax.vmap(jax.vmap(jax.vmap(layer)))(Q)
         np.testing.assert_allclose(each(layer, Q), wanted, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(each(linear, Q[0, 0, 0]), linear(Q[0, 0, 0]), rtol=1e-12)

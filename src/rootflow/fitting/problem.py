@@ -95,8 +95,9 @@ class Layout:
         return len(self.names)
 
     def values(self, u: np.ndarray) -> np.ndarray:
-        """The parameters themselves."""
-        return np.where(self.log, np.exp(np.where(self.log, u, 0.0)), u)
+        """The parameters themselves; ends of intervals may be infinite."""
+        with np.errstate(over="ignore"):
+            return np.where(self.log, np.exp(np.where(self.log, u, 0.0)), u)
 
 
 @lru_cache(maxsize=64)

@@ -17,8 +17,18 @@ def each(layer: Callable[[Array], Array], x: Float[Array, "... a"]) -> Float[Arr
     if isinstance(layer, eqx.nn.Linear):
         y = x @ layer.weight.T
         return y if layer.bias is None else y + layer.bias
+    if isinstance(layer, eqx.nn.MLP) and x.ndim and not _learns(layer):
+        for inner in layer.layers[:-1]:
+            x = layer.activation(each(inner, x))
+        return layer.final_activation(each(layer.layers[-1], x))
     flat = jax.vmap(layer)(x.reshape(-1, x.shape[-1]))
     return flat.reshape(*x.shape[:-1], flat.shape[-1])
+
+
+def _learns(mlp: eqx.nn.MLP) -> bool:
+    """Whether its activations have parameters of their own, for each unit."""
+    activations = mlp.activation, mlp.final_activation
+    return any(eqx.is_array(leaf) for leaf in jax.tree.leaves(activations))
 
 
 def attend(

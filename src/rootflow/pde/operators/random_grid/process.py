@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from ....errors import InputError
 from ....ground.checks import whole
+from ....networks import each
 from ...variational.checks import known
 from .density import LowRankNormal
 from .encoders import GICNet
@@ -59,7 +60,7 @@ class FieldNetwork(eqx.Module):
         x, z, w = (standard(v, sides) for v, sides in zip((x, z, w), self.sides))
         angles = (2 * jnp.pi * x[:, None] * self.waves).ravel()
         seen = jnp.concatenate([x, jnp.sin(angles), jnp.cos(angles), z, w])
-        return self.mlp(seen).reshape(self.shape)
+        return each(self.mlp, seen).reshape(self.shape)
 
 
 class RandomGridProcess(eqx.Module):
