@@ -83,6 +83,8 @@ DOMAINS = {  # area, and the mean of the first coordinate
     "polygon": (L_SHAPE, 3.0, 5 / 6),
     "difference": (SQUARE - pde.Disk((0.0, 0.0), 0.5), 2 - np.pi / 16, None),
     "twice": (SQUARE - pde.Disk((0.0, 0.0), 0.5) - pde.Disk((1.0, 2.0), 0.5), 2 - np.pi / 8, 0.5),
+    "flush": (SQUARE - pde.Box([(0.5, 1), (1, 2)]), 1.5, 5 / 12),
+    "flush polygon": (SQUARE - pde.Polygon([(0.5, 1), (1, 1), (1, 2), (0.5, 2)]), 1.5, 5 / 12),
     "space-time": (pde.SpaceTime(pde.Disk(), (0, 3)), 3 * np.pi, 0.0),
 }
 
@@ -103,6 +105,8 @@ def test_points_of_domains(name):
     np.testing.assert_allclose(np.linalg.norm(edge.normals.reshape(len(edge.x), -1), axis=1), 1.0)
     assert domain.contains(edge.x - 1e-6 * edge.normals).mean() > 0.98
     assert not domain.contains(edge.x + 1e-6 * edge.normals).any()
+    if isinstance(domain, pde.Polygon):
+        assert domain.contains(edge.x).all()
 
 
 def test_domains_without_points_are_refused():

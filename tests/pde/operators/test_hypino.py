@@ -339,3 +339,14 @@ def test_what_is_refused(net, batch):
     with pytest.raises(InputError, match="between 0 and 1"):
         op.calibrate(net, KEY, quantile=1.0)
     assert OperatorLoss(op.Weights(), False) == OperatorLoss(op.Weights(), False)
+
+
+def test_holes_at_the_side_have_no_boundary_there():
+    hole = Box(((0.0, 1.0), (0.0, 1.0)))
+    geometry = op.with_holes([hole])
+    for piece in geometry.pieces:
+        x = np.asarray(piece.points)
+        assert not np.any((x > 1e-9).all(1))  # the sides that hole and square share
+        assert len(x) > 50
+    inner = np.asarray(geometry.pieces[1].points)
+    np.testing.assert_allclose(np.abs(inner).min(1), 0.0, atol=1e-12)

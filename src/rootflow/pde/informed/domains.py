@@ -18,6 +18,8 @@ from .points import low_discrepancy, shifted
 from .polygons import inside_polygon, triangles
 
 _POOL = 8192
+#: How far from its boundary a domain is asked for its side, in units of its size.
+HAIR = 1e-7
 
 
 class Edge(NamedTuple):
@@ -310,8 +312,11 @@ class Difference(Domain):
     def around(self, n, seed):
         outer, outward = self.whole.around(n, seed)
         inner, inward = self.hole.around(n, seed + 1)
-        free = ~self.hole.holds(outer)
-        within = self.whole.holds(inner)
+        # Where a side of the hole lies on one of the whole neither is a boundary: a hair to the one
+        # side of it is the hole, to the other the outside.
+        hair = HAIR * max(high - low for low, high in self.bounds)
+        free = self.holds(outer - hair * outward)
+        within = self.holds(inner + hair * inward)
         return (
             np.concatenate([outer[free], inner[within]]),
             np.concatenate([outward[free], -inward[within]]),

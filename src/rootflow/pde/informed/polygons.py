@@ -5,6 +5,9 @@ from jaxtyping import Float
 
 from ...errors import InputError
 
+#: A point so near an edge, in units of the polygon's size, lies on it.
+_ROUND_OFF = 1e-13
+
 
 def triangles(v: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n_minus_2 3 2"]:
     """A simple polygon, counter-clockwise, cut into triangles (ears, one after another).
@@ -43,12 +46,22 @@ def _crosses(v):
 
 
 def inside_polygon(x: Float[np.ndarray, "n 2"], v: Float[np.ndarray, "m 2"]) -> np.ndarray:
-    """Whether points are inside, by the crossings of a ray; those of the edge may go either way."""
+    """Whether points are inside or on an edge, by the crossings of a ray."""
     a, b = v, np.roll(v, -1, 0)
     above = (a[:, 1] > x[:, 1:]) != (b[:, 1] > x[:, 1:])
     slope = np.where(b[:, 1] == a[:, 1], 1.0, b[:, 1] - a[:, 1])
     at = a[:, 0] + (x[:, 1:] - a[:, 1]) / slope * (b[:, 0] - a[:, 0])
-    return np.sum(above & (x[:, :1] < at), axis=1) % 2 == 1
+    inside = np.sum(above & (x[:, :1] < at), axis=1) % 2 == 1
+    return inside | np.any(_on_edges(x, a, b), axis=1)
+
+
+def _on_edges(x, a, b):
+    """Whether points (n, 2) lie on straight lines from a to b (m, 2), but for round-off."""
+    edge, apart = b - a, x[:, None] - a
+    length2 = np.sum(edge**2, -1)
+    along = np.clip(np.sum(apart * edge, -1) / length2, 0.0, 1.0)
+    size = np.max(np.ptp(a, axis=0))
+    return np.sum((apart - along[..., None] * edge) ** 2, -1) <= (_ROUND_OFF * size) ** 2
 
 
 def _cross(a, b):

@@ -13,7 +13,7 @@ from scipy.spatial import KDTree
 
 from ....errors import InputError
 from ....ground.checks import whole
-from ...informed.domains import Box, Difference, Disk, Domain, Polygon
+from ...informed.domains import HAIR, Box, Difference, Disk, Domain, Polygon
 
 SQUARE = Box(((-1.0, 1.0), (-1.0, 1.0)))
 # exp(-d / 0.1) > 0.8, as the masks of the paper are drawn.
@@ -178,10 +178,8 @@ def with_holes(
     for number, (part, sign, dirichlet, neumann) in enumerate(parts):
         around = 2 * sum(high - low for low, high in part.bounds)
         edge = part.boundary(max(64, int(_DENSITY * around)), seed=number)
-        keep = whole.contains(edge.x) if number else np.ones(len(edge.x), bool)
-        for other, hole in enumerate(holes, 1):
-            if other != number:
-                keep = keep & ~hole.contains(edge.x)
+        hair = HAIR * max(high - low for low, high in whole.bounds)
+        keep = domain.contains(edge.x - sign * hair * edge.normals)
         pieces.append(Piece(edge.x[keep], sign * edge.normals[keep], dirichlet, neumann))
     return Geometry(domain, pieces)
 
