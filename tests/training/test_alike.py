@@ -1,5 +1,6 @@
 """Optimisers made alike share compiled programs, and no others do."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
@@ -36,6 +37,18 @@ def test_what_differs_stays_apart():
     assert alike(optax.scale(0.0)) is not alike(optax.scale(-0.0))
     array = optax.adam(jnp.asarray(1e-3))
     assert alike(array) is array
+    homeless = eval("lambda step: 1e-3", {})
+    homeless.__module__ = None
+    assert alike(optax.adam(homeless)) is alike(optax.adam(homeless))
+    jitted = optax.adam(eqx.filter_jit(Schedule(jnp.asarray(1e-3))))  # which has no hash
+    assert alike(jitted) is jitted
+
+
+class Schedule(eqx.Module):
+    rate: jax.Array
+
+    def __call__(self, step):
+        return self.rate
 
 
 def test_functions_of_others_are_told_apart_by_what_they_are():

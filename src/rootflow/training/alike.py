@@ -30,9 +30,9 @@ def alike(made: Any) -> Any:
     """
     try:
         key = _key(made)
-    except _Unknown:
+        first = _SEEN.setdefault(key, made)
+    except (_Unknown, TypeError):  # (something without a hash)
         return made
-    first = _SEEN.setdefault(key, made)
     _SEEN.move_to_end(key)
     while len(_SEEN) > _MOST:
         _SEEN.popitem(last=False)
@@ -63,7 +63,7 @@ def _key(value: Any) -> Hashable:
 
 
 def _of_function(f: types.FunctionType) -> Hashable:
-    if f.__module__.partition(".")[0] not in _PACKAGES:
+    if str(f.__module__).partition(".")[0] not in _PACKAGES:
         return "itself", f
     cells = [cell.cell_contents for cell in f.__closure__ or ()]
     if any(cell is f for cell in cells):
