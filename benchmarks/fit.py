@@ -142,11 +142,10 @@ def differenced_side() -> Callable[[], Any]:
 
     @jax.jit
     def value(u):
-        def one(data):
-            found = approximations.expand(lay, solver, lay.unpack(u), data, 0)
-            return approximations.marginal(lay, u, found, data)[0]
-
-        return jax.vmap(one)(data).sum()
+        each = lambda x: jnp.broadcast_to(x, (len(data.values), *x.shape))
+        found = approximations.expand(lay, solver, jax.tree.map(each, lay.unpack(u)), data, 0)
+        of = lambda found, data: approximations.marginal(lay, u, found, data)[0]
+        return jax.vmap(of)(found, data).sum()
 
     def run():
         found = scipy.optimize.minimize(lambda u: float(value(u)), lay.start, method="BFGS")

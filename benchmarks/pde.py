@@ -271,7 +271,8 @@ def rows(quick: bool) -> Sequence[Row]:
         ),
         Row(
             f"Fisher's equation, {cells} cells, BDF", ours_fisher((cells,), 1e-6, rf.BDF()),
-            scipys(cells), error=error_of(ours_fisher((cells,), 1e-9)), peer_name="scipy",
+            scipys(cells), error=error_of(ours_fisher((cells,), 1e-10, rf.BDF())),
+            peer_name="scipy",
         ),
         Row(f"first call, {what}", ours(grid), fipys(grid), kind="first call"),
     ]  # fmt: skip
