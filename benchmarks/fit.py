@@ -163,7 +163,6 @@ def above_published(objf: Any) -> float:
 
 MODELS = Path(__file__).parent / "models"
 _RATES = 6
-_TINY = dict(rtol=1e-8, atol=1e-10)
 
 
 @functools.cache
@@ -217,7 +216,7 @@ def boehm_values(x: np.ndarray, method: str) -> np.ndarray:
     _, dataset = boehm()
     ts, y0 = dataset.ts[0], [207.6 * 0.693, 207.6 * 0.307, *[0.0] * 6]
     sol = scipy.integrate.solve_ivp(
-        boehm_field, (0.0, ts[-1]), y0, method, ts, args=(np.exp(x[:_RATES]),), **_TINY
+        boehm_field, (0.0, ts[-1]), y0, method, ts, args=(np.exp(x[:_RATES]),), rtol=1e-8, atol=1e-10
     )
     a, b, ab, aa, bb, *_ = sol.y
     s = 0.107
