@@ -216,8 +216,9 @@ def boehm_values(x: np.ndarray, method: str) -> np.ndarray:
     _, dataset = boehm()
     ts, y0 = dataset.ts[0], [207.6 * 0.693, 207.6 * 0.307, *[0.0] * 6]
     sol = scipy.integrate.solve_ivp(
-        boehm_field, (0.0, ts[-1]), y0, method, ts, args=(np.exp(x[:_RATES]),), rtol=1e-8, atol=1e-10
-    )
+        boehm_field, (0.0, ts[-1]), y0, method, ts, args=(np.exp(x[:_RATES]),), rtol=1e-8,
+        atol=1e-10,
+    )  # fmt: skip
     a, b, ab, aa, bb, *_ = sol.y
     s = 0.107
     first, second = s * (a + 2 * aa), (1 - s) * (b + 2 * bb)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import rootflow as rf
 from rootflow import pde
 from rootflow.pde import operators as op
 
@@ -104,6 +105,7 @@ def rows(quick: bool) -> Sequence[Row]:
             f"one problem of a known family, {rounds} rounds of refinement; training took "
             f"{seconds:.0f} s once",
             learned(steps, rounds), scratch(*then), bar=0.2, kind="first call", error=error,
+            peer_version=lambda: rf.__version__,
         )
         for rounds in (0, 3)
     ]  # fmt: skip
