@@ -6,6 +6,7 @@ is that in time (the grids are equal). Fisher's equation on a square, explicit o
 py-pde. The same stiff, on a line: beside SciPy's BDF with the same sparse Jacobian.
 """
 
+import importlib
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -203,7 +204,7 @@ def pypdes(size: int) -> Build:
     """py-pde's adaptive explicit solver, compiled by numba in advance."""
 
     def build() -> Callable[[], Any]:
-        import pde as pypde  # pyright: ignore[reportMissingImports]
+        pypde = importlib.import_module("pde")
 
         _, _, u0 = fisher((size, size))
         space = pypde.CartesianGrid([[0, SIDE]] * 2, size)
