@@ -8,7 +8,7 @@ steps as it needs for that error. One problem of the family; the achieved errors
 import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -128,12 +128,16 @@ def rows(quick: bool) -> Sequence[Row]:
         "3 rounds of refinement": learned(steps, 3),
         "one pass and 100 steps of Adam": tuned(steps, 100),
     }
+    kinds: tuple[tuple[Literal["run", "first call"], str], ...] = (
+        ("run", ""),
+        ("first call", ", compilation included"),
+    )
     return [
         Row(
             f"one problem of a known family, {way}{what}; {told}", build, scratch(*then), bar=0.2,
             kind=kind, error=error, peer_version=lambda: rf.__version__,
         )
-        for kind, what in (("run", ""), ("first call", ", compilation included"))
+        for kind, what in kinds
         for way, build in ways.items()
     ]  # fmt: skip
 
