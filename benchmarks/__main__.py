@@ -49,10 +49,11 @@ def main(arguments: list[str] | None = None) -> int:
     def tell(line: table.Line) -> None:
         print(table.brief(line), file=sys.stderr, flush=True)
         so_far.append(line)
-        table.write(options.out, so_far, machine)  # a run that is cut short has lost nothing
+        # A run that is cut short has lost nothing, of an earlier one neither.
+        table.write(options.out, table.merged(so_far, known), machine)
 
     lines = runner.run("benchmarks", chosen, quick=options.quick, tell=tell, known=known)
-    written = table.write(options.out, lines, machine)
+    written = table.write(options.out, table.merged(lines, known), machine)
     for path in [*written, *runner.pictures("benchmarks", chosen, options.out)]:
         print(path)
     for line in lines:

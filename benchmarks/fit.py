@@ -249,7 +249,7 @@ def scipy_gradient(method: str) -> Build:
 
 
 def gradient_error(found: Any) -> float:
-    """Distance from differences of a tighter solve, over the square root of the information."""
+    """The largest distance, in a rate, from central differences of a tighter solve."""
     step = 1e-4
     model, _ = boehm()
     exact = []

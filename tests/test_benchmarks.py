@@ -141,6 +141,12 @@ def test_rows_that_are_known_are_not_measured_again(package, tmp_path):
     again = runner.run("fake_benchmarks", ["installed"], quick=True, known=known)
     assert again[:2] == lines[:2] and [line["row"] for line in again][2:] == ["no bar", "fails"]
     assert again[3]["traceback"] is not None  # a row that failed is tried again
+    # Nothing that an earlier run has is lost on the way, or because others are asked for.
+    assert table.merged(again[:1], known) == lines[:2] + lines[3:]
+    for changed in ({"busy": True}, {"quick": False}):
+        doubtful = [lines[0] | changed, *lines[1:]]
+        fresh = runner.run("fake_benchmarks", ["installed"], quick=True, known=doubtful)
+        assert fresh[0] is not doubtful[0] and fresh[0]["quick"] and fresh[1] is lines[1]
     with pytest.raises(InputError, match=r"cores differ.*--resume"):
         table.read(out, {"cores": 4})
     (out / "benchmarks.json").write_text("{")

@@ -42,12 +42,17 @@ def run(
         chosen: names of its modules.
         quick: fewer pairs and smaller problems, to see that everything works.
         tell: called with each line as it is measured.
-        known: lines of an earlier run, taken over where they are of the same row.
+        known: lines of an earlier run, taken over where they are of the same row, measured as
+            thoroughly, and neither failed nor busy.
 
     Returns:
         One line a row. A comparison whose rows cannot be made is one line, which says so.
     """
-    before = {(line["comparison"], line["row"]): line for line in known if not line["failure"]}
+    before = {
+        (line["comparison"], line["row"]): line
+        for line in known
+        if line["quick"] == quick and not line["failure"] and not line["busy"]
+    }
     lines = []
     for name in chosen:
         try:
@@ -84,7 +89,7 @@ def measure(name: str, comparison: Comparison, row: Row, *, quick: bool = False)
         installed = importlib.util.find_spec(peer) is not None
         version = _version(peer) if installed else None
     line = _line(name, row.name, comparison.title, row.kind, peer, version)
-    line |= {"installed": installed, "bar": row.bar}
+    line |= {"installed": installed, "bar": row.bar, "quick": quick}
     take, pairs = _TAKE[row.kind]
     load = Load()
     try:
@@ -108,7 +113,7 @@ def _line(name, row, title, kind, peer, version) -> Line:
     return {
         "comparison": name, "title": title, "row": row, "kind": kind, "peer_name": peer,
         "peer_version": version, "installed": True, "failure": None, "traceback": None,
-        "busy": False, **dict.fromkeys(measured),
+        "busy": False, "quick": False, **dict.fromkeys(measured),
     }  # fmt: skip
 
 

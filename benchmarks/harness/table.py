@@ -58,6 +58,12 @@ def read(out: Path, machine: Mapping[str, Any]) -> list[Line]:
     return lines
 
 
+def merged(new: Sequence[Line], old: Sequence[Line]) -> list[Line]:
+    """New lines, and those of an earlier run that are of other rows."""
+    rows = {(line["comparison"], line["row"]) for line in new}
+    return [*new, *(line for line in old if (line["comparison"], line["row"]) not in rows)]
+
+
 def as_markdown(lines: Sequence[Line], machine: Mapping[str, Any]) -> str:
     """One table, and under it what the columns and the machine are."""
     cells = [HEADINGS, *(_cells(line) for line in lines)]

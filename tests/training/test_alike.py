@@ -44,6 +44,32 @@ def test_what_differs_stays_apart():
     assert alike(jitted) is jitted
 
 
+def test_functions_without_a_key_are_taken_as_they_are():
+    for made in (circular(), unfinished()):
+        made.__module__ = "rootflow.somewhere"  # whose closures are looked into
+        assert alike(made) is made
+
+
+def circular():
+    def one(x):
+        return two(x)
+
+    def two(x):
+        return one(x)
+
+    two.__module__ = "rootflow.somewhere"
+    return one
+
+
+def unfinished():
+    def one(x):
+        return later(x)
+
+    if False:
+        later = one
+    return one
+
+
 class Schedule(eqx.Module):
     rate: jax.Array
 

@@ -31,8 +31,8 @@ def alike(made: Any) -> Any:
     try:
         key = _key(made)
         first = _SEEN.setdefault(key, made)
-    except (_Unknown, TypeError):  # (something without a hash)
-        return made
+    except (_Unknown, TypeError, ValueError, RecursionError):
+        return made  # no key, no hash, a cell that is empty, functions that close over one another
     _SEEN.move_to_end(key)
     while len(_SEEN) > _MOST:
         _SEEN.popitem(last=False)
@@ -66,8 +66,6 @@ def _of_function(f: types.FunctionType) -> Hashable:
     if str(f.__module__).partition(".")[0] not in _PACKAGES:
         return "itself", f
     cells = [cell.cell_contents for cell in f.__closure__ or ()]
-    if any(cell is f for cell in cells):
-        raise _Unknown
     named = sorted((f.__kwdefaults__ or {}).items())
     inner = _key(tuple(cells)), _key(f.__defaults__ or ()), _key(tuple(named))
     return "function", f.__module__, f.__qualname__, f.__code__, inner

@@ -13,6 +13,7 @@ from rootflow.errors import InputError
 from rootflow.pde import Box, Disk, Polygon
 from rootflow.pde import operators as op
 from rootflow.pde.operators.hypino import particular
+from rootflow.pde.operators.hypino.encoders import attended
 from rootflow.pde.operators.hypino.model import amplitude
 from rootflow.pde.operators.hypino.target import FEATURES, fourier, sizes
 from rootflow.pde.operators.hypino.training import Draw, OperatorLoss, misfit
@@ -339,6 +340,14 @@ def test_what_is_refused(net, batch):
     with pytest.raises(InputError, match="between 0 and 1"):
         op.calibrate(net, KEY, quantile=1.0)
     assert OperatorLoss(op.Weights(), False) == OperatorLoss(op.Weights(), False)
+
+
+def test_attention_is_that_of_equinox():
+    layer = eqx.nn.MultiheadAttention(4, 16, key=jax.random.key(1))
+    x, source = (jax.random.normal(jax.random.key(i), (n, 16)) for i, n in ((2, 5), (3, 7)))
+    np.testing.assert_allclose(
+        attended(layer, x, source), layer(x, source, source), rtol=1e-11, atol=1e-13
+    )
 
 
 def test_holes_at_the_side_have_no_boundary_there():
