@@ -56,6 +56,15 @@ def fit(
             show_default=False,
         ),
     ] = None,
+    shooting: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Lead the drawn points on so many windows of the data at once, whose starts are "
+            "unknowns too (multiple shooting), for models that oscillate. Default: 0, none.",
+            show_default=False,
+        ),
+    ] = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Also compute profile-likelihood intervals.")
     ] = False,
@@ -116,6 +125,7 @@ def fit(
     asked = {
         "method": method, "rtol": rtol, "atol": atol, "max_steps": max_steps,
         "max_iterations": max_iterations, "screen": screen,
+        "shooting": shooting,
     }  # fmt: skip
     options = {name: value for name, value in asked.items() if value is not None}
     with all_or_nothing(lambda: out):

@@ -40,6 +40,7 @@ def fit(
     starts: int | None = None,
     seed: int = 0,
     screen: int = 4,
+    shooting: int = 0,
     profile: bool = False,
     method: str | Method | AutoSwitch | None = None,
     rtol: float | None = None,
@@ -78,6 +79,10 @@ def fit(
         screen: each other search begins at the best of so many points that are drawn within the
             bounds and led a few steps along growing parts of the data. 0: it begins at a drawn
             point itself.
+        shooting: lead the drawn points on so many windows of the data at once instead, the states
+            at which these begin being unknowns too, with gaps between them that are closed step by
+            step (multiple shooting), for models that oscillate or are unstable. The search itself,
+            and the result, have no gaps.
         profile: also compute profile-likelihood intervals.
         method: how the equations are solved. `"auto"`: by Tsit5, an explicit method, and if that
             takes too many steps or the equations turn out to be stiff, by Rodas5P; `"explicit"`:
@@ -110,10 +115,14 @@ def fit(
         model = population.with_random(model, population.as_population(random))
     if starts is None:
         starts = 16 if model.random is None else population.STARTS
-    _check_options(starts, seed, screen, max_iterations)
+    _check_options(starts, seed, screen, shooting, max_iterations)
     given = {"method": method, "rtol": rtol, "atol": atol, "max_steps": max_steps}
     solving = options(model.solve, given)
     if model.random is not None:
+        if shooting:
+            raise InputError(
+                f"shooting={shooting} is not there for a model with random effects; leave it out."
+            )
         if devices is not None:
             raise InputError("devices are not there for a model with random effects; leave it out.")
         return population.fit_population(
@@ -121,15 +130,15 @@ def fit(
         )
     with jax.enable_x64(True):
         result = _fit(
-            model, dataset, int(starts), seed, int(screen), profile, solving, int(max_iterations),
-            mesh_of(devices), progress,
+            model, dataset, int(starts), seed, int(screen), int(shooting), profile, solving,
+            int(max_iterations), mesh_of(devices), progress,
         )  # fmt: skip
     return replace(result, model_text=text)
 
 
-def _check_options(starts, seed, screen, max_iterations):
+def _check_options(starts, seed, screen, shooting, max_iterations):
     least = {
-        "starts": (starts, 1), "seed": (seed, 0), "screen": (screen, 0),
+        "starts": (starts, 1), "seed": (seed, 0), "screen": (screen, 0), "shooting": (shooting, 0),
         "max_iterations": (max_iterations, 1),
     }  # fmt: skip
     for name, (value, low) in least.items():
@@ -139,14 +148,14 @@ def _check_options(starts, seed, screen, max_iterations):
 
 
 def _fit(
-    model, dataset, starts, seed, screen, profile, solving: Solving, max_iterations, devices,
-    progress,
+    model, dataset, starts, seed, screen, shooting, profile, solving: Solving, max_iterations,
+    devices, progress,
 ):  # fmt: skip
     clock = Clock()
     search = prepared(model, dataset, solving, max_iterations, progress, devices)
     lay = search.lay
     check_method(model, lay, search.solver, search.data)
-    states = search.from_guess(starts, seed, screen)
+    states = search.from_guess(starts, seed, screen, shooting)
     states, used = search.retried(states, np.ones((starts, lay.size), bool))
     clock.lap("search")
     values = np.asarray(states.local.value)

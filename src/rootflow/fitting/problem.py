@@ -213,6 +213,18 @@ def priors(model: Model, lay: Layout, u: Array) -> tuple[Array, Array, Array]:
     return value, gradient, curvature
 
 
+def value(
+    model: Model, lay: Layout, solver: Solver, data: GroupData, u: Float[Array, " n"]
+) -> tuple[Array, Ended]:
+    """The value of the objective alone, and how the solves of the groups ended."""
+    eta, _, ended = group_values(model, lay, solver, u, data, derivative=False)
+    total = likelihood(model, eta, data).value
+    if has_priors(model):
+        total += priors(model, lay, u)[0]
+    fine = jnp.all(ended.code == Result.success) & jnp.isfinite(total)
+    return jnp.where(fine, total, jnp.inf), ended
+
+
 def objective(model: Model, lay: Layout, solver: Solver, data: GroupData) -> Callable:
     """u -> `Local`: value, gradient, Fisher information; infinite where the solve fails.
 

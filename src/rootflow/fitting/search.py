@@ -1,7 +1,7 @@
 """The searches of a fit, all at once; which solver they use, and what is done where one fails."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -20,8 +20,11 @@ from .convergence import finished, noise_of_solves, tie
 from .likelihood import scale_rows
 from .model import Model
 from .problem import Ended, GroupData, Layout, Solver
-from .solving import held_down, name_of
-from .starts import STEPS, best_of_columns, drawn, parts, reach
+from .shooting import GAPS, Windows, at_boundaries, windows
+from .shooting import STEPS as WINDOW_STEPS
+from .shooting import check as check_shooting
+from .solving import getting_stiff, held_down, name_of
+from .starts import STEPS, Part, best_of_columns, drawn, parts, reach
 
 #: Called with the finished fraction, the best cost so far and a message.
 Progress = Callable[[float, float, str], None]
@@ -59,6 +62,11 @@ def _advance(model, lay, solver, data, states, lower, upper, free, steps, *, max
 def _values(model, lay, solver, data, u):
     eta, _, ended = problem.group_values(model, lay, solver, u, data, derivative=False)
     return eta, ended
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _judged_at(model, lay, solver, data, points):
+    return jax.vmap(partial(problem.value, model, lay, solver, data))(points)
 
 
 def to_the_end(
@@ -113,21 +121,33 @@ class Search:
     def __post_init__(self):
         self.solver = self.solvers[0]
 
-    def from_guess(self, starts: int, seed: int, screen: int) -> damped_newton.State:
+    def from_guess(
+        self, starts: int, seed: int, screen: int, shooting: int = 0
+    ) -> damped_newton.State:
         """The final states of searches with the solver that the guess needs.
 
         The first begins at the guess. Each of the others begins at the best of `screen` points
-        drawn within the bounds, after a few steps on growing parts of the data.
+        drawn within the bounds, after a few steps on growing parts of the data, or on `shooting`
+        windows of them. (Windows lead the first too, if that brings it closer to the data.)
 
         Raises:
-            InputError: no solver makes the likelihood finite at the guess.
+            InputError: no solver makes the likelihood finite at the guess; or what windows cannot
+                have.
         """
+        if shooting:
+            check_shooting(self.model)
         points = self._batches(starts, max(screen, 1), seed)
-        if not np.isfinite(self._steps(points[0], self.data, 0).local.value[0]):
+        own = self._steps(points[0], self.data, 0).local.value[0]
+        if not np.isfinite(own):
             self.solver, self.reason = self._needed(points[0][0])
-            if not np.isfinite(self._steps(points[0], self.data, 0).local.value[0]):
+            own = self._steps(points[0], self.data, 0).local.value[0]
+            if not np.isfinite(own):
                 raise InputError(f"{_NOT_FINITE} {_HINT}")
-        begin = self._screened(points) if screen and starts > 1 else points[0]
+        begin = points[0]
+        if shooting or (screen and starts > 1):
+            begin, led = self._screened(points, self._leading(points, shooting))
+            if not shooting or not led < own:
+                begin[0] = points[0][0]
         return self.run(begin, np.ones(begin.shape, bool))
 
     def _batches(self, starts: int, count: int, seed: int) -> Float[np.ndarray, "b starts n"]:
@@ -137,23 +157,89 @@ class Search:
         guess = np.broadcast_to(lay.start, (count, 1, lay.size))
         return np.concatenate([guess, points], axis=1)
 
-    def _screened(self, points: Float[np.ndarray, "b starts n"]) -> Float[np.ndarray, "starts n"]:
-        """Of each column of drawn points the one from which the model comes closest to the data."""
-        stages = parts(self.data)
-        found, values = [], []
+    def _leading(self, points: np.ndarray, shooting: int) -> Callable[[np.ndarray], np.ndarray]:
+        """What brings drawn points closer to the data before they are judged."""
+        split = None
+        if shooting:
+            split = windows(self.model, self.lay, self.solver, self.data, shooting, points[0])
+        if split is None:
+            stages = parts(self.data)
+            return lambda x: self._through(x, stages)
+        return lambda x: self._in_windows(x, split)
+
+    def _through(self, x: np.ndarray, stages: list[Part]) -> np.ndarray:
+        for stage in stages:
+            x = np.asarray(self._steps(x, stage.data, STEPS).x)
+        return x
+
+    def _in_windows(self, x: np.ndarray, split: Windows) -> np.ndarray:
+        states = at_boundaries(self.model, self.lay, self.solver, self.data, split.where, x)
+        solver = replace(self.solver, t0=None)
+        inside = replace(
+            self, model=split.model, lay=split.lay, progress=None, solvers=(solver,)
+        )  # fmt: skip
+        x = split.points(x, states)
+        for gap in GAPS:
+            x = np.asarray(inside._steps(x, split.stage(gap), WINDOW_STEPS).x)
+        return x[:, : self.lay.size]
+
+    def _screened(
+        self, points: Float[np.ndarray, "b starts n"], lead: Callable[[np.ndarray], np.ndarray]
+    ) -> tuple[Float[np.ndarray, "starts n"], float]:
+        """Of each column of drawn points the one from which the model comes closest to the data.
+
+        And how close it comes from the guess, which is the first of each batch.
+        """
+        found, values, stopped = [], [], []
         for i, batch in enumerate(points):
-            x = batch
-            for stage in stages:
-                x = np.asarray(self._steps(x, stage.data, STEPS).x)
-                x = np.where(np.isfinite(x), x, batch)
-            values.append(np.asarray(self._steps(x, self.data, 0).local.value))
+            x = lead(batch)
+            x = np.where(np.isfinite(x), x, batch)
+            there = self._steps(x, self.data, 0)
+            values.append(np.asarray(there.local.value))
+            stopped.append(np.asarray(there.blocked) == Result.max_steps)
             found.append(x)
             if self.progress:
                 drawn_so_far = f"{(i + 1) * (len(batch) - 1)} points drawn"
                 self.progress(0.0, float(np.min(values)), drawn_so_far)
-        begin = best_of_columns(np.asarray(found), np.asarray(values))
-        begin[0] = points[0][0]
-        return begin
+        found, values = np.asarray(found), np.asarray(values)
+        self._judge_again(found, values, np.asarray(stopped))
+        return best_of_columns(found, values), float(values[0, 0])
+
+    def _judge_again(self, found: np.ndarray, values: np.ndarray, stopped: np.ndarray) -> None:
+        """Puts in the values of points that another solver can solve, and this one cannot.
+
+        A search from there is one that `retried` makes by that solver.
+        """
+        rows = np.argwhere(stopped)
+        if len(rows):
+            values[tuple(rows.T)] = self._capable(found[tuple(rows.T)])[1]
+
+    def _capable(
+        self, points: Float[np.ndarray, "k n"]
+    ) -> tuple[list[Solver | None], Float[np.ndarray, " k"]]:
+        """What to go on with from points where the solver in use does not do, and the value there.
+
+        More steps of the same method where that gets through and the equations do not get stiff,
+        else another method, with the fewest steps that get through.
+        """
+        later = self.solvers[self.solvers.index(self.solver) + 1 :]
+        longer = [s for s in later if s.method == self.solver.method][-1:]
+        others = [s for s in later if s.method != self.solver.method]
+        chosen: list[Solver | None] = [(others or [*longer, None])[0]] * len(points)
+        values = np.full(len(points), np.inf)
+        for solver in (*longer, *others):
+            left = np.flatnonzero(np.isinf(values))
+            if not len(left):
+                break
+            batch = points[np.resize(left, 1 << int(len(left) - 1).bit_length())]
+            out = _judged_at(self.model, self.lay, solver, self.data, batch)
+            value, ended = jax.tree.map(np.asarray, out)
+            for k, i in enumerate(left):
+                own = jax.tree.map(lambda x, k=k: x[k], ended)
+                stiff = bool(others) and solver in longer and getting_stiff(solver, own)
+                if np.isfinite(value[k]) and not stiff:
+                    chosen[i], values[i] = solver, value[k]
+        return chosen, values
 
     def _steps(self, points, data: GroupData, steps: int) -> damped_newton.State:
         """The states after so many trial steps from each point."""
@@ -190,40 +276,39 @@ class Search:
         Returns:
             The states, and the solver of each.
         """
-        status = np.asarray(states.status)
-        used = [self.solver] * len(status)
-        last = self._other()
-        blocked = np.broadcast_to(states.blocked, status.shape) > 0
+        used = [self.solver] * len(np.asarray(states.status))
+        blocked = np.broadcast_to(states.blocked, np.shape(states.status)) > 0
         failed = np.flatnonzero(blocked & ~finished(states, self.lay, self.noise(states)))
-        if last is None or not len(failed):
+        if not len(failed):
             return states, used
+        chosen, _ = self._capable(np.asarray(states.x)[failed])
+        for solver in dict.fromkeys(chosen):
+            if solver is not None:
+                rows = failed[[s == solver for s in chosen]]
+                states = self._again(states, rows, free, solver, used)
+        return states, used
+
+    def _again(self, states, rows: np.ndarray, free, solver: Solver, used: list[Solver]):
+        """The states, where some go on by another solver, if that leads to something better."""
         # A power of two: fewer programs to compile.
-        batch = np.resize(failed, 1 << int(len(failed) - 1).bit_length())
+        batch = np.resize(rows, 1 << int(len(rows) - 1).bit_length())
         progress, self.progress = self.progress, None
         if progress:
             best = float(np.min(states.local.value))
-            progress(1.0, best, f"{len(failed)} more by {name_of(last)}")
-        x = np.asarray(states.x)
-        again = self.run(x[batch], free[batch], solver=last)
+            progress(1.0, best, f"{len(rows)} more by {name_of(solver)}")
+        again = self.run(np.asarray(states.x)[batch], free[batch], solver=solver)
         self.progress = progress
-        values = np.asarray(states.local.value)
-        new = np.asarray(again.local.value)[: len(failed)]
-        old = values[failed]
+        new = np.asarray(again.local.value)[: len(rows)]
+        old = np.asarray(states.local.value)[rows]
         margin = np.array([tie(v) if np.isfinite(v) else 0.0 for v in old])
         better = np.isfinite(new) & (new <= old + margin)
-        rows, taken = failed[better], np.flatnonzero(better)
+        rows, taken = rows[better], np.flatnonzero(better)
         before = np.asarray(states.iterations)
         states = jax.tree.map(partial(_replaced, rows=rows, taken=taken), states, again)
         count = np.where(np.isin(np.arange(len(before)), rows), before, 0) + states.iterations
         for i in rows:
-            used[i] = last
-        return states._replace(iterations=count), used
-
-    def _other(self) -> Solver | None:
-        """What to try where the solver in use does not do: another method, or more steps."""
-        later = self.solvers[self.solvers.index(self.solver) + 1 :]
-        others = [s for s in later if s.method != self.solver.method]
-        return others[0] if others else later[-1] if later else None
+            used[i] = solver
+        return states._replace(iterations=count)
 
     def noise(self, states: damped_newton.State) -> Float[np.ndarray, " starts"]:
         """What the error of the solves makes of the value of each search."""

@@ -42,6 +42,8 @@ FEW_STEPS, MANY_STEPS = 512, 16384
 _RTOL = (1e-14, 0.1)
 #: The equations are stiff where a step is as long as this share of the stability limit, on average.
 _HELD_DOWN = 0.5
+#: Where more steps than at the guess are needed, a search may soon get there from this share.
+_GETTING_STIFF = 0.15
 
 
 @dataclass(frozen=True)
@@ -169,10 +171,15 @@ def check_method(model: Model, lay: Layout, solver: Solver, data: GroupData) -> 
         ) from None
 
 
-def held_down(solver: Solver, ended: problem.Ended) -> bool:
+def getting_stiff(solver: Solver, ended: problem.Ended) -> bool:
+    """Whether a search that goes on from here may soon be held down (`held_down`)."""
+    return held_down(solver, ended, _GETTING_STIFF)
+
+
+def held_down(solver: Solver, ended: problem.Ended, share: float = _HELD_DOWN) -> bool:
     """Whether stability, not accuracy, chose the steps of an explicit method."""
     first = solver.method.methods[0]
     if first.jacobians:
         return False
     reach = np.asarray(ended.stiffness) / np.maximum(np.asarray(ended.steps), 1)
-    return bool(np.nanmax(reach) > _HELD_DOWN * first.stability)
+    return bool(np.nanmax(reach) > share * first.stability)
