@@ -15,6 +15,7 @@ from . import checks
 from .adjoints import Adjoint, DiscreteAdjoint
 from .control import PIDController
 from .events import Event
+from .heuristics import StepPenalty
 from .methods import AutoSwitch, Method, Tsit5
 from .noise.fit import enforced, outside
 from .ode import solve_ode
@@ -43,7 +44,11 @@ def solve_cde(
     event: Event | Sequence[Event] | None = None,
     max_events: int | None = None,
     adjoint: Adjoint = DiscreteAdjoint(),
+    penalty: PyTree[StepPenalty] | None = None,
+    jac: Callable[[Any, Any, Any], Any] | None = None,
+    jac_sparsity: Any = None,
     max_steps: int = 4096,
+    progress: Callable[[float], Any] | None = None,
     throw: bool = True,
 ) -> Solution:
     """Solves dy = f(t, y, args) dX(t), y(t0) = y0, for a path X made from data.
@@ -73,7 +78,11 @@ def solve_cde(
         event: an event or several.
         max_events: keep so many of the events.
         adjoint: how to differentiate.
+        penalty: of the steps.
+        jac: the Jacobian of f dX/dt for implicit methods, (n, n).
+        jac_sparsity: where it may be different from zero.
         max_steps: the most steps to try.
+        progress: told how far the solve has got.
         throw: raise if the solve fails.
 
     Returns:
@@ -101,7 +110,8 @@ def solve_cde(
         _Controlled(f, control, brackets), y0, span, args, method=method, saveat=saveat, save=save,
         rtol=rtol, atol=atol, dt=dt, dt0=dt0, controller=controller, event=event,
         stops=control.kinks if isinstance(stops, str) else stops, max_events=max_events,
-        adjoint=adjoint, max_steps=max_steps, throw=throw,
+        adjoint=adjoint, penalty=penalty, jac=jac, jac_sparsity=jac_sparsity, max_steps=max_steps,
+        progress=progress, throw=throw,
     )  # fmt: skip
 
 

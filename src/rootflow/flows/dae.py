@@ -14,6 +14,7 @@ from . import checks
 from .adjoints import Adjoint, DiscreteAdjoint
 from .control import PIDController
 from .events import Event
+from .heuristics import StepPenalty
 from .methods import Method, Rodas5P
 from .solution import Solution
 from .solve import Problem, solve
@@ -40,9 +41,11 @@ def solve_dae(
     event: Event | Sequence[Event] | None = None,
     max_events: int | None = None,
     adjoint: Adjoint = DiscreteAdjoint(),
+    penalty: PyTree[StepPenalty] | None = None,
     jac: Callable[[Any, Any, Any], Any] | None = None,
     jac_sparsity: Any = None,
     max_steps: int = 4096,
+    progress: Callable[[float], Any] | None = None,
     throw: bool = True,
 ) -> Solution:
     """Solves M dy/dt = f(t, y, args) with a constant, possibly singular mass matrix M.
@@ -73,9 +76,11 @@ def solve_dae(
         event: an event or several.
         max_events: keep so many of the events.
         adjoint: how to differentiate.
+        penalty: of the steps.
         jac: the Jacobian of f.
         jac_sparsity: where the Jacobian may be different from zero, as in `solve_ode`.
         max_steps: the most steps to try.
+        progress: told how far the solve has got.
         throw: raise if the solve fails.
 
     Returns:
@@ -93,8 +98,8 @@ def solve_dae(
     problem = Problem(
         f, y0, span, args, method=checks.method(method), saveat=saveat, save=save,
         rtol=rtol, atol=atol, dt=dt, dt0=dt0, controller=controller, stops=stops, event=event,
-        max_events=max_events, adjoint=adjoint, jac=jac, jac_sparsity=jac_sparsity,
-        max_steps=max_steps, mass=mass,
+        max_events=max_events, adjoint=adjoint, penalty=penalty, jac=jac,
+        jac_sparsity=jac_sparsity, max_steps=max_steps, progress=progress, mass=mass,
         consistent=consistent if initial == "consistent" else satisfied, again=consistent,
     )  # fmt: skip
     return solve(problem, throw)

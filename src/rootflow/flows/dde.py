@@ -18,6 +18,7 @@ from . import checks
 from .adjoints import Adjoint, DiscreteAdjoint
 from .control import PIDController
 from .events import Event
+from .heuristics import StepPenalty
 from .methods import Method, Tsit5
 from .methods.delayed import Delayed
 from .solution import Solution
@@ -50,7 +51,9 @@ def solve_dde(
     event: Event | Sequence[Event] | None = None,
     max_events: int | None = None,
     adjoint: Adjoint = DiscreteAdjoint(),
+    penalty: PyTree[StepPenalty] | None = None,
     max_steps: int = 1024,
+    progress: Callable[[float], Any] | None = None,
     throw: bool = True,
 ) -> Solution:
     """Solves dy/dt = f(t, y(t), (y(t - d1), y(t - d2), ...), args) with y(t) = history(t), t <= t0.
@@ -81,8 +84,10 @@ def solve_dde(
         event: an event or several; they see the present state.
         max_events: keep so many of the events.
         adjoint: how to differentiate: `DiscreteAdjoint`, `CheckpointAdjoint` or `ForwardAdjoint`.
+        penalty: of the steps.
         max_steps: the most steps to try. The past of a solve is kept in an array of this length,
             and every step costs time in proportion.
+        progress: told how far the solve has got.
         throw: raise if the solve fails.
 
     Returns:
@@ -165,8 +170,7 @@ def solve_dde(
         save=None if save is None else lambda t, y, e: save(t, y, e[0]), rtol=rtol, atol=atol,
         dt=dt, dt0=dt0, controller=controller, stops=jnp.stack(breaks) if breaks else None,
         event=watched or None, max_events=max_events, hidden=len(varying), adjoint=adjoint,
-        max_steps=steps,
-        add_parts=add_parts,
+        penalty=penalty, max_steps=steps, progress=progress, add_parts=add_parts,
     )  # fmt: skip
     return solve(problem, throw)
 

@@ -16,6 +16,7 @@ from . import checks
 from .adjoints import Adjoint, BacksolveAdjoint, DiscreteAdjoint
 from .control import PIDController
 from .events import Event
+from .heuristics import StepPenalty
 from .methods.forms import stochastic_form
 from .methods.reversible import ReversibleHeun
 from .methods.runge_kutta import Heun
@@ -57,7 +58,9 @@ def solve_sde(
     event: Event | Sequence[Event] | None = None,
     max_events: int | None = None,
     adjoint: Adjoint = DiscreteAdjoint(),
+    penalty: PyTree[StepPenalty] | None = None,
     max_steps: int = 4096,
+    progress: Callable[[float], Any] | None = None,
     throw: bool = True,
 ) -> Solution:
     """Solves dy = drift(t, y, args) dt + diffusion(t, y, args) dW, y(t0) = y0, on a given path W.
@@ -99,7 +102,9 @@ def solve_sde(
         event: an event or several.
         max_events: keep so many of the events.
         adjoint: how to differentiate; the default is exact for the steps that were taken.
+        penalty: of the steps, as in `solve_ode`, by a method with an error estimate.
         max_steps: the most steps to try.
+        progress: told how far the solve has got, as in `solve_ode`.
         throw: raise if the solve fails; otherwise return what there is, with `sol.result` set.
 
     Returns:
@@ -168,7 +173,8 @@ def solve_sde(
         drift, y0, span, args, method=method, diffusion=_Flat(diffusion, noise.size, general),
         noise=jax.tree.map(jnp.asarray, noise), dt=dt, dt0=dt0, rtol=rtol, atol=atol,
         saveat=saveat, save=save, controller=controller, stops=stops, event=event,
-        max_events=max_events, adjoint=adjoint, max_steps=max_steps,
+        max_events=max_events, adjoint=adjoint, penalty=penalty, max_steps=max_steps,
+        progress=progress,
         add_parts=drift.add_parts if isinstance(drift, Langevin) else None,
     )  # fmt: skip
     return solve(problem, throw)
