@@ -154,7 +154,7 @@ class HostModel(adapters._Torch):
     """tanh(x W + t): the calls out of the compiled program without PyTorch at their end."""
 
     def _try(self, inputs):
-        pass
+        return inputs[0].shape
 
     def _forward(self, x, t):
         return np.tanh(np.asarray(x) @ WEIGHT + np.asarray(t)[:, None])
@@ -305,6 +305,22 @@ def test_what_a_torch_module_may_return(bare_torch):
         run(lambda a: {"prediction": a})
     with pytest.raises(rf.InputError, match=r"shape \(3, 2\); got \(3,\)"):
         run(lambda a: Tensor(a.array[:, 0]))
+
+
+def test_a_torch_module_may_return_a_variance_beside_its_prediction():
+    torch = pytest.importorskip("torch")
+
+    class Wide(torch.nn.Module):
+        def forward(self, x, t):
+            return torch.cat([0.5 * x, torch.ones_like(x)], 1)
+
+    model = gen.from_torch(Wide())
+    learned = gen.Denoiser(model, gen.VPLinear(), variance_axis=1)
+    options = dict(start=jnp.ones((3, 2)), key=jax.random.key(0), steps=2)
+    found = gen.sample(learned, sampler=gen.DDPM("learned_range"), **options)
+    plain = gen.Denoiser(lambda x, t: 0.5 * x, gen.VPLinear())
+    expected = gen.sample(plain, sampler=gen.DDPM("large"), **options)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_an_error_in_a_torch_module_names_it_in_a_line(bare_torch):

@@ -8,7 +8,8 @@ from .denoiser import Denoiser
 from .discrete import DiscreteBetas, cosine_betas, linear_betas, scaled_linear_betas
 from .gradients import Truncated
 from .grids import Grid, Karras, LogSNR, Uniform, times
-from .guidance import AutoGuidance, Classifier, ClassifierFree, LossGuidance
+from .guidance import AutoGuidance, Classifier, ClassifierFree, Guidance, LossGuidance
+from .inpaint import Inpaint
 from .inverse_problems import DPS, MomentMatching, PiGDM
 from .invert import invert
 from .likelihood import log_likelihood
@@ -18,17 +19,22 @@ from .preconditioning import EDMPreconditioned
 from .sample import sample
 from .samplers.adaptive import AdaptiveDPMSolver
 from .samplers.bdia import BDIA
+from .samplers.consistency import LCM, TCD
 from .samplers.ddim import DDIM, DDPM
 from .samplers.deis import DEIS
 from .samplers.dpm_solver import DPMSolver
 from .samplers.dpm_solver_pp import DPMSolverPlusPlus
 from .samplers.edict import EDICT
 from .samplers.edm import EDMSampler
+from .samplers.kdpm2 import KDPM2, DPMSolverSDE
+from .samplers.lms import LMS
+from .samplers.pndm import PNDM
 from .samplers.predictor_corrector import PredictorCorrector
 from .samplers.probability_flow import ProbabilityFlow
 from .samplers.reverse_sde import ReverseSDE
+from .samplers.sa_solver import SASolver
 from .samplers.unipc import UniPC
-from .samples import Inversion, Samples
+from .samples import Inversion, Paused, Samples
 from .schedules import EDM, VE, RectifiedFlow, Schedule, SubVP, VPCosine, VPLinear
 from .threshold import DynamicThreshold
 
@@ -41,7 +47,12 @@ __all__ = [
     "EDICT",
     "EDM",
     "ELBO",
+    "KDPM2",
+    "LCM",
+    "LMS",
     "MLP",
+    "PNDM",
+    "TCD",
     "VE",
     "AdaptiveDPMSolver",
     "Adjoint",
@@ -50,6 +61,7 @@ __all__ = [
     "ClassifierFree",
     "DPMSolver",
     "DPMSolverPlusPlus",
+    "DPMSolverSDE",
     "Denoiser",
     "DiffusionLoss",
     "DiscreteBetas",
@@ -58,6 +70,8 @@ __all__ = [
     "EDMSampler",
     "EDMWeight",
     "Grid",
+    "Guidance",
+    "Inpaint",
     "Inversion",
     "Karras",
     "LogNormal",
@@ -66,11 +80,13 @@ __all__ = [
     "LossGuidance",
     "MinSNR",
     "MomentMatching",
+    "Paused",
     "PiGDM",
     "PredictorCorrector",
     "ProbabilityFlow",
     "RectifiedFlow",
     "ReverseSDE",
+    "SASolver",
     "Samples",
     "Schedule",
     "SubVP",

@@ -19,6 +19,7 @@ from jaxtyping import Array, PyTree
 
 from ..errors import DerivativeError, InputError
 from ..ground.linear import linear
+from .numerics import doubled_axis
 
 
 def _times(x: Array, t: Any) -> Array:
@@ -99,8 +100,9 @@ def from_flax(module: Any, variables: PyTree, **options: Any) -> Any:
     return _Flax(apply, variables, options, split)
 
 
-# The shapes and types with which a module has been called without a complaint.
-_TRIED: "weakref.WeakKeyDictionary[Any, set[Any]]" = weakref.WeakKeyDictionary()
+# The shapes and types with which a module has been called without a complaint, and of what shape
+# its answer was.
+_TRIED: "weakref.WeakKeyDictionary[Any, dict[Any, tuple[int, ...]]]" = weakref.WeakKeyDictionary()
 
 
 class _Torch(eqx.Module):
@@ -111,27 +113,29 @@ class _Torch(eqx.Module):
         inputs = (jnp.asarray(x), _times(x, t), *jax.tree.map(jnp.asarray, condition))
         if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(inputs)):
             return jnp.asarray(self._forward(*inputs), inputs[0].dtype)
-        self._try(inputs)
-        return _called(self, inputs)
+        return _called(self, inputs, self._try(inputs))
 
     def _forward(self, *inputs: Any) -> Any:
         with _torch().no_grad():
             return _to_jax(self._value(self._tensors(inputs)))
 
-    def _try(self, inputs: Any) -> None:
-        """Calls the module on zeros, once for each set of shapes.
+    def _try(self, inputs: Any) -> tuple[int, ...]:
+        """Calls the module on zeros, once for each set of shapes; returns the shape of its answer.
 
         What goes wrong inside a compiled program comes with pages of traceback; here it does not.
         """
         leaves, structure = jax.tree.flatten(inputs)
         kinds = (structure, *((leaf.shape, leaf.dtype) for leaf in leaves))
-        seen = _TRIED.setdefault(self.module, set())
+        seen = _TRIED.setdefault(self.module, {})
         if kinds not in seen:
             zeros = [np.zeros(leaf.shape, leaf.dtype) for leaf in leaves]
             found = np.shape(self._forward(*jax.tree.unflatten(structure, zeros)))
-            if found != inputs[0].shape:
-                raise InputError(_another_shape(inputs[0].shape, found))
-            seen.add(kinds)
+            x = inputs[0]
+            # Twice the channels are those of a learned variance, which the denoiser knows of.
+            if found != x.shape and not doubled_axis(found, x.shape):
+                raise InputError(_another_shape(x.shape, found))
+            seen[kinds] = found
+        return seen[kinds]
 
     def _value(self, tensors: Any) -> Any:
         """What the module returns, as one tensor."""
@@ -265,7 +269,7 @@ def _another_shape(wanted: Any, found: Any) -> str:
     return f"The model must return what x looks like, shape {wanted}; got {found}."
 
 
-def _called(model: _Torch, inputs: tuple[Any, ...]) -> Array:
+def _called(model: _Torch, inputs: tuple[Any, ...], shape: tuple[int, ...]) -> Array:
     """The module inside a traced program, with a derivative in both directions."""
     leaves, structure = jax.tree.flatten(inputs)
     floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
@@ -278,7 +282,7 @@ def _called(model: _Torch, inputs: tuple[Any, ...]) -> Array:
     def like(x):
         return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
-    x = inputs[0]
+    out = jax.ShapeDtypeStruct(shape, inputs[0].dtype)
 
     def callback(function, result, *operands):
         def on_host(*operands):
@@ -286,13 +290,13 @@ def _called(model: _Torch, inputs: tuple[Any, ...]) -> Array:
             cast = jax.tree.map(lambda a, r: np.asarray(a, r.dtype), found, result)
             shapes = jax.tree.map(lambda a: a.shape, cast)
             if shapes != jax.tree.map(lambda r: r.shape, result):
-                raise InputError(_another_shape(x.shape, shapes))
+                raise InputError(_another_shape(shape, shapes))
             return cast
 
         return jax.pure_callback(on_host, result, *operands, vmap_method="sequential")
 
     def forward(moving, fixed):
-        return callback(lambda m, f: model._forward(*whole(m, f)), like(x), moving, fixed)
+        return callback(lambda m, f: model._forward(*whole(m, f)), out, moving, fixed)
 
     value = jax.custom_jvp(forward)
 
@@ -307,7 +311,7 @@ def _called(model: _Torch, inputs: tuple[Any, ...]) -> Array:
             return [
                 callback(
                     lambda m, f, v: model._push(whole(m, f), which, v),
-                    like(x), moving, fixed, slopes,
+                    out, moving, fixed, slopes,
                 )
             ]  # fmt: skip
 
@@ -323,7 +327,7 @@ def _called(model: _Torch, inputs: tuple[Any, ...]) -> Array:
             )
 
         slopes = [tangents[0][i] for i in which]
-        (along,) = linear(push, pull, [*moving, *fixed], slopes, [like(x)])
+        (along,) = linear(push, pull, [*moving, *fixed], slopes, [out])
         return value(moving, fixed), along
 
     value.defjvp(rule, symbolic_zeros=True)

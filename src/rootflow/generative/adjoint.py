@@ -55,6 +55,14 @@ class Back(eqx.Module):
     method: str = eqx.field(static=True)
 
 
+def between(knots: Knots, first: int, last: int) -> Knots:
+    """The knots from one to another, both included."""
+    level = Level(*(part[first : last + 1] for part in knots.level))
+    log_snr = knots.log_snr[first : last + 1]
+    whole = last == knots.steps
+    return Knots(level, log_snr, knots.clean and whole, knots.lands if whole else False)
+
+
 def steps_back(schedule: Schedule, knots: Knots, method: str) -> Back:
     """The table of the adjoint equation's steps."""
     if knots.clean:
@@ -86,7 +94,7 @@ def steps_back(schedule: Schedule, knots: Knots, method: str) -> Back:
 
 
 @eqx.filter_custom_vjp
-def solve_adjoint(differentiable, number, sampler, keep, callback):
+def solve_adjoint(differentiable, number, sampler, keep, hooks):
     """Runs the loop; the derivative is that of the probability-flow equation.
 
     Args:
@@ -96,26 +104,26 @@ def solve_adjoint(differentiable, number, sampler, keep, callback):
         number: that of every turn.
         sampler: the sampler.
         keep: whether to keep every sample; what is kept has no derivative.
-        callback: called after every turn.
+        hooks: what is done beside the steps.
     """
     _, state, evaluate, (rows, _) = differentiable
     turns = Turn(rows, number, None)
-    return jax.lax.scan(body(sampler, evaluate, keep, callback), state, turns)
+    return jax.lax.scan(body(sampler, evaluate, keep, hooks), state, turns)
 
 
 @solve_adjoint.def_fwd
-def _forward(perturbed, differentiable, number, sampler, keep, callback):
+def _forward(perturbed, differentiable, number, sampler, keep, hooks):
     if any(jax.tree.leaves(perturbed[3])):
         raise DerivativeError(
             "gradient='adjoint' has no derivative in the times of the grid: use gradient='direct' "
             "or 'reversible'."
         )
-    out = solve_adjoint(differentiable, number, sampler, keep, callback)
+    out = solve_adjoint(differentiable, number, sampler, keep, hooks)
     return out, sampler.sample(out[0])
 
 
 @solve_adjoint.def_bwd
-def _backward(x, cotangents, perturbed, differentiable, number, sampler, keep, callback):
+def _backward(x, cotangents, perturbed, differentiable, number, sampler, keep, hooks):
     """Integrates (y, a, a_theta) from data to noise.
 
     dy/drho = eps, da/drho = -a' deps/dy, da_theta/drho = -a' deps/dtheta, with y = x / alpha and

@@ -16,7 +16,8 @@ from .flow import check_signal
 from .grids import Grid
 from .likelihood import divergence, probe_directions
 from .numerics import as_numbers, expand, is_traced, namespace
-from .sample import as_samples, check_denoiser
+from .sample import check_denoiser
+from .starts import as_samples
 
 
 def elbo(

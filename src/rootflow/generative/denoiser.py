@@ -10,7 +10,8 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..errors import InputError
 from .grids import check_inside
-from .guidance import Guidance
+from .guidance import Classifier, Guidance
+from .numerics import doubled_axis
 from .preconditioning import check_preconditioned
 from .predictions import KINDS, convert
 from .schedules import Level, Schedule
@@ -32,6 +33,10 @@ class Denoiser(eqx.Module):
         threshold: `DynamicThreshold`, for images in pixel space.
         time: what the model is told as the time, a function of t; by default t itself. For a
             network trained on a table of betas, `schedule.label`.
+        variance_axis: of a model with a learned variance (Nichol and Dhariwal 2021): the axis along
+            which it returns its prediction and then as many channels again for the variance; 1 for
+            (batch, channels, ...), -1 for (batch, ..., channels). `DDPM("learned_range")` uses the
+            second half, all else leaves it out.
 
     Raises:
         InputError: an unknown kind of prediction; later, a model whose value is not shaped like x,
@@ -44,6 +49,7 @@ class Denoiser(eqx.Module):
     guidance: Guidance | None = None
     threshold: DynamicThreshold | None = None
     time: Callable[[Any], Any] | None = None
+    variance_axis: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         if not callable(self.model):
@@ -58,6 +64,12 @@ class Denoiser(eqx.Module):
         if self.guidance is not None and not isinstance(self.guidance, Guidance):
             raise InputError(
                 f"guidance must be a Guidance, such as ClassifierFree(3.0); got {self.guidance!r}."
+            )
+        axis = self.variance_axis
+        if axis is not None and (isinstance(axis, bool) or not isinstance(axis, int) or axis == 0):
+            raise InputError(
+                f"variance_axis={axis!r} must be the axis of the channels, as 1 or -1, and not "
+                "that of the batch."
             )
         check_preconditioned(self.model, self.schedule, self.predicts, self.time)
 
@@ -109,24 +121,80 @@ class Denoiser(eqx.Module):
                     "none: pass condition=..."
                 )
             value = self.guidance.apply(self, x, level, condition)
+        return self._converted(kind, value, x, level)
+
+    def _converted(self, kind: str, value: Array, x: Array, level: Level) -> Array:
+        """A prediction of the model's kind in this kind, thresholded if that is asked for."""
         source = self.predicts
         if self.threshold is not None:
             data = convert(value, x, level, source, "data")
             value, source = self.threshold.apply(data), "data"
         return convert(value, x, level, source, kind)
 
+    def predict_with_variance(
+        self, kind: str, x: Array, level: Level, condition: PyTree = None
+    ) -> tuple[Array, Array]:
+        """The prediction of this kind, and what a model with a learned variance says beside it.
+
+        With guidance the latter is that of the model itself, with the condition.
+        """
+        if self.variance_axis is None:
+            raise InputError(
+                "The sampler asks for a learned variance: say with Denoiser(..., variance_axis=...)"
+                " along which axis the model returns it, 1 for (batch, channels, ...)."
+            )
+        conditioned = condition is not None
+        if isinstance(self.guidance, Classifier):
+            conditioned = self.guidance.conditional
+        value, variance = self._answer(x, level, condition, conditioned, None)
+        if self.guidance is not None:
+            # The compiler merges this call of the model with the one inside the guidance.
+            return self.predict(kind, x, level, condition), variance
+        return self._converted(kind, value, x, level), variance
+
     def evaluate(
         self, x: Array, level: Level, condition: PyTree, conditioned: bool, model: Any = None
     ) -> Array:
         """What the model itself says, without guidance, in the kind it was trained for."""
+        return self._answer(x, level, condition, conditioned, model)[0]
+
+    def _answer(
+        self, x: Array, level: Level, condition: PyTree, conditioned: bool, model: Any
+    ) -> tuple[Array, Array | None]:
+        """What the model says, and what it says beside it of the variance."""
         model = self.model if model is None else model
         time = level.t if self.time is None else self.time(level.t)
         value = model(x, time, condition) if conditioned else model(x, time)
-        if not eqx.is_array_like(value) or jnp.shape(value) != x.shape:
-            shape = jax.tree.map(jnp.shape, value)
-            raise InputError(
-                f"The model must return what x looks like, one array of shape {x.shape}; got "
-                f"{shape}."
-            )
+        axis, shape = self.variance_axis, list(x.shape)
+        if axis is not None:
+            if not -x.ndim < axis < x.ndim:
+                raise InputError(
+                    f"variance_axis={axis} is not an axis of the channels of samples of shape "
+                    f"{x.shape}."
+                )
+            shape[axis] *= 2
+        if not eqx.is_array_like(value) or jnp.shape(value) != tuple(shape):
+            raise InputError(_wrong_shape(value, x, tuple(shape), axis))
         # The precision is that of the samples, whatever the model works in.
-        return jnp.asarray(value).astype(x.dtype)
+        value = jnp.asarray(value).astype(x.dtype)
+        if axis is None:
+            return value, None
+        said, variance = jnp.split(value, 2, axis=axis)
+        return said, variance
+
+
+def _wrong_shape(value: Any, x: Array, shape: tuple[int, ...], axis: int | None) -> str:
+    """What to say of a model's value that has not this shape."""
+    found = jax.tree.map(jnp.shape, value)
+    if axis is not None:
+        return (
+            f"With variance_axis={axis} the model must return its prediction and its variance, one "
+            f"array of shape {shape}; got {found}."
+        )
+    advice = ""
+    at = doubled_axis(jnp.shape(value), x.shape) if eqx.is_array_like(value) else None
+    if at:
+        advice = f" A model with a learned variance needs Denoiser(..., variance_axis={at})."
+    return (
+        f"The model must return what x looks like, one array of shape {shape}; got {found}.{advice}"
+    )

@@ -77,6 +77,13 @@ def checked(gradient: Any, sampler: Any, thresholded: bool) -> Gradient:
     return gradient
 
 
+def backwards(route: Gradient) -> str | None:
+    """The name of a route that goes back by the sampler's own steps, or along its equation."""
+    if isinstance(route, Adjoint):
+        return "adjoint"
+    return "reversible" if route == "reversible" else None
+
+
 def march(
     gradient: Gradient,
     sampler: Sampler,
@@ -85,7 +92,7 @@ def march(
     turns: Turn,
     *,
     keep: bool,
-    callback: Any,
+    hooks: Any,
     back: Any = None,
 ) -> tuple[Any, Record]:
     """Runs the loop, to be differentiated by the route `gradient`.
@@ -97,15 +104,15 @@ def march(
         state: before the first turn.
         turns: what to scan over.
         keep: whether to keep every sample.
-        callback: called after every turn.
+        hooks: what is done beside the steps.
         back: for the adjoint: the model in noise form, and the table of its steps.
 
     Raises:
         InputError: `"reversible"` over so many steps that going back amplifies rounding errors
             beyond use.
     """
-    run = body(sampler, evaluate, keep, callback)
-    if gradient == "direct":
+    run = body(sampler, evaluate, keep, hooks)
+    if gradient == "direct" or turns.number.shape[0] == 0:
         return jax.lax.scan(run, state, turns)
     if gradient == "checkpoint":
         return _checkpointed(run, state, turns)
@@ -125,10 +132,10 @@ def march(
         check_growth(sampler, turns.number.shape[0], sampler.sample(state).dtype)
         # The rows go in once, as what may be differentiated.
         others = turns._replace(row=None)
-        return _reversible((pure, state, turns.row), others, sampler, keep, callback)
+        return _reversible((pure, state, turns.row), others, sampler, keep, hooks)
     noise, steps = back
     pure_noise = hoist(noise, sampler.sample(state), level)
-    run = (sampler, keep, callback)
+    run = (sampler, keep, hooks)
     return solve_adjoint((pure_noise, state, pure, (turns.row, steps)), turns.number, *run)
 
 
@@ -163,21 +170,19 @@ def _checkpointed(run: Callable, state: Any, turns: Turn) -> tuple[Any, Record]:
 
 
 @eqx.filter_custom_vjp
-def _reversible(differentiable, turns, sampler, keep, callback):
+def _reversible(differentiable, turns, sampler, keep, hooks):
     evaluate, state, rows = differentiable
-    return jax.lax.scan(body(sampler, evaluate, keep, callback), state, turns._replace(row=rows))
+    return jax.lax.scan(body(sampler, evaluate, keep, hooks), state, turns._replace(row=rows))
 
 
 @_reversible.def_fwd
-def _reversible_forward(perturbed, differentiable, turns, sampler, keep, callback):
-    out = _reversible(differentiable, turns, sampler, keep, callback)
+def _reversible_forward(perturbed, differentiable, turns, sampler, keep, hooks):
+    out = _reversible(differentiable, turns, sampler, keep, hooks)
     return out, out[0]
 
 
 @_reversible.def_bwd
-def _reversible_backward(
-    last, cotangents, perturbed, differentiable, turns, sampler, keep, callback
-):
+def _reversible_backward(last, cotangents, perturbed, differentiable, turns, sampler, keep, hooks):
     """From the last state back to the first: recover the state before, pull back, repeat."""
     evaluate, _, rows = differentiable
     towards_state, record = cotangents

@@ -24,13 +24,30 @@ if TYPE_CHECKING:
 
 
 class Guidance(eqx.Module):
-    """How a condition steers the samples."""
+    """How a condition steers the samples: the base of every guidance, and of one of your own.
+
+    A subclass is an Equinox module (its annotated attributes are its arguments) with one method,
+    `apply`, that answers in the place of the model. It works in every sampler, under `jit` and
+    `grad`, if it is written in JAX.
+
+    Attributes:
+        needs_condition: of the class: whether `sample` refuses to go on without a condition.
+    """
 
     needs_condition: ClassVar[bool] = True
 
     @abstractmethod
     def apply(self, denoiser: "Denoiser", x: Array, level: Level, condition: PyTree) -> Array:
-        """The guided prediction at x, in the kind that the model predicts."""
+        """The guided prediction at x, of the kind `denoiser.predicts`.
+
+        Args:
+            denoiser: asked by `denoiser.evaluate(x, level, condition, conditioned)` for what the
+                model itself says; `conditioned=False` calls the model without a condition.
+            x: the samples, shape (batch, ...).
+            level: the time and the noise level: `level.t`, `level.alpha`, `level.sigma`, each one
+                number, or one a sample.
+            condition: as handed to `sample`.
+        """
 
 
 def predicted(
@@ -70,17 +87,30 @@ def moved(kind: str, value: Array, change: Array, level: Level) -> Array:
 
 def _scale(scale: Any) -> Any:
     """The scale as an array, so that scales of all values share one compiled program."""
-    if is_traced(scale):
+    if is_traced(scale) or callable(scale):
         return scale
-    if callable(scale) or not eqx.is_array_like(scale):
+    if not eqx.is_array_like(scale):
         raise InputError(
-            f"The scale of the guidance must be a number, or one for each sample; got {scale!r:.60}"
-            ". What guides between two noise levels alone is interval=(low, high)."
+            "The scale of the guidance must be a number, or one for each sample, or a function of "
+            f"the time that returns them; got {scale!r:.60}."
         )
     if not np.isfinite(np.asarray(scale)).all():
         raise InputError(f"The scale of the guidance must be finite; got {scale!r}.")
     # A Python number keeps giving way to the precision of the samples.
     return jnp.asarray(scale) if isinstance(scale, int | float) else scale
+
+
+def scale_at(scale: Any, level: Level) -> Any:
+    """The scale at this level: itself, or its value there if it is a function of the time."""
+    if not callable(scale):
+        return scale
+    value = scale(level.t)
+    if not eqx.is_array_like(value):
+        raise InputError(
+            "The scale of the guidance is a function of the time, and must return a number, or one "
+            f"for each sample; got {value!r:.60}."
+        )
+    return jnp.asarray(value)
 
 
 def per_sample(scale: Any, x: Array) -> Any:
@@ -111,38 +141,78 @@ def _check_interval(interval: Any) -> None:
             )
 
 
-def _weight(scale: Any, interval: tuple[float, float] | None, level: Level) -> Any:
-    if interval is None:
-        return scale
+def _inside(interval: tuple[float, float], level: Level) -> Any:
     # sigma > low alpha is sigma / alpha > low where alpha may be zero.
     low, high = interval
-    inside = (level.sigma > low * level.alpha) & (level.sigma <= high * level.alpha)
-    return jnp.where(inside, scale, 1.0)
+    return (level.sigma > low * level.alpha) & (level.sigma <= high * level.alpha)
+
+
+def _guided(
+    guide: Callable[[], Array],
+    plain: Array,
+    interval: tuple[float, float] | None,
+    level: Level,
+) -> Array:
+    """What `guide` returns within the interval, and the plain prediction outside of it.
+
+    Outside nothing of `guide` is evaluated, if the level is one for all samples: as a branch of
+    the compiled loop. It is evaluated, and not used, where the levels differ.
+    """
+    if interval is None:
+        return guide()
+    inside = _inside(interval, level)
+    if np.ndim(inside):
+        any_inside = jnp.any(inside)
+        found = jax.lax.cond(any_inside, lambda: guide().astype(plain.dtype), lambda: plain)
+        return jnp.where(expand(inside, plain), found, plain)
+    if not is_traced(inside):
+        return guide() if bool(inside) else plain
+    return jax.lax.cond(inside, lambda: guide().astype(plain.dtype), lambda: plain)
 
 
 class ClassifierFree(Guidance):
     """D = D_none + scale (D_condition - D_none) (Ho and Salimans 2022). Two model calls.
 
     Attributes:
-        scale: 1 leaves the conditional model as it is; more exaggerates the condition.
+        scale: 1 leaves the conditional model as it is; more exaggerates the condition. A number, or
+            one a sample, or a function of the schedule's time that returns them.
         unconditional: what the model is given for no condition, as in its training.
         interval: noise levels (low, high] of sigma / alpha between which to guide; elsewhere the
-            scale is 1 (Kynkäänniemi et al. 2024).
+            scale is 1, and the model is called once (Kynkäänniemi et al. 2024).
+        rescale: phi, from 0 to 1: how far the guided prediction is brought back to the standard
+            deviation that the conditional one has, sample by sample, in the kind that the model
+            predicts (Lin et al. 2024, eq. 15 and 16; they take 0.7).
     """
 
-    scale: ArrayLike = eqx.field(converter=_scale)
+    scale: ArrayLike | Callable[[Any], Any] = eqx.field(converter=_scale)
     unconditional: PyTree = None
     interval: tuple[float, float] | None = eqx.field(static=True, default=None)
+    rescale: float = eqx.field(static=True, default=0.0)
 
     def __check_init__(self):
         _check_interval(self.interval)
+        if not 0 <= self.rescale <= 1:
+            raise InputError(f"rescale={self.rescale} must be at least 0 and at most 1.")
 
     def apply(self, denoiser: "Denoiser", x: Array, level: Level, condition: PyTree) -> Array:
         with_it = denoiser.evaluate(x, level, condition, True)
-        without = denoiser.evaluate(x, level, self.unconditional, True)
-        per_sample(self.scale, x)
-        weight = expand(_weight(self.scale, self.interval, level), x)
-        return without + weight * (with_it - without)
+        weight = per_sample(scale_at(self.scale, level), x)
+
+        def guide() -> Array:
+            without = denoiser.evaluate(x, level, self.unconditional, True)
+            guided = without + weight * (with_it - without)
+            return _rescaled(guided, with_it, self.rescale) if self.rescale else guided
+
+        return _guided(guide, with_it, self.interval, level)
+
+
+def _rescaled(guided: Array, plain: Array, share: float) -> Array:
+    """The guided prediction, by this share with the standard deviation of the plain one."""
+    axes = tuple(range(1, guided.ndim))
+    had, wanted = (jnp.var(part, axis=axes, keepdims=True) for part in (guided, plain))
+    some = (had > 0) & (wanted > 0)  # without either there is nothing to compare
+    factor = jnp.sqrt(jnp.where(some, wanted, 1.0) / jnp.where(some, had, 1.0))
+    return (share * factor + (1 - share)) * guided
 
 
 class AutoGuidance(Guidance):
@@ -150,14 +220,14 @@ class AutoGuidance(Guidance):
 
     Attributes:
         bad: the worse model, called like the denoiser's own and predicting the same kind.
-        scale: 1 leaves the model as it is.
-        interval: as in `ClassifierFree`.
+        scale: 1 leaves the model as it is; as in `ClassifierFree`.
+        interval: as in `ClassifierFree`; outside of it the worse model is not called.
     """
 
     needs_condition: ClassVar[bool] = False
 
     bad: Callable[..., Any]
-    scale: ArrayLike = eqx.field(converter=_scale)
+    scale: ArrayLike | Callable[[Any], Any] = eqx.field(converter=_scale)
     interval: tuple[float, float] | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
@@ -166,10 +236,13 @@ class AutoGuidance(Guidance):
     def apply(self, denoiser: "Denoiser", x: Array, level: Level, condition: PyTree) -> Array:
         conditioned = condition is not None
         good = denoiser.evaluate(x, level, condition, conditioned)
-        bad = denoiser.evaluate(x, level, condition, conditioned, model=self.bad)
-        per_sample(self.scale, x)
-        weight = expand(_weight(self.scale, self.interval, level), x)
-        return bad + weight * (good - bad)
+        weight = per_sample(scale_at(self.scale, level), x)
+
+        def guide() -> Array:
+            bad = denoiser.evaluate(x, level, condition, conditioned, model=self.bad)
+            return bad + weight * (good - bad)
+
+        return _guided(guide, good, self.interval, level)
 
 
 class Classifier(Guidance):
@@ -178,18 +251,19 @@ class Classifier(Guidance):
     Attributes:
         log_probability: `(x, t, condition) -> (batch,)`, the classifier's log-probability of the
             condition for every sample. It is differentiated in x.
-        scale: 0 leaves the model as it is, 1 follows Bayes' rule.
+        scale: 0 leaves the model as it is, 1 follows Bayes' rule; as in `ClassifierFree`.
         conditional: whether the model takes the condition as well.
     """
 
     log_probability: Callable[..., Any]
-    scale: ArrayLike = eqx.field(converter=_scale, default=1.0)
+    scale: ArrayLike | Callable[[Any], Any] = eqx.field(converter=_scale, default=1.0)
     conditional: bool = eqx.field(static=True, default=False)
 
     def apply(self, denoiser: "Denoiser", x: Array, level: Level, condition: PyTree) -> Array:
         value = denoiser.evaluate(x, level, condition, self.conditional)
         slope = jax.grad(lambda x: jnp.sum(self.log_probability(x, level.t, condition)))(x)
-        change = -per_sample(self.scale, x) * expand(level.sigma, x) * slope
+        weight = per_sample(scale_at(self.scale, level), x)
+        change = -weight * expand(level.sigma, x) * slope
         return moved(denoiser.predicts, value, change, level)
 
 
@@ -206,7 +280,7 @@ class LossGuidance(Guidance):
 
     Attributes:
         loss: `(data) -> (batch,)`, a loss of each clean sample, differentiable.
-        scale: 0 leaves the model as it is.
+        scale: 0 leaves the model as it is; as in `ClassifierFree`.
         steps: of the solve.
         normalized: divide each sample's gradient by its root mean square, so that `scale` is the
             size of what is added to the noise.
@@ -216,7 +290,7 @@ class LossGuidance(Guidance):
     needs_condition: ClassVar[bool] = False
 
     loss: Callable[[Array], Array]
-    scale: ArrayLike = eqx.field(converter=_scale, default=1.0)
+    scale: ArrayLike | Callable[[Any], Any] = eqx.field(converter=_scale, default=1.0)
     steps: int = eqx.field(static=True, default=4)
     normalized: bool = eqx.field(static=True, default=False)
     inner: Guidance | None = eqx.field(default=None, kw_only=True)
@@ -241,7 +315,8 @@ class LossGuidance(Guidance):
         if self.normalized:
             size = jnp.sqrt(jnp.mean(slope**2, axis=tuple(range(1, x.ndim))))
             push = slope / expand(jnp.maximum(size, jnp.finfo(size.dtype).tiny), slope)
-        change = per_sample(jnp.asarray(self.scale, x.dtype), x) * push
+        weight = jnp.asarray(scale_at(self.scale, level), x.dtype)
+        change = per_sample(weight, x) * push
         return moved(denoiser.predicts, value, change, level)
 
     def _clean(

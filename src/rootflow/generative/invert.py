@@ -1,6 +1,5 @@
 """`invert`: from data back to the noise it came from."""
 
-import math
 from typing import Any, Literal
 
 import equinox as eqx
@@ -13,26 +12,20 @@ from ..errors import InputError, SolveError
 from ..roots.root import fixed_point
 from . import grids
 from .denoiser import Denoiser
+from .failures import raise_if_not_finite, solving
 from .grids import Grid, Knots
+from .layout import STEPS
 from .loop import body, evaluator, turns
 from .numerics import as_numbers, is_traced
-from .sample import (
-    STEPS,
-    Inversion,
-    _compiling,
-    as_samples,
-    check_denoiser,
-    check_sampler,
-    checked_plan,
-    raise_if_not_finite,
-    solving,
-)
+from .sample import _compiling, check_denoiser, check_sampler, checked_plan
 from .samplers.base import Integrator, Plan, Reversible, Sampler, check_growth
 from .samplers.bdia import BDIA
 from .samplers.ddim import DDIM
 from .samplers.exponential import Exponential
 from .samplers.multistep import steps_between
+from .samples import Inversion
 from .schedules import Level
+from .starts import as_samples, share_of_steps
 
 
 def invert(
@@ -123,9 +116,7 @@ def invert(
         steps = STEPS
     times = grids.times(schedule, steps, grid=grid, begin=begin, end=end)
     count = len(times) - 1
-    if not 0 < strength <= 1:
-        raise InputError(f"strength={strength} must be above 0 and at most 1.")
-    back = max(1, math.floor(strength * count + 1e-9))
+    back = share_of_steps(strength, count)
     if isinstance(sampler, Reversible) and method == "auto":
         return _exact(denoiser, condition, sampler, x, times, back, throw)
     ahead = times[::-1][: back + 1]
@@ -140,7 +131,7 @@ def invert(
 
 
 def _steps(denoiser, condition, sampler, x, table):
-    evaluate = evaluator(denoiser, sampler.form, condition)
+    evaluate = evaluator(denoiser, sampler, condition)
     run = body(sampler, evaluate, False, None)
     state, record = jax.lax.scan(run, sampler.init(x), table)
     return sampler.sample(state), record.finite
@@ -168,7 +159,7 @@ def _exact(denoiser, condition, sampler, x, times, back, throw):
 
 
 def _steps_back(denoiser, condition, sampler, x, table, turn):
-    evaluate = evaluator(denoiser, sampler.form, condition)
+    evaluate = evaluator(denoiser, sampler, condition)
 
     def run(state, turn):
         state = sampler.back(evaluate, state, turn.row)

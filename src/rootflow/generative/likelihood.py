@@ -17,7 +17,8 @@ from . import grids
 from .denoiser import Denoiser
 from .flow import frame
 from .numerics import as_numbers
-from .sample import as_samples, check_denoiser
+from .sample import check_denoiser
+from .starts import as_samples
 
 
 def log_likelihood(

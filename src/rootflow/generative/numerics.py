@@ -41,6 +41,14 @@ def expand(coefficient: Any, x: Any) -> Any:
     return coefficient.reshape(coefficient.shape + (1,) * missing)
 
 
+def doubled_axis(found: tuple[int, ...], shape: tuple[int, ...]) -> int | None:
+    """The axis in which `found` is twice `shape`, if that is all that the two differ in."""
+    if len(found) != len(shape):
+        return None
+    apart = [i for i, (n, m) in enumerate(zip(found, shape, strict=True)) if n != m]
+    return apart[0] if len(apart) == 1 and found[apart[0]] == 2 * shape[apart[0]] else None
+
+
 _TERMS = 18  # of the series where |z| < 1: the first one left out is below 1e-17
 
 

@@ -1,4 +1,4 @@
-"""What comes out of sampling and of its inversion."""
+"""What comes out of sampling, and where it can be taken up again."""
 
 from typing import Any, NamedTuple
 
@@ -23,10 +23,42 @@ class Samples(NamedTuple):
     trajectory: Any = None
 
 
-class Inversion(eqx.Module):
+class Paused(eqx.Module):
+    """What `sample(..., stop=k)` returns: sampling on its way, with all that a sampler remembers.
+
+    Give it to `sample` as `start`, with the same key if there was one. The sampler and the grid are
+    its own; if they are given again they must be the same. A pytree: `rootflow.save` and
+    `rootflow.load` keep it, and it goes through `jit`.
+
+    Attributes:
+        state: the sampler's state.
+        times: the grid, shape (n + 1,).
+        sampler: the sampler.
+        remaining: how many of its steps lead from here to the data.
+        orders: orders of the steps, where the sampler mixes them for `evaluations=`.
+        denoise: whether the last step leads to clean data beyond the grid.
+        total: the steps in all; by default those of the grid.
+    """
+
+    state: Any
+    times: Any
+    sampler: Any
+    remaining: int = eqx.field(static=True)
+    orders: tuple[int, ...] | None = eqx.field(static=True, default=None)
+    denoise: bool = eqx.field(static=True, default=False)
+    total: int | None = eqx.field(static=True, default=None)
+
+    @property
+    def value(self) -> Array:
+        """The samples here; those of `sample` itself once no step remains."""
+        return self.sampler.sample(self.state)
+
+
+class Inversion(Paused):
     """What `invert` found with a reversible sampler: all that the way back needs.
 
-    Give it to `sample` as `start`, with the same sampler and the same grid.
+    Give it to `sample` as `start`. The sampler and the grid are its own; if they are given again
+    they must be the same.
 
     Attributes:
         state: the sampler's state.
@@ -34,11 +66,6 @@ class Inversion(eqx.Module):
         sampler: the sampler.
         remaining: how many of its steps lead from here to the data.
     """
-
-    state: Any
-    times: Any
-    sampler: Any
-    remaining: int = eqx.field(static=True)
 
     @property
     def latent(self) -> Array:

@@ -11,13 +11,14 @@ from jaxtyping import Array, ArrayLike, Float, Key, PyTree
 from ...errors import InputError
 from ...training.keys import check_key
 from .. import gradients, grids
+from ..failures import raise_if_not_finite
 from ..grids import Grid, Knots
 from ..loop import turns
 from ..numerics import is_traced, namespace
-from ..sample import as_samples, raise_if_not_finite
 from ..samplers.base import Plan, Sampler, require
 from ..samples import Samples
 from ..schedules import Level, Schedule
+from ..starts import as_keys, as_samples
 from .maps import Map, check_map
 
 
@@ -77,6 +78,9 @@ class Jumps(Sampler):
 
     def sample(self, state: Any) -> Array:
         return state
+
+    def put(self, state: Any, x: Array) -> Any:
+        return x
 
 
 def sample(
@@ -140,7 +144,7 @@ def sample(
     table = jumps.plan(schedule, knots)
     if (start is None or (jumps.noisy and knots.steps > 1)) and key is None:
         raise InputError("key=jax.random.key(...) is needed for the noise.")
-    given = jax.random.key(0) if key is None else check_key(key)
+    given = jax.random.key(0) if key is None else as_keys(check_key(key))
     key_start, key_draws = jax.random.split(given)
     if start is None:
         if shape is None:
@@ -167,4 +171,4 @@ def _run(model, condition, jumps, x, rows, keep):
     def evaluate(x, row):
         return model(x, row.level.t, row.target, condition)
 
-    return gradients.march("direct", jumps, evaluate, x, rows, keep=keep, callback=None)
+    return gradients.march("direct", jumps, evaluate, x, rows, keep=keep, hooks=None)

@@ -16,7 +16,7 @@ from ...flows.ode import solve_ode
 from ...flows.sde import solve_sde
 from ..likelihood import probe_directions, standard_normal, with_divergence
 from ..numerics import expand, is_traced
-from ..sample import as_samples
+from ..starts import as_samples
 from .epsilon import Epsilon, as_epsilon
 from .fields import Fields
 from .sampling import check_fields, check_score, checked_steps, drift, span, spread

@@ -17,8 +17,9 @@ from ...flows.noise import BrownianMotion
 from ...flows.ode import solve_ode
 from ...flows.sde import solve_sde
 from ...training.keys import check_key
+from ..failures import solving
 from ..numerics import expand, is_traced
-from ..sample import as_samples, solving
+from ..starts import as_samples
 from .epsilon import Epsilon, as_epsilon
 from .fields import Fields, predictions
 from .gammas import known_values, root

@@ -80,6 +80,11 @@ def sample(
             f"{type(sampler).__name__} adds normal noise, which is right for diffusion alone: "
             f"with dimension={noise.dimension} use a deterministic one such as EDMSampler()."
         )
+    for name in ("strength", "inpaint"):
+        if options.get(name) is not None:
+            raise InputError(
+                f"{name}=... adds normal noise, which is right for diffusion alone: leave it out."
+            )
     if isinstance(sampler, Sampler):
         evaluations = options.pop("evaluations", None)
         if evaluations is not None:

@@ -29,12 +29,19 @@ class Plan(NamedTuple):
         ends: the turns after which a step of the grid is complete, shape (steps,).
         evaluations: model evaluations in all (calls of the denoiser).
         turn: of a reversible sampler, what `Reversible.turn` needs at the end of the grid.
+        reach: the knots at which the steps end; by default one after another.
     """
 
     rows: PyTree
     ends: Int[np.ndarray, " steps"]
     evaluations: int
     turn: PyTree = None
+    reach: Int[np.ndarray, " steps"] | None = None
+
+    @property
+    def reached(self) -> Int[np.ndarray, " steps"]:
+        """The knots at which the steps end."""
+        return np.arange(1, len(self.ends) + 1) if self.reach is None else self.reach
 
 
 class Sampler(eqx.Module):
@@ -51,6 +58,16 @@ class Sampler(eqx.Module):
     @property
     def noisy(self) -> bool:
         """Whether it draws random numbers on the way."""
+        return False
+
+    @property
+    def forgetful(self) -> bool:
+        """Whether a step depends on nothing but the sample that it begins with."""
+        return False
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether it asks for the variance too: the model then answers with a pair."""
         return False
 
     @property
@@ -84,6 +101,10 @@ class Sampler(eqx.Module):
     @abstractmethod
     def sample(self, state: Any) -> Array:
         """The sample that a state holds."""
+
+    @abstractmethod
+    def put(self, state: Any, x: Array) -> Any:
+        """The state with this sample in the place of its own, to go on from."""
 
 
 class Reversible(Sampler):

@@ -157,6 +157,9 @@ class BDIA(Reversible):
     def sample(self, state: Any) -> Array:
         return state[0]
 
+    def put(self, state: Any, x: Array) -> Any:
+        return (x, *state[1:])
+
     def latent(self, state: Any) -> Array:
         return state[1]
 

@@ -97,14 +97,13 @@ class DPMSolver(Singlestep):
                     last = self._stages(schedule, knots, begin, end, [])
                     stages = landing(stages, last, (end == knots.steps) & knots.lands)
                 groups[order] = stages
-        return interleave(groups, orders)
+        return interleave(groups, orders, ends)
 
     def _stages(
         self, schedule: Schedule, knots: Knots, starts: Any, ends: Any, r: list[Any]
     ) -> Stages:
         """The evaluations of steps from `starts` to `ends`, with stages at fractions `r` of h."""
-        source, target, h = subset(knots, starts, ends)
-        begin = knots.log_snr[starts]
+        source, target, begin, h = subset(knots, starts, ends)
         middle = [schedule.level(schedule.log_snr_inverse(begin + r_i * h)) for r_i in r]
         to = [Exponential(self.form, source, level, r_i * h) for level, r_i in zip(middle, r)]
         to.append(Exponential(self.form, source, target, h))

@@ -74,6 +74,10 @@ class EDICT(Reversible):
     def sample(self, state: Any) -> Array:
         return state[0]
 
+    def put(self, state: Any, x: Array) -> Any:
+        # The other sample moves along, or mixing would undo the change.
+        return x, state[1] + (x - state[0])
+
     def growth(self, steps: int) -> float:
         # In logarithms: a power that overflows is as bad as any.
         return math.exp(min(-2 * steps * math.log(self.mix), 700.0))

@@ -6,11 +6,11 @@ from typing import Any
 import equinox as eqx
 import numpy as np
 
-from ..grids import Knots, noisy_throughout
+from ..grids import Knots
 from ..numerics import is_traced, namespace
 from ..schedules import Level, Schedule
 from .base import Plan, require
-from .singlestep import Singlestep, Stages, interleave, landing, subset
+from .singlestep import Singlestep, Stages, Steps, landing_plan
 
 # Butcher tableaus of the steps: the rows of stages after the first, the last the step itself.
 _TABLEAUS: dict[int, list[list[float]]] = {
@@ -62,20 +62,10 @@ class EDMSampler(Singlestep):
         return self.churn > 0
 
     def plan(self, schedule: Schedule, knots: Knots, orders: tuple[int, ...] | None) -> Plan:
-        orders = (self.order,) * (knots.steps - knots.clean) + (1,) * knots.clean
-        groups = {}
-        with np.errstate(all="ignore"):
-            whole = noisy_throughout(schedule, knots)
-            for order in sorted(set(orders)):
-                mine = np.flatnonzero(np.asarray(orders) == order)
-                source, target, _ = subset(knots if order == 1 else whole, mine, mine + 1)
-                stages = self._stages(schedule, source, target, order, knots.steps)
-                if order > 1 and is_traced(knots.lands):
-                    source, target, _ = subset(knots, mine, mine + 1)
-                    last = self._stages(schedule, source, target, 1, knots.steps)
-                    stages = landing(stages, last, (mine == knots.steps - 1) & knots.lands)
-                groups[order] = stages
-        return interleave(groups, orders)
+        def stages(steps: Steps, order: int) -> Stages:
+            return self._stages(schedule, steps.source, steps.target, order, knots.steps)
+
+        return landing_plan(schedule, knots, self.order, stages)
 
     def _stages(
         self, schedule: Schedule, source: Level, target: Level, order: int, steps: int

@@ -33,7 +33,10 @@ class Exponential(NamedTuple):
     source: Level
     target: Level
     h: Any
-    eta: float = 0.0
+    eta: Any = 0.0  # or one a step, in the data form
+
+    def _stochastic(self) -> bool:
+        return not isinstance(self.eta, int | float) or self.eta != 0
 
     def _infinite(self) -> Any:
         return ~namespace(self.h).isfinite(self.h)
@@ -41,15 +44,16 @@ class Exponential(NamedTuple):
     def _finite_step(self) -> Any:
         return namespace(self.h).where(self._infinite(), 1.0, self.h)
 
-    def decay(self, power: float = 1.0) -> Any:
-        """e^(-power h) for power > 0."""
+    def decay(self, power: Any = 1.0) -> Any:
+        """e^(-power h) for power >= 0."""
         xp, infinite = namespace(self.h), self._infinite()
         below = xp.where(infinite, self.source.sigma * self.target.alpha, 1.0)
         ratio = xp.where(infinite, self.source.alpha * self.target.sigma, 1.0) / below
-        ratio = ratio if power == 1 else ratio**power
+        if not (isinstance(power, int | float) and power == 1):
+            ratio = ratio**power
         return xp.where(infinite, ratio, xp.exp(-power * self._finite_step()))
 
-    def shrink(self, power: float = 1.0) -> Any:
+    def shrink(self, power: Any = 1.0) -> Any:
         """1 - e^(-power h) for power > 0, to round-off."""
         xp, infinite = namespace(self.h), self._infinite()
         return xp.where(infinite, 1 - self.decay(power), -xp.expm1(-power * self._finite_step()))
@@ -59,13 +63,13 @@ class Exponential(NamedTuple):
         if self.form == "noise":
             return self.target.alpha / self.source.alpha
         ratio = self.target.sigma / self.source.sigma
-        return ratio * self.decay(self.eta) if self.eta else ratio
+        return ratio * self.decay(self.eta) if self._stochastic() else ratio
 
     def weight(self, k: int) -> Any:
         """The coefficient of the k-th coefficient of m, counted from 1."""
         xp, h = namespace(self.h), self._finite_step()
         if k == 1 and self.form == "data":
-            if self.eta:
+            if self._stochastic():
                 return self.target.alpha * self.shrink(1 + self.eta)
             reach = self.source.alpha * self.target.sigma / self.source.sigma
             finite = xp.where(h > 0, -self.target.alpha * xp.expm1(-h), reach * xp.expm1(h))

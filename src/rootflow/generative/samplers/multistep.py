@@ -38,6 +38,10 @@ class Multistep(Sampler):
         """scale (steps,), weights (a list of arrays (steps,), newest first), and spread."""
 
     @property
+    def forgetful(self) -> bool:
+        return self.depth == 1
+
+    @property
     def fewest(self) -> int:
         return self.depth
 
@@ -68,6 +72,9 @@ class Multistep(Sampler):
 
     def sample(self, state: Any) -> Array:
         return state[0]
+
+    def put(self, state: Any, x: Array) -> Any:
+        return (x, *state[1:])
 
 
 def orders_of_steps(

@@ -57,6 +57,10 @@ class PredictorCorrector(Sampler):
         return True
 
     @property
+    def forgetful(self) -> bool:
+        return True
+
+    @property
     def evaluations(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return 1 + self.corrections
 
@@ -105,6 +109,9 @@ class PredictorCorrector(Sampler):
 
     def sample(self, state: Array) -> Array:
         return state
+
+    def put(self, state: Array, x: Array) -> Array:
+        return x
 
 
 def _uncorrected(rows: _Row, last: int, lands: Any) -> _Row:

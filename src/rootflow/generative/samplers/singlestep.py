@@ -4,6 +4,7 @@ Each turn of the loop is one evaluation, so that steps of different orders go th
 and the model is traced once.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..grids import Knots
-from ..numerics import namespace
-from ..schedules import Level
+from ..grids import Knots, noisy_throughout
+from ..numerics import is_traced, namespace
+from ..schedules import Level, Schedule
 from .base import Evaluate, Plan, Sampler
 
 
@@ -21,7 +22,8 @@ class Row(NamedTuple):
     """One evaluation: x <- scale base + sum_j weights[j] m_j, m_0 the newest value.
 
     On the first evaluation of a step x, after x <- stretch x + spread z where noise is added,
-    becomes the base of the step.
+    becomes the base of the step. `after` z + `echo` z', z' the noise of the last evaluation, is
+    added at the end.
     """
 
     level: Level
@@ -30,12 +32,15 @@ class Row(NamedTuple):
     weights: Any
     stretch: Any = None
     spread: Any = None
+    after: Any = None
+    echo: Any = None
 
 
 class Stages(NamedTuple):
     """Steps of one order p: arrays of shape (steps,), one for each of the p evaluations.
 
-    `weights[i]` holds those of the i-th evaluation, newest value first.
+    `weights[i]` holds those of the i-th evaluation, newest value first. `stretch` and `spread` are
+    of the noise before the step, `after` and `echo` of that after each of its evaluations.
     """
 
     levels: list[Level]
@@ -43,6 +48,25 @@ class Stages(NamedTuple):
     weights: list[list[Any]]
     stretch: Any = None
     spread: Any = None
+    after: list[Any] | None = None
+    echo: list[Any] | None = None
+
+
+class Steps(NamedTuple):
+    """The levels at both ends of steps, the log_snr at their beginnings, and their sizes in it."""
+
+    source: Level
+    target: Level
+    begin: Any
+    h: Any
+
+
+def subset(knots: Knots, starts: Any, ends: Any) -> Steps:
+    """The steps from knots `starts` to `ends`."""
+    source = Level(*(part[starts] for part in knots.level))
+    target = Level(*(part[ends] for part in knots.level))
+    begin = knots.log_snr[starts]
+    return Steps(source, target, begin, knots.log_snr[ends] - begin)
 
 
 def landing(stages: Stages, last: Stages, lands: Any) -> Stages:
@@ -70,15 +94,50 @@ def landing(stages: Stages, last: Stages, lands: Any) -> Stages:
         first = last.weights[0][0] if end else 0.0  # of m_0, the value at the start of the step
         keep = [0.0] * (len(ahead) - 1) + [first]
         weights.append([select(yes, no) for yes, no in zip(keep, ahead, strict=True)])
-    return Stages(levels, scales, weights, stages.stretch, stages.spread)
+    after, echo = (
+        part and [select(0.0, noise) for noise in part] for part in (stages.after, stages.echo)
+    )
+    return Stages(levels, scales, weights, stages.stretch, stages.spread, after, echo)
 
 
-def interleave(groups: dict[int, Stages], orders: tuple[int, ...]) -> Plan:
+def landing_plan(
+    schedule: Schedule,
+    knots: Knots,
+    order: int,
+    stages: Callable[[Steps, int], Stages],
+) -> Plan:
+    """The plan of steps of one order, of which one that ends on clean data takes one evaluation.
+
+    Args:
+        schedule: the noise schedule.
+        knots: of the grid.
+        order: evaluations a step.
+        stages: `(steps, order) -> Stages`, of the order asked for or of one evaluation.
+    """
+    orders = (order,) * (knots.steps - knots.clean) + (1,) * knots.clean
+    groups = {}
+    with np.errstate(all="ignore"):
+        whole = noisy_throughout(schedule, knots)
+        for evaluations in sorted(set(orders)):
+            mine = np.flatnonzero(np.asarray(orders) == evaluations)
+            source = knots if evaluations == 1 else whole
+            found = stages(subset(source, mine, mine + 1), evaluations)
+            if evaluations > 1 and is_traced(knots.lands):
+                last = stages(subset(knots, mine, mine + 1), 1)
+                found = landing(found, last, (mine == knots.steps - 1) & knots.lands)
+            groups[evaluations] = found
+    return interleave(groups, orders)
+
+
+def interleave(
+    groups: dict[int, Stages], orders: tuple[int, ...], reach: np.ndarray | None = None
+) -> Plan:
     """Puts steps of several orders into the order in which they are taken.
 
     Args:
         groups: for each order, its steps (those i with `orders[i]` equal to it, ascending).
         orders: the order of every step.
+        reach: as of `Plan`.
     """
     depth = max(orders)
     first_turns = np.cumsum([0, *orders[:-1]])
@@ -93,6 +152,10 @@ def interleave(groups: dict[int, Stages], orders: tuple[int, ...]) -> Plan:
             noise = ()
             if stages.spread is not None:
                 noise = (stages.stretch, stages.spread) if i == 0 else (one, zero)
+            if stages.after is not None:
+                nothing = noise if noise else (None, None)
+                echo = None if stages.echo is None else stages.echo[i]
+                noise = (*nothing, stages.after[i], echo)
             level = Level(*(xp.broadcast_to(part, zero.shape) for part in stages.levels[i]))
             first = np.full(zero.shape, i == 0)
             parts.append(Row(level, first, scale, xp.stack(weights, axis=-1), *noise))
@@ -104,38 +167,47 @@ def interleave(groups: dict[int, Stages], orders: tuple[int, ...]) -> Plan:
 
     rows = jax.tree.map(merge, *parts)
     total = int(sum(orders))
-    return Plan(rows, np.cumsum(orders) - 1, total)
+    return Plan(rows, np.cumsum(orders) - 1, total, reach=reach)
 
 
 class Singlestep(Sampler):
     """A sampler with several evaluations a step, linear in x and in the values of the step."""
 
     @property
+    def forgetful(self) -> bool:
+        return True
+
+    @property
     def depth(self) -> int:
         """How many values of the model a step uses."""
         return self.evaluations
 
+    @property
+    def echoes(self) -> bool:
+        """Whether noise is used again in the evaluation after the one that it was drawn for."""
+        return False
+
     def init(self, x: Array) -> Any:
-        return x, x, (jnp.zeros_like(x),) * (self.depth - 1)
+        nothing = jnp.zeros_like(x)
+        state = x, x, (nothing,) * (self.depth - 1)
+        return (*state, nothing) if self.echoes else state
 
     def step(self, evaluate: Evaluate, state: Any, row: Row, draw: Array | None) -> Any:
-        x, base, past = state
-        if draw is not None:
+        x, base, past, *last = state
+        if row.spread is not None:
             x = row.stretch * x + row.spread * draw
-        if self.depth == 1:
-            x = row.scale * x + row.weights[0] * evaluate(x, row.level)
-            return x, x, past
-        base = jnp.where(row.first, x, base)
+        base = x if self.depth == 1 else jnp.where(row.first, x, base)
         values = (evaluate(x, row.level), *past)
         x = row.scale * base + sum(row.weights[j] * value for j, value in enumerate(values))
-        return x, base, values[: self.depth - 1]
+        if row.after is not None:
+            x = x + row.after * draw
+        if row.echo is not None:
+            x = x + row.echo * last[0]
+        state = x, x if self.depth == 1 else base, values[: self.depth - 1]
+        return (*state, draw) if self.echoes else state
 
     def sample(self, state: Any) -> Array:
         return state[0]
 
-
-def subset(knots: Knots, starts: Any, ends: Any) -> tuple[Level, Level, Any]:
-    """The levels at both ends of the steps from knots `starts` to `ends`, and their sizes."""
-    source = Level(*(part[starts] for part in knots.level))
-    target = Level(*(part[ends] for part in knots.level))
-    return source, target, knots.log_snr[ends] - knots.log_snr[starts]
+    def put(self, state: Any, x: Array) -> Any:
+        return (x, *state[1:])
