@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from rootflow import generative as gen
+from rootflow.generative.grids import knots
+from rootflow.generative.loop import evaluator
 
 VP = gen.VPLinear()
 MEAN, STD, END = jnp.array([1.5, -0.5]), 0.3, 1e-3
@@ -27,3 +29,17 @@ def apply(parameters, x, t):
     time = jnp.broadcast_to(jnp.asarray(t, x.dtype), (*x.shape[:-1], 1))
     hidden = jnp.tanh(jnp.concatenate([x, time], axis=-1) @ a)
     return jnp.tanh(hidden @ b) @ c
+
+
+def by_hand(denoiser, sampler, start, times, *, denoise=False, key=None):
+    """The turns of a sampler one after another, as `gen.sample` takes them, without compiling."""
+    known = knots(denoiser.schedule, times, clean=denoise)
+    plan = sampler.plan(denoiser.schedule, known, None)
+    evaluate, state = evaluator(denoiser, sampler, None), sampler.init(start)
+    count = jax.tree.leaves(plan.rows)[0].shape[0]
+    keys = jax.random.split(jax.random.split(key)[1], count) if sampler.noisy else [None] * count
+    for i in range(count):
+        row = jax.tree.map(lambda part, i=i: part[i], plan.rows)
+        draw = None if keys[i] is None else jax.random.normal(keys[i], start.shape, start.dtype)
+        state = sampler.step(evaluate, state, row, draw)
+    return sampler.sample(state)

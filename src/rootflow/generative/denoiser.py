@@ -147,6 +147,7 @@ class Denoiser(eqx.Module):
         if isinstance(self.guidance, Classifier):
             conditioned = self.guidance.conditional
         value, variance = self._answer(x, level, condition, conditioned, None)
+        assert variance is not None  # as there is an axis for it
         if self.guidance is not None:
             # The compiler merges this call of the model with the one inside the guidance.
             return self.predict(kind, x, level, condition), variance

@@ -34,7 +34,7 @@ class Record(NamedTuple):
     sample: Any
 
 
-def evaluator(denoiser: Denoiser, sampler: Sampler | str, condition: PyTree) -> Evaluate:
+def evaluator(denoiser: Denoiser, sampler: Sampler | str, condition: PyTree) -> Any:
     """The denoiser as the sampler calls it, or in this form."""
     if isinstance(sampler, Sampler) and sampler.learns_variance:
         return lambda x, level: denoiser.predict_with_variance(sampler.form, x, level, condition)

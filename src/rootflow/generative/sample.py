@@ -106,9 +106,7 @@ def sample(
             (Inside `jit` a runtime error of Equinox.)
     """
     check_denoiser(denoiser)
-    if sampler is None:
-        sampler = start.sampler if isinstance(start, Paused) else DPMSolverPlusPlus()
-    check_sampler(sampler)
+    sampler = _chosen(sampler, start)
     schedule = denoiser.schedule
     if isinstance(sampler, Integrator):
         return _integrate(
@@ -205,6 +203,14 @@ _run_compiled = eqx.filter_jit(_run)
 
 def _compiling() -> bool:
     return isinstance(jnp.zeros(()) + 0, Tracer)
+
+
+def _chosen(sampler: Any, start: Any) -> Sampler | Integrator:
+    """The sampler that was asked for, or else that of the start, or DPM-Solver++."""
+    if sampler is None:
+        sampler = start.sampler if isinstance(start, Paused) else DPMSolverPlusPlus()
+    check_sampler(sampler)
+    return sampler
 
 
 def check_denoiser(denoiser: Any) -> None:
