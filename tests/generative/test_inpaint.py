@@ -35,12 +35,12 @@ def test_what_is_known_stays_and_the_rest_has_its_own_law():
 
 def test_resampling_brings_the_conditional_law():
     denoiser = PAIR.denoiser(VP)
-    options = dict(sampler=gen.DDPM(), steps=25, count=2000)
+    options = dict(sampler=gen.DDPM("large"), steps=25, count=2000)
     once = filled(denoiser, **options)[:, 1]
     often = filled(denoiser, how={"resamplings": 8, "jump": 3}, **options)[:, 1]
     # The law of the second given the first: mean 0.8, standard deviation 0.6.
     assert abs(float(often.mean()) - 0.8) < 0.15 < abs(float(once.mean()) - 0.8)
-    assert abs(float(often.std()) - 0.6) < 0.06
+    assert abs(float(often.std()) - 0.6) < 0.08
 
 
 def test_the_steps_of_resampling_are_those_of_the_published_schedule():
