@@ -149,7 +149,7 @@ class Denoiser(eqx.Module):
         value, variance = self._answer(x, level, condition, conditioned, None)
         assert variance is not None  # as there is an axis for it
         if self.guidance is not None:
-            # Compiled, this call of the model and the one inside the guidance are one (measured on a
+            # Compiled, this call of the model and that inside the guidance are one (measured on a
             # dense network: 12.84 and 12.83 million operations with and without it).
             return self.predict(kind, x, level, condition), variance
         return self._converted(kind, value, x, level), variance
