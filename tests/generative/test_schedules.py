@@ -22,6 +22,16 @@ SCHEDULES = [
     gen.DiscreteBetas(gen.linear_betas()),
 ]
 NAMES = [type(s).__name__ for s in SCHEDULES]
+MORE = {
+    "VPLevel": gen.VPLevel(),
+    "sigma": gen.DiscreteBetas(gen.linear_betas(), between="sigma"),
+    "log_sigma": gen.DiscreteBetas(gen.linear_betas(), between="log_sigma"),
+    "zero": gen.DiscreteBetas(gen.rescale_zero_terminal_snr(gen.linear_betas(20))),
+    "zero, sigma": gen.DiscreteBetas(
+        gen.rescale_zero_terminal_snr(gen.linear_betas(20)), between="sigma"
+    ),
+}
+ALL, ALL_NAMES = [*SCHEDULES, *MORE.values()], [*NAMES, *MORE]
 T = np.array([1e-4, 1e-3, 1e-2, 0.3, 0.7, 0.99])
 
 
@@ -55,7 +65,7 @@ def test_alpha_and_sigma_to_round_off_at_both_ends(schedule, dtype):
     np.testing.assert_allclose(schedule.sigma(t), sigma.astype(float), rtol=max(tolerance, 1e-13))
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=NAMES)
+@pytest.mark.parametrize("schedule", ALL, ids=ALL_NAMES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_log_snr_and_its_inverse(schedule, dtype):
     t = jnp.asarray(T, dtype)
@@ -79,7 +89,7 @@ def test_published_values():
     np.testing.assert_allclose(gen.VPCosine().log_snr(0.9946), -4.78, atol=0.01)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=NAMES)
+@pytest.mark.parametrize("schedule", ALL, ids=ALL_NAMES)
 def test_rates_are_derivatives(schedule):
     t, h = np.array([0.0105, 0.3333, 0.9123]), 1e-6
     for value, rate in (
@@ -104,6 +114,87 @@ def test_a_table_of_betas_at_its_steps_and_between():
     between = schedule.log_alpha(schedule.time(np.array(10.5)))
     np.testing.assert_allclose(between, 0.5 * np.log(kept[10] * kept[11]), rtol=1e-13)
     assert schedule.alpha(np.array(0.0)) == 1.0
+
+
+def test_noise_levels_between_the_steps_of_a_table():
+    labels, betas = np.array([0.25, 10.5, 700.75]), gen.scaled_linear_betas()
+    kept = np.cumprod(1 - betas)
+    rho = np.sqrt((1 - kept) / kept)
+    low, high, part = rho[labels.astype(int)], rho[labels.astype(int) + 1], labels % 1
+    for between, expected in (
+        ("sigma", low + part * (high - low)),
+        ("log_sigma", low ** (1 - part) * high**part),
+    ):
+        schedule = gen.DiscreteBetas(betas, between=between)
+        times = schedule.time(labels)
+        np.testing.assert_allclose(np.exp(-schedule.log_snr(times)), expected, rtol=1e-11)
+        np.testing.assert_allclose(schedule.label(times), labels, rtol=1e-12)
+        assert schedule.sigma(np.array(0.0)) == 0 and schedule.alpha(np.array(0.0)) == 1
+
+
+def test_a_table_without_signal_at_its_end():
+    betas = gen.scaled_linear_betas()
+    rescaled = gen.rescale_zero_terminal_snr(betas)
+    before = np.sqrt(np.cumprod(1 - betas))
+    # Lin et al. (2024), algorithm 1, of the amplitudes.
+    after = before[0] / (before[0] - before[-1]) * (before - before[-1])
+    assert rescaled[-1] == 1 and rescaled[0] == betas[0]
+    np.testing.assert_allclose(np.sqrt(np.cumprod(1 - rescaled)), after, rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(gen.rescale_zero_terminal_snr(rescaled), rescaled, rtol=1e-9)
+    schedule = gen.DiscreteBetas(rescaled)
+    assert schedule.begin == 1.0 and schedule.grid == "time"
+    for dtype in (np.float64, np.float32):
+        for t in (np.array(1.0, dtype), jnp.asarray(1.0, dtype)):
+            level = schedule.level(t)
+            assert level.alpha == 0 and level.sigma == 1 and abs(level.sigma_rate) == 0
+            np.testing.assert_allclose(level.alpha_rate, -1000 * after[-2], rtol=1e-5)
+            slope = jax.grad(lambda t: schedule.alpha(t) + schedule.sigma(t))(jnp.asarray(t))
+            np.testing.assert_allclose(slope, -1000 * after[-2], rtol=1e-5)
+    assert schedule.log_snr_inverse(np.array(-np.inf)) == 1.0
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_sampling_from_no_signal_at_all(dtype):
+    # Data at one point m: the velocity is alpha eps - sigma m, and every sampler ends at m.
+    schedule = gen.DiscreteBetas(gen.rescale_zero_terminal_snr(gen.scaled_linear_betas()))
+    m = 0.7
+
+    def velocity(x, label):
+        t = schedule.time(label)
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        return alpha * (x - alpha * m) / sigma - sigma * m
+
+    denoiser = gen.Denoiser(velocity, schedule, "velocity", time=schedule.label)
+    x, key = jnp.linspace(-2, 2, 6, dtype=dtype).reshape(2, 3), jax.random.key(0)
+    for sampler in (gen.DDIM(), gen.DDPM(), gen.DPMSolverPlusPlus(3), gen.UniPC(2)):
+        found = gen.sample(denoiser, start=x, sampler=sampler, steps=8, denoise=True, key=key)
+        np.testing.assert_allclose(found, m, rtol=2e-6 if dtype == jnp.float32 else 1e-10)
+    with pytest.raises(rf.InputError, match="no signal"):
+        gen.sample(gen.Denoiser(velocity, schedule, time=schedule.label), start=x, steps=8)
+
+
+def test_normal_data_from_no_signal_at_all():
+    # The flow map of data N(m, s^2) from t = 1, where x is noise, is x -> m + s x.
+    schedule = gen.DiscreteBetas(gen.rescale_zero_terminal_snr(gen.linear_betas()))
+    m, s = 1.5, 0.4
+
+    def data(x, t):
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        return m + s**2 * alpha * (x - alpha * m) / (alpha**2 * s**2 + sigma**2)
+
+    x = jnp.linspace(-2, 2, 5)
+    denoiser = gen.Denoiser(data, schedule, "data")
+    errors = [
+        np.abs(gen.sample(denoiser, start=x, steps=n, end=0.0) - (m + s * x)).max()
+        for n in (40, 160)
+    ]
+    assert errors[1] < 2e-3 and errors[1] < errors[0] / 3
+
+
+def test_tables_by_name():
+    np.testing.assert_allclose(np.cumprod(1 - gen.exponential_betas(24))[-1], np.exp(-12.0))
+    sigmoid = gen.sigmoid_betas(3, 0.1, 0.3)
+    np.testing.assert_allclose(sigmoid, [0.1 + 0.2 / (1 + np.exp(6)), 0.2, 0.3 - sigmoid[0] + 0.1])
 
 
 def test_a_cosine_table_begins_where_there_is_signal():
@@ -163,7 +254,9 @@ def test_phi_functions(k):
         (lambda: gen.VPLinear(20.0, 0.1), "in this order"),
         (lambda: gen.VE(1.0, 0.1), "in order"),
         (lambda: gen.VPCosine(offset=0.0), "between 0 and 1"),
-        (lambda: gen.DiscreteBetas(np.array([0.1, 1.0])), r"betas\[1\] = 1.0"),
+        (lambda: gen.DiscreteBetas(np.array([1.0, 0.1])), r"betas\[0\] = 1.0"),
+        (lambda: gen.DiscreteBetas(np.array([0.1, 1.1])), r"betas\[1\] = 1.1"),
+        (lambda: gen.DiscreteBetas(gen.linear_betas(), between="beta"), "'beta' is not known"),
         (lambda: gen.DiscreteBetas(0.1), "shape"),
         (lambda: gen.times(gen.VPLinear(), 0), "positive integer; got 0"),
         (lambda: gen.times(gen.VPLinear(), 5, grid="linear"), "'linear' is not known"),

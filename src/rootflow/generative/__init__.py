@@ -4,8 +4,17 @@ from . import couplings, exact, flow_maps, interpolants, pfgm
 from .adapters import from_equinox, from_flax, from_torch
 from .adjoint import Adjoint
 from .bounds import elbo, sure
+from .configs import DiffusersScheduler, from_diffusers
 from .denoiser import Denoiser
-from .discrete import DiscreteBetas, cosine_betas, linear_betas, scaled_linear_betas
+from .discrete import (
+    DiscreteBetas,
+    cosine_betas,
+    exponential_betas,
+    linear_betas,
+    rescale_zero_terminal_snr,
+    scaled_linear_betas,
+    sigmoid_betas,
+)
 from .gradients import Truncated
 from .grids import Grid, Karras, LogSNR, Uniform, times
 from .guidance import AutoGuidance, Classifier, ClassifierFree, Guidance, LossGuidance
@@ -35,7 +44,8 @@ from .samplers.reverse_sde import ReverseSDE
 from .samplers.sa_solver import SASolver
 from .samplers.unipc import UniPC
 from .samples import Inversion, Paused, Samples
-from .schedules import EDM, VE, RectifiedFlow, Schedule, SubVP, VPCosine, VPLinear
+from .schedules import EDM, VE, RectifiedFlow, Schedule, SubVP, VPCosine, VPLevel, VPLinear
+from .spacings import BetaLevels, Shifted, dynamic_shift, times_from_levels
 from .threshold import DynamicThreshold
 
 __all__ = [
@@ -57,12 +67,14 @@ __all__ = [
     "AdaptiveDPMSolver",
     "Adjoint",
     "AutoGuidance",
+    "BetaLevels",
     "Classifier",
     "ClassifierFree",
     "DPMSolver",
     "DPMSolverPlusPlus",
     "DPMSolverSDE",
     "Denoiser",
+    "DiffusersScheduler",
     "DiffusionLoss",
     "DiscreteBetas",
     "DynamicThreshold",
@@ -89,18 +101,23 @@ __all__ = [
     "SASolver",
     "Samples",
     "Schedule",
+    "Shifted",
     "SubVP",
     "Truncated",
     "UNet",
     "UniPC",
     "Uniform",
     "VPCosine",
+    "VPLevel",
     "VPLinear",
     "cosine_betas",
     "couplings",
+    "dynamic_shift",
     "elbo",
     "exact",
+    "exponential_betas",
     "flow_maps",
+    "from_diffusers",
     "from_equinox",
     "from_flax",
     "from_torch",
@@ -109,8 +126,11 @@ __all__ = [
     "linear_betas",
     "log_likelihood",
     "pfgm",
+    "rescale_zero_terminal_snr",
     "sample",
     "scaled_linear_betas",
+    "sigmoid_betas",
     "sure",
     "times",
+    "times_from_levels",
 ]

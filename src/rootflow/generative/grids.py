@@ -5,7 +5,7 @@ A grid of n steps is n + 1 times, strictly decreasing, whose first is `begin` an
 """
 
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,7 +19,13 @@ from .schedules import Level, Schedule
 
 
 class Grid(eqx.Module):
-    """A spacing of the times: uniform in some function of the time."""
+    """A spacing of the times: uniform in some function of the time.
+
+    Attributes:
+        in_levels: whether that is a function of sigma / alpha, which must be finite at both ends.
+    """
+
+    in_levels: ClassVar[bool] = False
 
     @abstractmethod
     def times(self, schedule: Schedule, fractions: Any, begin: Any, end: Any) -> Any:
@@ -43,6 +49,8 @@ class Uniform(Grid):
 class LogSNR(Grid):
     """Uniform in log_snr, which is uniform in the logarithm of the noise level (Lu et al. 2022)."""
 
+    in_levels = True
+
     def times(self, schedule: Schedule, fractions: Any, begin: Any, end: Any) -> Any:
         first, last = schedule.log_snr(begin), schedule.log_snr(end)
         return schedule.log_snr_inverse(first + fractions * (last - first))
@@ -50,6 +58,8 @@ class LogSNR(Grid):
 
 class Karras(Grid):
     """Uniform in (sigma / alpha)^(1/rho) (Karras et al. 2022, eq. 5)."""
+
+    in_levels = True
 
     rho: float = eqx.field(static=True, default=7.0)
 
@@ -151,7 +161,7 @@ def spacing(grid: str | Grid, schedule: Schedule, first: Any, last: Any) -> Grid
     else:
         names = ", ".join(repr(name) for name in NAMED)
         raise InputError(f"grid={grid!r} is not known; use {names}, a Grid or an array of times.")
-    if isinstance(found, LogSNR | Karras):
+    if found.in_levels:
         with np.errstate(divide="ignore"):
             ends = schedule.log_snr(first), schedule.log_snr(last)
         for name, time, log_snr in zip(("begin", "end"), (first, last), ends, strict=True):

@@ -345,6 +345,45 @@ class EDM(_Exploding):
         return namespace(log_snr).exp(-log_snr)
 
 
+class VPLevel(_VariancePreserving):
+    """Variance preserving, and the time is the noise level sigma / alpha.
+
+    For networks trained on samples of unit variance that are told the noise level itself.
+    """
+
+    begin: ClassVar[float] = 80.0
+    end: ClassVar[float] = 0.002
+    domain: ClassVar[tuple[float, float]] = (0.0, math.inf)
+    grid: ClassVar[str] = "karras"
+
+    def log_alpha(self, t: Any) -> Any:
+        t = _number(t)
+        return -0.5 * namespace(t).log1p(t**2)
+
+    def log_alpha_rate(self, t: Any) -> Any:
+        t = _number(t)
+        return -t / (1 + t**2)
+
+    def log_alpha_inverse(self, log_alpha: Any) -> Any:
+        xp = namespace(log_alpha)
+        return xp.sqrt(xp.expm1(-2 * log_alpha))
+
+    def sigma(self, t: Any) -> Any:
+        t = _number(t)
+        return t / namespace(t).sqrt(1 + t**2)
+
+    def sigma_rate(self, t: Any) -> Any:
+        return self.alpha(t) ** 3
+
+    def log_snr(self, t: Any) -> Any:
+        t = _number(t)
+        return -namespace(t).log(t)
+
+    def log_snr_inverse(self, log_snr: Any) -> Any:
+        log_snr = _number(log_snr)
+        return namespace(log_snr).exp(-log_snr)
+
+
 class RectifiedFlow(Schedule):
     """Straight lines from data to noise (Liu et al. 2023; Lipman et al. 2023).
 
