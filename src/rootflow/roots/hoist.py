@@ -32,14 +32,27 @@ def hoist(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Callabl
     def closed(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
-    converted = eqx.filter_closure_convert(closed, *args, **kwargs)
+    converted = _opened(eqx.filter_closure_convert(closed, *args, **kwargs))
     axes = _axes((args, kwargs, converted)) if is_sharded() else frozenset()
     if not axes:
         return converted
     # The traced program is for arrays that vary over these axes of the device mesh; those it will
     # be called with may vary over more of them than the examples do.
     args, kwargs = _vary((args, kwargs), axes)
-    return _Sharded(eqx.filter_closure_convert(closed, *args, **kwargs), axes)
+    return _Sharded(_opened(eqx.filter_closure_convert(closed, *args, **kwargs)), axes)
+
+
+def _opened(converted):
+    """`converted`, whose program holds no second reference to what the function closes over.
+
+    Since JAX 0.11 a traced program keeps the values of its constants. Here they are leaves beside
+    it, and a tracer that stays in the program would outlive its trace.
+    """
+    program = getattr(converted, "jaxpr", None)
+    if not getattr(program, "consts", None):
+        return converted
+    opened = program.replace(constvars=program.constvars)  # which drops their values
+    return eqx.tree_at(lambda c: c.jaxpr, converted, opened)
 
 
 class _Sharded(eqx.Module):
