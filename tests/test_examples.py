@@ -1,5 +1,6 @@
 """Every numbered example and every page's Python code runs; what examples compute is checked."""
 
+import importlib.util
 import re
 import runpy
 from pathlib import Path
@@ -14,6 +15,18 @@ EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 WITH_CODE = [page for page in PAGES if PYTHON.search(page.read_text(encoding="utf-8"))]
+NUMBER = re.compile(r"-?\d+\.?\d*(?:e[+-]?\d+)?")
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+notebooks = load(ROOT / "docs" / "make_notebooks.py")
 
 
 def solve_and_differentiate(found):
@@ -278,6 +291,9 @@ def test_code_in_a_page(page, tmp_path, monkeypatch):
     """The blocks of a page run one after the other, in one namespace."""
     short = {"random_grids": ("steps=5000", "steps=500")}  # minutes, without optimisations
     monkeypatch.chdir(tmp_path)
+    if page.parent.name == "guides" and page.stem in notebooks.NAMES:
+        same_notebook(page.stem)
+        return
     script = tmp_path / "page.py"
     text = page.read_text(encoding="utf-8")
     if page.stem in short:
@@ -285,6 +301,30 @@ def test_code_in_a_page(page, tmp_path, monkeypatch):
         text = text.replace(*short[page.stem])
     script.write_text("\n".join(PYTHON.findall(text)), encoding="utf-8")
     runpy.run_path(str(script), run_name="__main__")
+
+
+def same_notebook(name):
+    """Runs a guide as its notebook: `python docs/make_notebooks.py` makes what is kept anew."""
+    kept, found = notebooks.stored(name), notebooks.notebook(name)
+    code = PYTHON.findall((ROOT / "docs" / "guides" / f"{name}.md").read_text(encoding="utf-8"))
+    sources = [cell["source"] for cell in found["cells"]]
+    assert all(block.strip() in sources for block in code)
+    drawn = 0
+    for old, new in zip(kept["cells"], found["cells"], strict=True):
+        assert old["source"] == new["source"], f"{name}.ipynb is not of this guide any more"
+        if old["cell_type"] == "markdown":
+            continue
+        assert [o["output_type"] for o in old["outputs"]] == [
+            o["output_type"] for o in new["outputs"]
+        ]
+        drawn += sum("image/png" in o.get("data", {}) for o in old["outputs"])
+        pairs = zip(notebooks.texts(old["outputs"]), notebooks.texts(new["outputs"]), strict=True)
+        for before, now in pairs:
+            assert NUMBER.sub("#", before) == NUMBER.sub("#", now)
+            numbers = [np.asarray(NUMBER.findall(text), float) for text in (before, now)]
+            np.testing.assert_allclose(*numbers, rtol=0.05, atol=2e-3)
+    assert drawn, "a notebook has a picture"
+    assert (notebooks.FOLDER / f"{name}.ipynb").stat().st_size < 150_000
 
 
 def test_the_readme_shows_the_first_example():
