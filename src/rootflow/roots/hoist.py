@@ -49,7 +49,7 @@ def _opened(converted):
     it, and a tracer that stays in the program would outlive its trace.
     """
     program = getattr(converted, "jaxpr", None)
-    if not getattr(program, "consts", None):
+    if program is None or not getattr(program, "consts", None):
         return converted
     opened = program.replace(constvars=program.constvars)  # which drops their values
     return eqx.tree_at(lambda c: c.jaxpr, converted, opened)
