@@ -1,6 +1,7 @@
 """Errors that work both eagerly and inside `jit`, and the few checks all of `roots` shares."""
 
 import functools
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,10 +75,11 @@ def nonfinite(tree: PyTree) -> Bool[Array, ""]:
     return ~jnp.isfinite(functools.reduce(jnp.add, totals)) if totals else jnp.asarray(False)
 
 
-def as_unknown(x: PyTree, what: str) -> PyTree:
+def as_unknown(x: PyTree, what: str, *, half: bool = False) -> PyTree:
     """The unknown of an equation as a tree of floating-point arrays.
 
     Python numbers become arrays; integers become floats, because an integer cannot be solved for.
+    Half precision is refused, unless the caller knows what to do with it (`half`).
     """
     if not any(np.size(leaf) for leaf in jax.tree.leaves(x)):
         raise InputError(f"{what} has no numbers in it; pass an array or a pytree of arrays")
@@ -92,7 +94,7 @@ def as_unknown(x: PyTree, what: str) -> PyTree:
             ) from error
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             leaf = leaf.astype(jnp.result_type(float))
-        if jnp.finfo(leaf.dtype).bits < 32:
+        if jnp.finfo(leaf.dtype).bits < 32 and not half:
             raise InputError(
                 f"{what} is of type {leaf.dtype}, in which no method of this package reaches a "
                 "useful tolerance; pass it as float32 or float64 and round the result"
@@ -123,6 +125,17 @@ def same_structure(value: PyTree, x: PyTree, what: str, unknown: str) -> None:
                 f"{what}{where} must have the shape of {unknown}{where}, {np.shape(u)}, "
                 f"but has {np.shape(v)}; one equation is needed for each unknown"
             )
+
+
+def keywords_of(function: Any) -> set[str] | None:
+    """The names a function takes as keywords; None if it takes any, or does not say."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
 
 
 def require_fit(value: Any, shape: tuple[int, ...], what: str, target: str) -> None:

@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..ground.varying import fori_loop, vary_like
 from .checks import concrete, require_shape, same_structure
 from .sets import Set, Simplex
+from .solvers.interior_point import NO_LIMIT
 from .trees import dot, from_vector, size, subtract, to_vector
 
 Objective = Callable[..., Array]
@@ -107,8 +108,8 @@ def _gradient_step(f: Objective, step: Any, x: PyTree, theta: tuple) -> tuple[Py
     if step is None:
         step = inverse_curvature(lambda u: f(u, *theta), x)
     gradient = steepest(f, x, *theta)
-    moved = jax.tree.map(lambda u, g, eta: u - eta * g, x, gradient, _steps_like(step, x))
-    return moved, step
+    move = lambda u, g, eta: (u - eta * g).astype(jnp.result_type(u))
+    return jax.tree.map(move, x, gradient, _steps_like(step, x)), step
 
 
 class Stationary(eqx.Module):
@@ -301,11 +302,24 @@ class BlockProximalGradient(eqx.Module):
         return type(x)(out)
 
 
+def limited(value: PyTree) -> PyTree:
+    """The value of G <= 0, with -1 where it is far below zero: where a limit is no limit."""
+
+    def keep(v):
+        v = jnp.asarray(v)
+        if not jnp.issubdtype(v.dtype, jnp.floating):
+            return v
+        return jnp.where(v <= -0.99 * NO_LIMIT, jnp.asarray(-1, v.dtype), v)
+
+    return jax.tree.map(keep, value)
+
+
 class KKT(eqx.Module):
     """The Karush-Kuhn-Tucker conditions of min f subject to H = 0 and G <= 0.
 
     The unknown is `(z, nu, lam)`, with `nu` shaped like H and `lam` like G; None where there is no
-    such constraint. F = (gradient of the Lagrangian, H, lam * G).
+    such constraint. F = (gradient of the Lagrangian, H, lam * G). An entry of G of -inf, or below
+    -1e20, is no restriction.
 
     Attributes:
         f: the objective, `f(z, *theta)`.
@@ -331,13 +345,13 @@ class KKT(eqx.Module):
             if self.equality is not None:
                 total = total + dot(nu, self.equality(z, *theta))
             if self.inequality is not None:
-                total = total + dot(lam, self.inequality(z, *theta))
+                total = total + dot(lam, limited(self.inequality(z, *theta)))
             return total
 
         held = None if self.equality is None else self.equality(z, *theta)
         slack = None
         if self.inequality is not None:
-            slack = jax.tree.map(jnp.multiply, lam, self.inequality(z, *theta))
+            slack = jax.tree.map(jnp.multiply, lam, limited(self.inequality(z, *theta)))
         return jax.grad(lagrangian)(z), held, slack
 
 
@@ -371,7 +385,8 @@ class QuadraticKKT(eqx.Module):
     """The KKT conditions of the quadratic programme min z.Qz / 2 + c.z, E z = d, M z <= h.
 
     Called as `F((z, nu, lam), Q, c, E, d, M, h)`; pass None for the pair (E, d) or (M, h) and for
-    its multiplier where there are no such constraints.
+    its multiplier where there are no such constraints. A row with h of inf, or 1e20 and more, is no
+    restriction.
     """
 
     def __call__(self, x, Q, c, E=None, d=None, M=None, h=None):
@@ -388,6 +403,8 @@ class QuadraticKKT(eqx.Module):
         if E is not None:
             gradient, held = gradient + E.T @ nu, E @ z - d
         if M is not None:
+            nothing = h >= NO_LIMIT
+            M, h = jnp.where(nothing[:, None], 0, M), jnp.where(nothing, 1, h)
             gradient, slack = gradient + M.T @ lam, lam * (M @ z - h)
         return gradient, held, slack
 

@@ -7,7 +7,6 @@ NeurIPS 2022, arXiv 2105.15183, section 2). The solver is run, never differentia
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -23,10 +22,10 @@ from ..ground.derivative import custom_jvp
 from ..ground.linear import linear
 from ..ground.modes import own_modes
 from .certificate import warn_if_uncertain
-from .checks import concrete, nonfinite, raise_if, require_number, same_structure
+from .checks import concrete, keywords_of, nonfinite, raise_if, require_number, same_structure
 from .hoist import hoist, vary_alike
 from .linear import LinearOptions, solve_jacobian
-from .trees import subtract
+from .trees import in_types_of, subtract, widened
 
 
 def implicit(
@@ -49,7 +48,8 @@ def implicit(
     `condition(x, *theta, **kwargs) = 0`. How it finds `x` does not matter: JAX loops, a closed
     form, a callback to SciPy. Its result has derivatives with respect to every array in `theta` and
     in `kwargs`, and to every traced value that `condition` closes over, in forward and reverse mode
-    and to any order; the derivative with respect to `init` is zero. `jit` and `vmap` apply.
+    and to any order; the derivative with respect to `init` is zero. `jit` and `vmap` apply. A
+    result in half precision stays what it is; its condition and derivative are evaluated in single.
 
     Args:
         condition: `F(x, *theta, **kwargs)`, with the structure and shapes of `x`. Parameters that
@@ -97,7 +97,7 @@ def implicit(
             raise InputError(f"ridge={ridge} must be finite")
 
     def decorate(solver: Callable[..., Any]) -> Callable[..., Any]:
-        accepted = _keywords(condition)
+        accepted = keywords_of(condition)
 
         @functools.wraps(solver)
         @own_modes
@@ -117,11 +117,14 @@ def implicit(
             if throw:
                 x = raise_if(x, nonfinite(x), _NONFINITE, SolveError)
             known = _match(kwargs, accepted, condition)
-            problem = _Problem(condition, x, theta, known, preconditioner, ridge, options)
+            types = [leaf.dtype for leaf in jax.tree.leaves(x)]
+            problem = _Problem(condition, widened(x), theta, known, preconditioner, ridge, options)
             x = problem.x
             for _ in range(refine):
                 x = problem.newton_step(x)
-            x = problem.attach(x, certify)
+            leaves, structure = jax.tree.flatten(problem.attach(x, certify))
+            rounded = [leaf.astype(kind) for leaf, kind in zip(leaves, types, strict=True)]
+            x = jax.tree.unflatten(structure, rounded)
             return (x, aux) if has_aux else x
 
         return wrapped
@@ -170,17 +173,6 @@ def _solution_leaf(leaf):
     return jnp.asarray(jax.lax.stop_gradient(leaf))
 
 
-def _keywords(condition):
-    """The names a condition takes as keywords; None if it takes any, or does not say."""
-    try:
-        parameters = inspect.signature(condition).parameters.values()
-    except (TypeError, ValueError):
-        return None
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return None
-    return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-
-
 def _match(kwargs, accepted, condition):
     if accepted is None:
         return kwargs
@@ -207,14 +199,15 @@ class _Problem:
             lambda v: jnp.asarray(v) if isinstance(v, (np.ndarray, np.generic)) else v,
             (theta, kwargs),
         )
-        pure = hoist(condition, x, *theta, **kwargs)
+        # Data may be in another precision than the unknown.
+        pure = hoist(in_types_of(x, condition), x, *theta, **kwargs)
         x, theta, kwargs = vary_alike((x, theta, kwargs), (x, theta, kwargs, pure))
         self.x = x
         value = jax.eval_shape(lambda: pure(x, *theta, **kwargs))
         same_structure(value, x, "the value of the condition", "the solution")
         inverse = None
         if preconditioner is not None:
-            inverse = hoist(preconditioner, x, x, *theta, **kwargs)
+            inverse = hoist(in_types_of(x, preconditioner), x, x, *theta, **kwargs)
             value = jax.eval_shape(lambda: inverse(x, x, *theta, **kwargs))
             same_structure(value, x, "the value of the preconditioner", "the solution")
         arrays, static = eqx.partition((pure, theta, kwargs, inverse, ridge), eqx.is_array)

@@ -81,8 +81,10 @@ REASONS = (
     "the problem is infeasible: where the restrictions are violated least, they still are, and no "
     "direction leads further",
     "the problem is unbounded below: the objective falls without end along the restrictions",
+    "the problem is infeasible: a restriction is infinite, as where an upper bound is -inf, a "
+    "lower bound is inf or an equation has a term of inf, and no point satisfies it",
 )
-INFEASIBLE, UNBOUNDED = 1, 2
+INFEASIBLE, UNBOUNDED, INFINITE = 1, 2, 3
 
 
 class Solution(eqx.Module):
@@ -95,6 +97,7 @@ class Solution(eqx.Module):
         error: the last error estimate in units of the tolerance (at most one if converged).
         dual: multipliers of the constraints, where there are any.
         reason: why it did not converge, where the method knows: a place in `REASONS`.
+        aux: with `has_aux=True`, what the function returned beside its value at the solution.
     """
 
     value: PyTree
@@ -103,6 +106,7 @@ class Solution(eqx.Module):
     error: Float[Array, ""]
     dual: PyTree = None
     reason: Int[Array, ""] | int = 0
+    aux: PyTree = None
 
     @property
     def message(self) -> str:

@@ -21,6 +21,7 @@ from ..ground.varying import while_loop
 from .blocks import run_means, runs
 from .checks import concrete, require_fit, require_number
 from .spectral import of_singular
+from .trees import widened
 
 __all__ = [
     "elastic_net",
@@ -70,7 +71,14 @@ def _map_groups(function, w, group_shape, **parameters):
             shape = leaf.shape if group_shape is None else group_shape(leaf)
             require_fit(value, shape, name, "the point" if group_shape is None else "the groups")
         columns.append(column)
-    return jax.tree.unflatten(structure, [function(*row) for row in zip(leaves, *columns)])
+    done = [_in_its_type(function, leaf, *row) for leaf, *row in zip(leaves, *columns, strict=True)]
+    return jax.tree.unflatten(structure, done)
+
+
+def _in_its_type(function, leaf, *parameters):
+    """The value in the type of the leaf, computed in single precision at least."""
+    value = function(widened(leaf), *parameters)
+    return value.astype(leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.inexact) else value
 
 
 def _ordered(w: PyTree, name: str) -> PyTree:
@@ -200,7 +208,9 @@ def nuclear_norm(w: Float[Array, "*b n m"], threshold: Any) -> Float[Array, "*b 
     if w.ndim < 2:
         raise InputError(f"the nuclear norm needs a matrix, but the shape is {w.shape}")
     require_number(threshold, "threshold")
-    return of_singular(_soft, w, jnp.asarray(threshold, jnp.finfo(w.dtype).dtype))
+    wide = widened(w)
+    shrunk = of_singular(_soft, wide, jnp.asarray(threshold, jnp.finfo(wide.dtype).dtype))
+    return shrunk.astype(w.dtype)
 
 
 def log(w: PyTree, weight: Any) -> PyTree:
@@ -254,9 +264,10 @@ def total_variation_1d(w: Float[Array, "*b n"], weight: Any) -> Float[Array, "*b
     if w.shape[-1] <= 1:
         return w
     require_fit(weight, w.shape[:-1], "weight", "the leading axes")
-    weight = jnp.broadcast_to(jnp.asarray(weight, w.dtype), w.shape[:-1])
-    flat = jax.vmap(_total_variation)(w.reshape(-1, w.shape[-1]), weight.reshape(-1))
-    return flat.reshape(w.shape)
+    wide = widened(w)
+    weight = jnp.broadcast_to(jnp.asarray(weight, wide.dtype), w.shape[:-1])
+    flat = jax.vmap(_total_variation)(wide.reshape(-1, w.shape[-1]), weight.reshape(-1))
+    return flat.reshape(w.shape).astype(w.dtype)
 
 
 @custom_jvp

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optimistix as optx
@@ -11,7 +10,8 @@ from jaxtyping import PyTree
 
 from ..errors import InputError
 from ..ground.modes import own_modes
-from .checks import as_unknown, same_structure
+from .calls import called
+from .checks import same_structure
 from .hoist import hoist, vary_alike
 from .implicit import given, held
 from .iterate import Solution, Tolerance, check_converged, check_steps, iterate, tolerance
@@ -22,9 +22,11 @@ from .trees import coarsest_dtype, from_vector, in_types_of, to_vector
 
 @own_modes
 def root(
-    condition: Callable[..., PyTree],
+    condition: Callable[..., Any],
     x0: PyTree,
     *theta: Any,
+    kwargs: dict[str, Any] | None = None,
+    has_aux: bool = False,
     method: Any = "auto",
     rtol: Any = None,
     atol: Any = None,
@@ -38,9 +40,13 @@ def root(
 
     Args:
         condition: F, with a value of the structure and shapes of `x`.
-        x0: initial guess, a pytree of arrays; has no influence on the derivative.
+        x0: initial guess, a pytree of arrays, or a previous `Solution`; has no influence on the
+            derivative. In half precision it is taken to single precision, and the result back.
         *theta: parameters; the result has derivatives with respect to their arrays, and to traced
             values that `condition` closes over.
+        kwargs: parameters by name, likewise: F is called as `condition(x, *theta, **kwargs)`.
+        has_aux: F returns a pair (value, aux). What it is at the solution, an ordinary function of
+            x and theta with its derivatives, is returned too.
         method: `"auto"` (Newton's method in a trust region), or a root finder or least-squares
             solver of optimistix (which brings its own tolerances).
         rtol: relative tolerance of x; by default 1e-8 in double, 1e-4 in single precision.
@@ -54,15 +60,16 @@ def root(
             `preconditioner`, `refine`, `certify`, as in `implicit`.
 
     Returns:
-        x, or a `Solution` if `full`.
+        x, or (x, aux) with `has_aux`, or a `Solution` if `full`.
 
     Raises:
         InputError: F is not shaped like `x`, or an option is out of its range.
         SolveError: no convergence. DerivativeError: no derivative at the solution. (Inside `jit`
             both are Equinox's runtime errors.)
     """
-    x0 = as_unknown(x0, "the initial guess x0")
-    pure = hoist(in_types_of(x0, condition), x0, *theta)
+    call = called(condition, x0, theta, kwargs, has_aux, "the condition")
+    x0, theta = call.x0, call.theta
+    pure = hoist(in_types_of(x0, call.function), x0, *theta)
     x0, theta = vary_alike((x0, theta), (x0, theta, pure))
     same_structure(jax.eval_shape(lambda: pure(x0, *theta)), x0, "the value of the condition", "x0")
     check_steps(max_steps)
@@ -89,7 +96,7 @@ def root(
     x = _attached(
         lambda x, pure, *theta: pure(x, *theta), x, multiple, (pure, *theta), implicit_options
     )
-    return finish(x, solution, full)
+    return call.finish(x, solution, full)
 
 
 def _attached(equations, x, multiple, arguments, options):
@@ -109,9 +116,11 @@ def _attached(equations, x, multiple, arguments, options):
 
 @own_modes
 def fixed_point(
-    mapping: Callable[..., PyTree],
+    mapping: Callable[..., Any],
     x0: PyTree,
     *theta: Any,
+    kwargs: dict[str, Any] | None = None,
+    has_aux: bool = False,
     method: Literal["anderson", "plain", "newton"] | Any = "anderson",
     depth: int = 5,
     damping: float = 0.0,
@@ -126,9 +135,11 @@ def fixed_point(
 
     Args:
         mapping: T, with a value of the structure and shapes of `x`.
-        x0: initial guess, a pytree of arrays; has no influence on the derivative.
+        x0: initial guess, a pytree of arrays, or a previous `Solution`; as in `root`.
         *theta: parameters; the result has derivatives with respect to their arrays, and to traced
             values that `mapping` closes over.
+        kwargs: parameters by name, as in `root`.
+        has_aux: T returns a pair (value, aux), as in `root`.
         method: `"anderson"` (acceleration of the iteration x <- T(x) by its last `depth` steps),
             `"plain"` (that iteration, with damping), or `"newton"` (on x - T(x) = 0).
         depth: history length of `"anderson"`.
@@ -142,13 +153,14 @@ def fixed_point(
         **implicit_options: as in `implicit`.
 
     Returns:
-        x, or a `Solution` if `full`.
+        x, or (x, aux) with `has_aux`, or a `Solution` if `full`.
 
     Raises:
         InputError, SolveError, DerivativeError: as in `root`.
     """
-    x0 = as_unknown(x0, "the initial guess x0")
-    pure = hoist(in_types_of(x0, mapping), x0, *theta)
+    call = called(mapping, x0, theta, kwargs, has_aux, "the map")
+    x0, theta = call.x0, call.theta
+    pure = hoist(in_types_of(x0, call.function), x0, *theta)
     x0, theta = vary_alike((x0, theta), (x0, theta, pure))
     same_structure(jax.eval_shape(lambda: pure(x0, *theta)), x0, "the value of the map", "x0")
     check_steps(max_steps)
@@ -174,7 +186,7 @@ def fixed_point(
     multiple = state.multiple if newton else None
     x = confirm(unravel(x), solution, throw, "fixed_point")
     x = _attached(equations, x, multiple, (pure, *theta), implicit_options)
-    return finish(x, solution, full)
+    return call.finish(x, solution, full)
 
 
 def _fixed_point_method(method, tol: Tolerance, depth, damping):
@@ -221,6 +233,8 @@ _ELSEWHERE = {
     "hyperparams_proj": "the arguments of the constraint are parameters by position",
     "stepsize": "a fixed step size of argmin is step",
     "args": "parameters are passed by position: root(f, x0, *args)",
+    "init": "a guess, or a previous Solution, is the second argument x0",
+    "init_params": "a guess, or a previous Solution, is the second argument x0",
     "jac": "derivatives are taken by JAX; leave it out",
     "hess": "derivatives are taken by JAX; leave it out",
     "implicit_diff": _DERIVATIVE,
@@ -240,8 +254,9 @@ def checked_options(implicit_options: dict[str, Any], throw: bool) -> dict[str, 
             if name in _ELSEWHERE:
                 raise InputError(f"there is no option {name!r}: {_ELSEWHERE[name]}")
             raise InputError(
-                f"there is no option {name!r}; parameters of the problem are passed by position, "
-                f"and options of the derivative are {', '.join(_IMPLICIT_OPTIONS)}"
+                f"there is no option {name!r}; parameters of the problem are passed by position or "
+                f"in a dictionary, kwargs={{{name!r}: ...}}, and options of the derivative are "
+                + ", ".join(_IMPLICIT_OPTIONS)
             )
     return implicit_options if throw else {"singular": "nan", **implicit_options}
 
@@ -261,13 +276,6 @@ def confirm(x: PyTree, solution: Solution, throw: bool, verb: str) -> PyTree:
             "do not contradict each other"
         )
     return check_converged(x, solution, f"rootflow.{verb}", advice)
-
-
-def finish(x: PyTree, solution: Solution, full: bool) -> Any:
-    """The differentiable value, alone or in its `Solution`."""
-    if not full:
-        return x
-    return eqx.tree_at(lambda s: s.value, solution, x, is_leaf=lambda v: v is None)
 
 
 def _optimistix_root(method, pure, x0, theta, max_steps, options):

@@ -65,6 +65,17 @@ def coarsest_dtype(tree: PyTree) -> np.dtype:
     return np.dtype(min(kinds, key=lambda kind: kind.bits).dtype)
 
 
+def widened(tree: PyTree) -> PyTree:
+    """The tree with every floating-point leaf in single precision at least."""
+
+    def widen(leaf: Any) -> Any:
+        kind = jnp.result_type(leaf)
+        narrow = jnp.issubdtype(kind, jnp.floating) and jnp.finfo(kind).bits < 32
+        return jnp.asarray(leaf).astype(jnp.float32) if narrow else leaf
+
+    return jax.tree.map(widen, tree)
+
+
 def in_types_of(like: PyTree, function: Callable[..., PyTree]) -> Callable[..., PyTree]:
     """The function, its real or complex values rounded to the types in `like`, leaf by leaf.
 

@@ -1,6 +1,6 @@
 """Euclidean and maximum-norm balls, and cones."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from ...errors import InputError
 from ..checks import require_fit
 from ..spectral import of_symmetric
-from .base import Set, largest, number, numbers, require_positive, vector
+from .base import ArraySet, largest, number, numbers, require_positive
 
 
 def length_and_direction(x: Array) -> tuple[Array, Array]:
@@ -30,7 +30,7 @@ def length_and_direction(x: Array) -> tuple[Array, Array]:
     return jnp.where(infinite, jnp.inf, unit * root), scaled / jnp.where(some, root, 1)
 
 
-class L2Ball(Set):
+class L2Ball(ArraySet):
     """Vectors of Euclidean length at most `radius`, along the last axis."""
 
     radius: Any = eqx.field(converter=numbers, default=1.0)
@@ -38,19 +38,17 @@ class L2Ball(Set):
     def __check_init__(self):
         require_positive(self.radius, "radius", "L2Ball", zero=True)
 
-    def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-        x = vector(x, "L2Ball")
+    def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         radius = number(self.radius, "radius", "L2Ball", x.dtype)
         length, direction = length_and_direction(x)
         return jnp.where(length <= radius, x, radius * direction)
 
-    def violation(self, x):
-        x = vector(x, "L2Ball")
+    def _violation(self, x):
         radius = number(self.radius, "radius", "L2Ball", x.dtype)
         return largest(length_and_direction(x)[0] - radius)
 
 
-class L2Sphere(Set):
+class L2Sphere(ArraySet):
     """Vectors of Euclidean length `radius`, along the last axis (not convex).
 
     Every point of the sphere is nearest to the origin; its projection here has equal entries.
@@ -61,45 +59,42 @@ class L2Sphere(Set):
     def __check_init__(self):
         require_positive(self.radius, "radius", "L2Sphere")
 
-    def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-        x = vector(x, "L2Sphere")
+    def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         length, direction = length_and_direction(x)
         middle = jnp.asarray(max(x.shape[-1], 1) ** -0.5, x.dtype)
         radius = number(self.radius, "radius", "L2Sphere", x.dtype)
         return radius * jnp.where(length == 0, middle, direction)
 
-    def violation(self, x):
-        x = vector(x, "L2Sphere")
+    def _violation(self, x):
         radius = number(self.radius, "radius", "L2Sphere", x.dtype)
         return largest(jnp.abs(length_and_direction(x)[0] - radius))
 
 
-class LInfBall(Set):
+class LInfBall(ArraySet):
     """Vectors with no entry larger than `radius` in absolute value."""
+
+    axes: ClassVar[int] = 0
 
     radius: Any = eqx.field(converter=numbers, default=1.0)
 
     def __check_init__(self):
         require_positive(self.radius, "radius", "LInfBall", zero=True)
 
-    def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-        x = self._point(x)
+    def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         return jnp.where(jnp.abs(x) > self.radius, jnp.sign(x) * self.radius, x)
 
-    def violation(self, x):
-        return largest(jnp.abs(self._point(x)) - self.radius)
+    def _violation(self, x):
+        return largest(jnp.abs(x) - self.radius)
 
-    def _point(self, x):
-        x = vector(x, "LInfBall", 0)
-        require_fit(self.radius, x.shape, "LInfBall: radius", "the point")
-        return x
+    def _checked(self, point, x):
+        require_fit(self.radius, point.shape, "LInfBall: radius", "the point")
+        return point
 
 
-class SecondOrderCone(Set):
+class SecondOrderCone(ArraySet):
     """Vectors whose first entry is at least the Euclidean length of the others: t >= |z|."""
 
-    def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-        x = self._point(x)
+    def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         t, z = x[..., :1], x[..., 1:]
         length, direction = length_and_direction(z)
         inside, polar = length <= t, length <= -t
@@ -107,17 +102,15 @@ class SecondOrderCone(Set):
         edge = jnp.concatenate([middle, middle * direction], axis=-1)
         return jnp.where(inside, x, jnp.where(polar, 0, edge))
 
-    def violation(self, x):
-        x = self._point(x)
+    def _violation(self, x):
         return largest(length_and_direction(x[..., 1:])[0] - x[..., :1])
 
-    def _point(self, x):
-        x = vector(x, "SecondOrderCone")
-        if x.shape[-1] < 2:
+    def _checked(self, point, x):
+        if point.shape[-1] < 2:
             raise InputError(
-                f"SecondOrderCone needs at least 2 entries, but the shape is {x.shape}"
+                f"SecondOrderCone needs at least 2 entries, but the shape is {point.shape}"
             )
-        return x
+        return point
 
 
 def _positive_part(values, parameter):
@@ -125,23 +118,22 @@ def _positive_part(values, parameter):
     return jnp.where(off, 0, values), (~off).astype(values.dtype), jnp.zeros_like(values)
 
 
-class PositiveSemidefinite(Set):
+class PositiveSemidefinite(ArraySet):
     """Symmetric matrices without negative eigenvalues, in the last two axes.
 
     The projection takes the symmetric part first; its derivative exists at repeated eigenvalues.
     """
 
-    def project(self, x: Float[Array, "*b n n"]) -> Float[Array, "*b n n"]:
-        x = self._matrix(x)
+    axes: ClassVar[int] = 2
+
+    def _project(self, x: Float[Array, "*b n n"]) -> Float[Array, "*b n n"]:
         return of_symmetric(_positive_part, x, jnp.zeros((), x.dtype))
 
-    def violation(self, x):
-        x = self._matrix(x)
+    def _violation(self, x):
         mirror = jnp.swapaxes(x, -1, -2)
         return largest(-jnp.linalg.eigvalsh(0.5 * (x + mirror)), jnp.abs(x - mirror))
 
-    def _matrix(self, x):
-        x = vector(x, "PositiveSemidefinite", 2)
-        if x.shape[-1] != x.shape[-2]:
-            raise InputError(f"PositiveSemidefinite needs a square matrix, not shape {x.shape}")
-        return x
+    def _checked(self, point, x):
+        if point.shape[-1] != point.shape[-2]:
+            raise InputError(f"PositiveSemidefinite needs a square matrix, not shape {point.shape}")
+        return point

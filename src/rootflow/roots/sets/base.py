@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -12,15 +12,18 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from ...errors import InputError
 from ..checks import concrete, require_number
+from ..trees import from_vector, to_vector, widened
 
 
 class Set(eqx.Module):
     """A closed set with a Euclidean projection.
 
     Sets of vectors act along the last axis of an array, and leading axes are a Cartesian power: the
-    simplex applied to a matrix constrains every row. Sets of single numbers act on every number of
-    a pytree. The numbers that describe a set may be traced, and the projection has derivatives with
-    respect to them; invalid ones raise `InputError` as soon as their value is known.
+    simplex applied to a matrix constrains every row. With `joint=True` they take all numbers of a
+    pytree, such as the weights of a network, for one vector. Sets of single numbers act on every
+    number of a pytree. The numbers that describe a set may be traced, and the projection has
+    derivatives with respect to them; invalid ones raise `InputError` as soon as their value is
+    known.
     """
 
     @abc.abstractmethod
@@ -34,9 +37,72 @@ class Set(eqx.Module):
     def contains(self, x: PyTree, tol: Any = None) -> Bool[Array, ""]:
         """Whether `x` satisfies every constraint to `tol` (default: the root of round-off)."""
         if tol is None:
-            dtype = jnp.result_type(*jax.tree.leaves(x), jnp.float32)
-            tol = float(jnp.finfo(dtype).eps) ** 0.5
+            kinds = [jnp.result_type(leaf, jnp.bfloat16) for leaf in jax.tree.leaves(x)]
+            tol = max(float(jnp.finfo(kind).eps) for kind in kinds) ** 0.5
         return self.violation(x) <= tol
+
+
+class ArraySet(Set):
+    """A set of vectors or matrices: a point is an array, or a pytree that is one vector.
+
+    What is computed is computed in single precision at least; projections have the type of `x`.
+
+    Attributes:
+        joint: whether all numbers of a pytree, in the order of `jax.tree.leaves`, are one vector;
+            else a point is one array, and its leading axes are a Cartesian power.
+    """
+
+    axes: ClassVar[int] = 1
+    joint: bool = eqx.field(static=True, default=False, kw_only=True)
+
+    def __check_init__(self):
+        if not isinstance(self.joint, bool):
+            raise InputError(f"{self._name}: joint={self.joint!r} must be True or False")
+        if self.joint and self.axes > 1:
+            raise InputError(
+                f"{self._name}: joint=True takes a pytree for one vector, but this is a set of "
+                "matrices; use sets.Product for one set for each leaf"
+            )
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def project(self, x: PyTree) -> PyTree:
+        """The point of the set that is nearest to `x`, with the structure and types of `x`."""
+        return self._through(self._project, x)
+
+    def violation(self, x: PyTree) -> Float[Array, ""]:
+        """The largest amount by which `x` violates one of the set's constraints; 0 inside."""
+        point, _ = self._seen(x)
+        return self._violation(self._checked(point, x))
+
+    def _through(self, function: Callable[[Array], Array], x: PyTree) -> PyTree:
+        """A function of the array that a point is seen as, with a value like the point."""
+        point, back = self._seen(x)
+        return back(function(self._checked(point, x)))
+
+    def _seen(self, x: PyTree) -> tuple[Array, Callable[[Array], PyTree]]:
+        if self.joint:
+            tree = jax.tree.map(lambda leaf: vector(leaf, self._name, 0), x)
+            if not jax.tree.leaves(tree):
+                raise InputError(f"{self._name}: the point has no numbers in it")
+            return vector(widened(to_vector(tree)), self._name), from_vector(tree)
+        point = vector(x, self._name, self.axes)
+        return widened(point), lambda value: value.astype(point.dtype)
+
+    def _checked(self, point: Array, x: PyTree) -> Array:
+        """The point, if the set can have points of its shape."""
+        del x
+        return point
+
+    @abc.abstractmethod
+    def _project(self, x: Array) -> Array:
+        """The projection of one vector (or matrix), or of several along leading axes."""
+
+    @abc.abstractmethod
+    def _violation(self, x: Array) -> Float[Array, ""]:
+        """The violation likewise."""
 
 
 def numbers(value: Any) -> Any:
@@ -109,7 +175,10 @@ def require_ordered(lower: Any, upper: Any, owner: str) -> None:
 def vector(x: Any, owner: str, axes: int = 1) -> Array:
     """The argument of a projection as a floating-point array with at least `axes` axes."""
     if not eqx.is_array_like(x):
-        raise InputError(f"{owner} applies to one array, not to {type(x).__name__}")
+        hint = (
+            "; with joint=True it takes all numbers of a pytree for one vector" if axes < 2 else ""
+        )
+        raise InputError(f"{owner} applies to one array, not to {type(x).__name__}{hint}")
     x = jnp.asarray(x)
     if x.ndim < axes:
         raise InputError(

@@ -85,10 +85,12 @@ class Box(Set):
         def clip(v, low, high):
             # Not `jnp.clip`, whose derivative at a bound is a half of each side's.
             clipped = jnp.where(v < low, low, jnp.where(v > high, high, v))
-            for bound in (low, high):
+            for bound, nowhere in ((low, jnp.inf), (high, -jnp.inf)):
                 if isinstance(bound, Tracer):
-                    # A bound that is known is no NaN; one that is not must not pass for no bound.
-                    clipped = jnp.where(jnp.isnan(bound), jnp.nan, clipped)
+                    # A bound that is known is no NaN, and leaves a number; one that is not must not
+                    # pass for no bound.
+                    bad = jnp.isnan(bound) | (bound == nowhere)
+                    clipped = jnp.where(bad, jnp.nan, clipped)
             return clipped.astype(v.dtype)
 
         return jax.tree.map(clip, *self._bounds(x))

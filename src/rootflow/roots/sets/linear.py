@@ -1,35 +1,76 @@
 """Sets given by one linear equation or inequality, or by a system of equations."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from ...errors import InputError
 from ..checks import concrete
-from .base import Set, known_and, largest, number, numbers, require_length, vector
+from ..trees import to_vector
+from .base import ArraySet, known_and, largest, number, numbers, require_length
 
 
-def _check_normal(normal: Any, owner: str) -> None:
-    if np.ndim(normal) != 1:
-        raise InputError(f"{owner}: normal must be a vector, but its shape is {np.shape(normal)}")
-    if known_and(normal, lambda a: ~np.any(a != 0) | ~np.all(np.isfinite(a))):
-        raise InputError(f"{owner}: normal={np.asarray(normal)} must be finite and not zero")
+def _coefficients(value: Any) -> Any:
+    """Field converter: lists of numbers become arrays, and so do the leaves of other pytrees."""
+    if isinstance(value, (list, tuple)) and all(np.ndim(v) == 0 for v in jax.tree.leaves(value)):
+        return jnp.asarray(value)
+    return jax.tree.map(numbers, value)
 
 
-def _check_offset(offset: Any, owner: str, *, infinite: bool = False) -> None:
-    if known_and(offset, lambda v: ~np.isfinite(v) & ~(infinite & (v == np.inf))):
-        raise InputError(f"{owner}: offset={np.asarray(offset)} must be finite")
+class _OneRow(ArraySet):
+    """What a hyperplane and a half-space share: one row of coefficients and a right-hand side."""
 
+    normal: PyTree = eqx.field(converter=_coefficients)
+    offset: Any = eqx.field(converter=numbers, default=0.0)
 
-def _excess(x: Any, normal: Any, offset: Any, owner: str) -> tuple[Array, Array, Array]:
-    """The point, the normal, and normal . x - offset; -inf where the offset is infinite."""
-    x, normal = vector(x, owner), jnp.asarray(normal)
-    require_length(x, normal.shape[0], owner)
-    return x, normal, x @ normal - number(offset, "offset", owner, x.dtype)
+    infinite: ClassVar[bool] = False
+
+    def __check_init__(self):
+        owner, leaves = self._name, jax.tree.leaves(self.normal)
+        if not self.joint and not (eqx.is_array_like(self.normal) and np.ndim(self.normal) == 1):
+            kind = type(self.normal).__name__
+            shape = np.shape(self.normal) if eqx.is_array_like(self.normal) else kind
+            raise InputError(
+                f"{owner}: normal must be a vector, but its shape is {shape}; for a pytree of the "
+                "shapes of the point, which is one vector then, set joint=True"
+            )
+        known = [concrete(leaf) for leaf in leaves]
+        seen = [leaf for leaf in known if leaf is not None]
+        zero = len(seen) == len(known) and not any(np.any(leaf != 0) for leaf in seen)
+        if zero or not all(np.all(np.isfinite(leaf)) for leaf in seen):
+            raise InputError(f"{owner}: normal={self.normal} must be finite and not zero")
+        allowed = np.inf if self.infinite else np.nan
+        if known_and(self.offset, lambda v: ~np.isfinite(v) & ~(v == allowed)):
+            hint = f"; {self.offset} leaves no point, inf is no restriction"
+            raise InputError(
+                f"{owner}: offset={np.asarray(self.offset)} must be finite"
+                + (hint if self.infinite else "")
+            )
+
+    def _checked(self, point, x):
+        if self.joint and jax.tree.structure(self.normal) == jax.tree.structure(x):
+            pairs = zip(jax.tree.leaves(self.normal), jax.tree.leaves(x), strict=True)
+            alike = all(np.shape(a) in (np.shape(v), (np.size(v),)) for a, v in pairs)
+        else:
+            # One vector for all of them, in the order of the leaves.
+            alike = eqx.is_array_like(self.normal) and np.ndim(self.normal) == 1
+        if not alike:
+            raise InputError(
+                f"{self._name}: a normal of the structure and shapes "
+                f"{jax.tree.map(np.shape, self.normal)} does not fit a point of "
+                f"{jax.tree.map(np.shape, x)}; give one like the point, or one vector"
+            )
+        require_length(point, sum(np.size(a) for a in jax.tree.leaves(self.normal)), self._name)
+        return point
+
+    def _excess(self, x: Array) -> tuple[Array, Array]:
+        """The normal, and normal . x - offset; -inf where the offset is infinite."""
+        normal = to_vector(jax.tree.map(jnp.asarray, self.normal))
+        return normal, x @ normal - number(self.offset, "offset", self._name, x.dtype)
 
 
 def _along(excess: Array, normal: Array) -> Array:
@@ -40,43 +81,43 @@ def _along(excess: Array, normal: Array) -> Array:
     return (excess / unit / (scaled @ scaled))[..., None] * scaled
 
 
-class Hyperplane(Set):
-    """Vectors x with normal . x = offset, along the last axis."""
+class Hyperplane(_OneRow):
+    """Vectors x with normal . x = offset, along the last axis.
 
-    normal: Float[Array, " n"] = eqx.field(converter=numbers)
-    offset: Any = eqx.field(converter=numbers, default=0.0)
+    Attributes:
+        normal: shape (n,); with `joint=True` also a pytree like the point.
+        offset: a number.
+    """
 
-    def __check_init__(self):
-        _check_normal(self.normal, "Hyperplane")
-        _check_offset(self.offset, "Hyperplane")
+    def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+        normal, excess = self._excess(x)
+        return x - _along(excess, normal)
 
-    def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-        x, a, excess = _excess(x, self.normal, self.offset, "Hyperplane")
-        return x - _along(excess, a)
-
-    def violation(self, x):
-        return largest(jnp.abs(_excess(x, self.normal, self.offset, "Hyperplane")[2]))
+    def _violation(self, x):
+        return largest(jnp.abs(self._excess(x)[1]))
 
 
-class HalfSpace(Set):
-    """Vectors x with normal . x <= offset, along the last axis; an infinite offset is none."""
+class HalfSpace(_OneRow):
+    """Vectors x with normal . x <= offset, along the last axis; an infinite offset is none.
 
-    normal: Float[Array, " n"] = eqx.field(converter=numbers)
-    offset: Any = eqx.field(converter=numbers, default=0.0)
+    Attributes:
+        normal: shape (n,); with `joint=True` also a pytree like the point.
+        offset: a number, or inf.
+    """
 
-    def __check_init__(self):
-        _check_normal(self.normal, "HalfSpace")
-        _check_offset(self.offset, "HalfSpace", infinite=True)
+    infinite: ClassVar[bool] = True
 
-    def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-        x, a, excess = _excess(x, self.normal, self.offset, "HalfSpace")
-        return x - _along(jnp.where(excess <= 0, 0, excess), a)
+    def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+        normal, excess = self._excess(x)
+        # An offset of -inf, which is refused where it is known, leaves no point.
+        excess = jnp.where(excess == jnp.inf, jnp.nan, excess)
+        return x - _along(jnp.where(excess <= 0, 0, excess), normal)
 
-    def violation(self, x):
-        return largest(_excess(x, self.normal, self.offset, "HalfSpace")[2])
+    def _violation(self, x):
+        return largest(self._excess(x)[1])
 
 
-class Affine(Set):
+class Affine(ArraySet):
     """Vectors x with matrix x = offset, along the last axis.
 
     Attributes:
@@ -99,18 +140,21 @@ class Affine(Set):
                 f"{np.linalg.matrix_rank(known)}); drop the redundant equations"
             )
 
-    def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-        x, a, residual = self._residual(x)
+    def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+        a, residual = self._residual(x)
         dual = jnp.linalg.solve(a @ a.T, residual[..., None])[..., 0]
         return x - dual @ a
 
-    def violation(self, x):
-        return largest(jnp.abs(self._residual(x)[2]))
+    def _violation(self, x):
+        return largest(jnp.abs(self._residual(x)[1]))
+
+    def _checked(self, point, x):
+        require_length(point, np.shape(self.matrix)[1], "Affine")
+        return point
 
     def _residual(self, x):
-        x, a = vector(x, "Affine"), jnp.asarray(self.matrix)
-        require_length(x, a.shape[1], "Affine")
-        return x, a, x @ a.T - self.offset
+        a = jnp.asarray(self.matrix)
+        return a, x @ a.T - self.offset
 
 
 def check_system(
@@ -130,4 +174,7 @@ def check_system(
         raise InputError(f"{owner}: {name} contains NaN or infinity")
     if known_and(offset, lambda v: ~np.isfinite(v) & ~(infinite & (v == np.inf))):
         hint = " other than inf for no restriction" if infinite else ""
+        if infinite and known_and(offset, lambda v: v == -np.inf):
+            row = int(np.argmax(np.asarray(offset) == -np.inf))
+            hint += f": row {row} asks for a product of at most -inf, which no point has"
         raise InputError(f"{owner}: {other} contains NaN or infinity{hint}")

@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from ...errors import InputError
@@ -13,7 +14,7 @@ from ...ground.varying import while_loop
 from ..blocks import run_means, runs
 from ..checks import concrete, require_fit, require_number
 from ..implicit import implicit
-from .base import Set, known_and, largest, numbers, over_leading, require_ordered, vector
+from .base import ArraySet, known_and, largest, numbers, over_leading, require_ordered
 
 
 @custom_jvp
@@ -61,7 +62,7 @@ def _isotonic_jvp(primals, tangents):
     return x, run_means(y_dot, runs(x))
 
 
-class Isotonic(Set):
+class Isotonic(ArraySet):
     """Ordered vectors along the last axis, optionally between two bounds (the order simplex).
 
     Attributes:
@@ -77,18 +78,20 @@ class Isotonic(Set):
     def __check_init__(self):
         require_ordered(self.lower, self.upper, "Isotonic")
 
-    def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-        x = self._point(x)
+    def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         sign = 1 if self.increasing else -1
         out = sign * over_leading(isotonic_increasing, sign * x)
         if self.lower is not None:
             out = jnp.where(out < self.lower, self.lower, out)
         if self.upper is not None:
             out = jnp.where(out > self.upper, self.upper, out)
+        for bound, nowhere in ((self.lower, jnp.inf), (self.upper, -jnp.inf)):
+            if isinstance(bound, Tracer):
+                # Where it is known, such a bound is refused.
+                out = jnp.where(jnp.isnan(bound) | (bound == nowhere), jnp.nan, out)
         return out
 
-    def violation(self, x):
-        x = self._point(x)
+    def _violation(self, x):
         steps = x[..., :-1] - x[..., 1:]
         parts = [steps if self.increasing else -steps]
         if self.lower is not None:
@@ -97,14 +100,14 @@ class Isotonic(Set):
             parts.append(x - self.upper)
         return largest(*parts)
 
-    def _point(self, x):
+    def _checked(self, point, x):
         for name, bound in (("lower", self.lower), ("upper", self.upper)):
             if bound is not None:
                 require_number(bound, f"Isotonic: {name}")
-        return vector(x, "Isotonic")
+        return point
 
 
-class BoxSection(Set):
+class BoxSection(ArraySet):
     """Vectors between bounds with a given weighted sum, along the last axis.
 
     Attributes:
@@ -148,8 +151,7 @@ class BoxSection(Set):
                 f"total={total} makes the set empty"
             )
 
-    def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-        x = self._point(x)
+    def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         shape = x.shape[-1:]
         self._check_total(*shape, known_length=True)
         low, high, w = (
@@ -164,17 +166,16 @@ class BoxSection(Set):
 
         return over_leading(one, x)
 
-    def violation(self, x):
-        x = self._point(x)
+    def _violation(self, x):
         gap = jnp.abs(jnp.sum(self.weights * x, axis=-1) - self.total)
         return largest(self.lower - x, x - self.upper, gap)
 
-    def _point(self, x):
-        x = vector(x, "BoxSection")
+    def _checked(self, point, x):
         for name in ("lower", "upper", "weights"):
-            require_fit(getattr(self, name), x.shape[-1:], f"BoxSection: {name}", "the last axis")
+            value, shape = getattr(self, name), point.shape[-1:]
+            require_fit(value, shape, f"BoxSection: {name}", "the last axis")
         require_number(self.total, "BoxSection: total")
-        return x
+        return point
 
 
 def _section_point(shift, x, low, high, w):

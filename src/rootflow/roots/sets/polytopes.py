@@ -1,6 +1,6 @@
 """Polytopes whose projection is itself an optimisation problem, with its implicit derivative."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -14,7 +14,7 @@ from ..implicit import implicit
 from ..iterate import iterate, tolerance
 from ..solvers.interior_point import NO_LIMIT, Constrained, InteriorPoint, polish
 from ..solvers.newton import Newton
-from .base import Set, known_and, largest, numbers, over_leading, require_length, vector
+from .base import ArraySet, known_and, largest, numbers, over_leading, require_length
 from .linear import check_system
 
 
@@ -39,11 +39,14 @@ def _nearest(init, x, matrix, offset, eq_matrix, eq_offset):
     done = solution.converged | _is_nearest(proof, x, matrix, offset, eq_matrix, eq_offset)
     pick = lambda new, old: jnp.where(done, new, old)
     found = pick(polished, z), pick(dual.nu, state.nu), pick(dual.lam, state.lam)
-    message = (
+    messages = [
         "the projection on a Polyhedron did not converge; most likely the inequalities and "
-        "equations contradict each other, so that the set is empty"
-    )
-    return raise_if(found, ~done, message, SolveError)
+        "equations contradict each other, so that the set is empty",
+        "the projection on a Polyhedron does not exist: a right-hand side is -inf or NaN, so that "
+        "the set is empty (inf is no restriction)",
+    ]
+    impossible = ~jnp.all(jnp.isfinite(offset)) | ~jnp.all(jnp.isfinite(eq_offset))
+    return raise_if(found, ~done, messages, SolveError, impossible.astype(int))
 
 
 def _is_nearest(unknown, x, matrix, offset, eq_matrix, eq_offset):
@@ -61,7 +64,7 @@ def _is_nearest(unknown, x, matrix, offset, eq_matrix, eq_offset):
     return fine & jnp.all(lam >= 0) & (size(lam * above) <= tol * terms * size(lam))
 
 
-class Polyhedron(Set):
+class Polyhedron(ArraySet):
     """Vectors x with matrix x <= offset and eq_matrix x = eq_offset, along the last axis.
 
     The projection is a quadratic programme, solved by an interior-point method; where constraints
@@ -99,9 +102,11 @@ class Polyhedron(Set):
             return jnp.zeros((0, np.shape(self.matrix)[1]), dtype), jnp.zeros(0, dtype)
         return jnp.asarray(self.eq_matrix, dtype), jnp.asarray(self.eq_offset, dtype)
 
-    def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-        x = vector(x, "Polyhedron")
-        require_length(x, np.shape(self.matrix)[1], "Polyhedron")
+    def _checked(self, point, x):
+        require_length(point, np.shape(self.matrix)[1], "Polyhedron")
+        return point
+
+    def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         matrix, offset = jnp.asarray(self.matrix, x.dtype), jnp.asarray(self.offset, x.dtype)
         nothing = offset >= NO_LIMIT
         matrix = jnp.where(nothing[:, None], 0, matrix)
@@ -113,9 +118,7 @@ class Polyhedron(Set):
 
         return over_leading(one, x)
 
-    def violation(self, x):
-        x = vector(x, "Polyhedron")
-        require_length(x, np.shape(self.matrix)[1], "Polyhedron")
+    def _violation(self, x):
         matrix, offset = self._equations(x.dtype)
         above = x @ jnp.asarray(self.matrix).T - self.offset
         return largest(above, jnp.abs(x @ matrix.T - offset))
@@ -186,7 +189,7 @@ def _transport(duals, plan, x, rows, columns):
     return over_leading(one, x, 2)
 
 
-class TransportPolytope(Set):
+class TransportPolytope(ArraySet):
     """Non-negative matrices with given row and column sums, in the last two axes.
 
     Attributes:
@@ -197,6 +200,7 @@ class TransportPolytope(Set):
         InputError: a sum is negative, or the totals of rows and columns differ.
     """
 
+    axes: ClassVar[int] = 2
     rows: Float[Array, " n"] = eqx.field(converter=numbers)
     columns: Float[Array, " m"] = eqx.field(converter=numbers)
 
@@ -227,24 +231,24 @@ class TransportPolytope(Set):
             )
         return jnp.asarray(self.rows, x.dtype), jnp.asarray(self.columns, x.dtype)
 
-    def project(self, x: Float[Array, "*b n m"]) -> Float[Array, "*b n m"]:
-        x = vector(x, "TransportPolytope", 2)
+    def _project(self, x: Float[Array, "*b n m"]) -> Float[Array, "*b n m"]:
         return _transport(_l2_duals, _l2_plan, x, *self._sums(x))
 
     def project_kl(self, log_x: Float[Array, "*b n m"]) -> Float[Array, "*b n m"]:
         """The nearest matrix in Kullback-Leibler divergence to exp(log_x): entropic transport."""
-        log_x = vector(log_x, "TransportPolytope", 2)
-        return _transport(_kl_duals, _kl_plan, log_x, *self._sums(log_x))
+        plan = lambda log_x: _transport(_kl_duals, _kl_plan, log_x, *self._sums(log_x))
+        return self._through(plan, log_x)
 
-    def violation(self, x):
-        x = vector(x, "TransportPolytope", 2)
+    def _violation(self, x):
         rows, columns = self._sums(x)
         by_row, by_column = jnp.sum(x, axis=-1) - rows, jnp.sum(x, axis=-2) - columns
         return largest(-x, jnp.abs(by_row), jnp.abs(by_column))
 
 
-class Birkhoff(Set):
+class Birkhoff(ArraySet):
     """Doubly stochastic matrices: non-negative, all rows and columns sum to one."""
+
+    axes: ClassVar[int] = 2
 
     def _polytope(self, x: Any) -> TransportPolytope:
         if x.shape[-1] != x.shape[-2]:
@@ -252,15 +256,12 @@ class Birkhoff(Set):
         ones = jnp.ones(x.shape[-1], x.dtype)
         return TransportPolytope(ones, ones)
 
-    def project(self, x: Float[Array, "*b n n"]) -> Float[Array, "*b n n"]:
-        x = vector(x, "Birkhoff", 2)
+    def _project(self, x: Float[Array, "*b n n"]) -> Float[Array, "*b n n"]:
         return self._polytope(x).project(x)
 
     def project_kl(self, log_x: Float[Array, "*b n n"]) -> Float[Array, "*b n n"]:
         """The nearest matrix in Kullback-Leibler divergence to exp(log_x)."""
-        log_x = vector(log_x, "Birkhoff", 2)
-        return self._polytope(log_x).project_kl(log_x)
+        return self._through(lambda log_x: self._polytope(log_x).project_kl(log_x), log_x)
 
-    def violation(self, x):
-        x = vector(x, "Birkhoff", 2)
+    def _violation(self, x):
         return self._polytope(x).violation(x)

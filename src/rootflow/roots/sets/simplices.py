@@ -6,12 +6,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from ...errors import InputError
 from ...ground.derivative import custom_jvp
 from ...ground.varying import while_loop
-from .base import Set, largest, number, numbers, over_leading, require_positive, vector
+from .base import ArraySet, largest, number, numbers, over_leading, require_positive
 
 # Up to this length every entry is compared with every other, which needs no loop and no sort.
 _COMPARE_ALL = 32
@@ -61,7 +61,7 @@ def _project_simplex_jvp(primals, tangents):
     return p, support * (x_dot + (total_dot - jnp.vdot(support, x_dot)) / count)
 
 
-class Simplex(Set):
+class Simplex(ArraySet):
     """Non-negative vectors with a given sum, along the last axis.
 
     Attributes:
@@ -73,23 +73,24 @@ class Simplex(Set):
     def __check_init__(self):
         require_positive(self.radius, "radius", "Simplex")
 
-    def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-        x = vector(x, "Simplex")
+    def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         total = number(self.radius, "radius", "Simplex", x.dtype)
         return over_leading(lambda v: project_simplex(v, total), x)
 
-    def project_kl(self, log_x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+    def project_kl(self, log_x: PyTree) -> PyTree:
         """The nearest point in Kullback-Leibler divergence to exp(log_x): a softmax."""
-        log_x = vector(log_x, "Simplex")
-        radius = number(self.radius, "radius", "Simplex", log_x.dtype)
-        return radius * jax.nn.softmax(log_x, axis=-1)
 
-    def violation(self, x):
-        x = vector(x, "Simplex")
+        def softmax(log_x):
+            radius = number(self.radius, "radius", "Simplex", log_x.dtype)
+            return radius * jax.nn.softmax(log_x, axis=-1)
+
+        return self._through(softmax, log_x)
+
+    def _violation(self, x):
         return largest(-x, jnp.abs(jnp.sum(x, axis=-1) - self.radius))
 
 
-class SparseSimplex(Set):
+class SparseSimplex(ArraySet):
     """Points of the simplex with at most `sparsity` non-zero entries (not a convex set).
 
     Attributes:
@@ -107,8 +108,7 @@ class SparseSimplex(Set):
                 f"SparseSimplex: sparsity={self.sparsity!r} must be a positive integer"
             )
 
-    def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-        x = vector(x, "SparseSimplex")
+    def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         total = number(self.radius, "radius", "SparseSimplex", x.dtype)
         keep = min(self.sparsity, x.shape[-1])
 
@@ -118,8 +118,7 @@ class SparseSimplex(Set):
 
         return over_leading(one, x)
 
-    def violation(self, x):
-        x = vector(x, "SparseSimplex")
+    def _violation(self, x):
         rest = jnp.sort(jnp.abs(x), axis=-1)[..., : max(x.shape[-1] - self.sparsity, 0)]
         return largest(-x, jnp.abs(jnp.sum(x, axis=-1) - self.radius), rest)
 
@@ -142,7 +141,7 @@ def _project_l1_ball_jvp(primals, tangents):
     return p, jnp.where(inside, x_dot, jnp.abs(sign) * x_dot + sign * along)
 
 
-class L1Ball(Set):
+class L1Ball(ArraySet):
     """Vectors whose absolute values sum to at most `radius`, along the last axis."""
 
     radius: Any = eqx.field(converter=numbers, default=1.0)
@@ -150,17 +149,15 @@ class L1Ball(Set):
     def __check_init__(self):
         require_positive(self.radius, "radius", "L1Ball", zero=True)
 
-    def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-        x = vector(x, "L1Ball")
+    def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         radius = number(self.radius, "radius", "L1Ball", x.dtype)
         return over_leading(lambda v: _project_l1_ball(v, radius), x)
 
-    def violation(self, x):
-        x = vector(x, "L1Ball")
+    def _violation(self, x):
         return largest(jnp.sum(jnp.abs(x), axis=-1) - self.radius)
 
 
-class L1Sphere(Set):
+class L1Sphere(ArraySet):
     """Vectors whose absolute values sum to exactly `radius`, along the last axis (not convex)."""
 
     radius: Any = eqx.field(converter=numbers, default=1.0)
@@ -168,8 +165,7 @@ class L1Sphere(Set):
     def __check_init__(self):
         require_positive(self.radius, "radius", "L1Sphere")
 
-    def project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-        x = vector(x, "L1Sphere")
+    def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         radius = number(self.radius, "radius", "L1Sphere", x.dtype)
 
         def one(v):
@@ -179,6 +175,5 @@ class L1Sphere(Set):
 
         return over_leading(one, x)
 
-    def violation(self, x):
-        x = vector(x, "L1Sphere")
+    def _violation(self, x):
         return largest(jnp.abs(jnp.sum(jnp.abs(x), axis=-1) - self.radius))

@@ -37,7 +37,7 @@ class PrimalDual(NamedTuple):
     slack: Float[Array, " m"]
 
 
-class _Local(NamedTuple):
+class Local(NamedTuple):
     """Everything the Newton step needs at one point."""
 
     dual: Vector
@@ -70,7 +70,7 @@ class InteriorPoint(eqx.Module):
         return PrimalDual(jnp.zeros_like(held), lam, slack)
 
     def step(self, problem: Constrained, x: Vector, state: PrimalDual):
-        local = _evaluate(problem, x, state)
+        local = evaluate(problem, x, state)
         n, p, m = x.shape[0], local.held.shape[0], local.gap.shape[0]
         # lam / s grows without bound for active constraints. Beyond this limit it would only drown
         # the Hessian in round-off; held there, convergence is linear at the inverse of the limit.
@@ -78,7 +78,7 @@ class InteriorPoint(eqx.Module):
         ratio = jnp.minimum(state.lam / state.slack, limit)
         inverse = ratio / state.lam
         reduced = local.hessian + (local.jacobian_g.T * ratio) @ local.jacobian_g
-        shift = _convexify(reduced, local.jacobian_h)
+        shift = convexify(reduced, local.jacobian_h)
         identity = jnp.eye(n, dtype=x.dtype)
         # A trace of regularisation in the corner lets redundant equations pass.
         corner = -jnp.finfo(x.dtype).eps * jnp.eye(p, dtype=x.dtype)
@@ -113,7 +113,7 @@ class InteriorPoint(eqx.Module):
         else:
             dx, d, t = affine_x, affine, jnp.ones((), x.dtype)
 
-        error = self._error(local, x, state, affine_x)
+        error = kkt_error(self.tolerance, local, x, state, affine_x)
         t, x_new, state_new = _search(problem, x, state, dx, d, t, error <= 1e4)
         state_new = _keep_central(state_new)
         finite = jnp.all(jnp.isfinite(x_new)) & jnp.all(jnp.isfinite(state_new.lam))
@@ -122,32 +122,36 @@ class InteriorPoint(eqx.Module):
         state = jax.tree.map(lambda u, v: jnp.where(finite, u, v), state_new, state)
         return x, state, error
 
-    def _error(self, local, x, state, affine_x):
-        tol = self.tolerance
-        size = jnp.max(jnp.abs(x))
-        terms = jnp.max(jnp.abs(local.jacobian_g.T * state.lam), initial=0.0)
-        terms = jnp.maximum(terms, jnp.max(jnp.abs(local.jacobian_h.T * state.nu), initial=0.0))
-        dual = jnp.max(jnp.abs(local.dual)) / (tol.atol + tol.rtol * jnp.maximum(1, terms))
-        lengths = [
-            jnp.max(jnp.sum(jnp.abs(j), axis=1), initial=0.0)
-            for j in (local.jacobian_h, local.jacobian_g)
-        ]
-        primal = [
-            jnp.max(jnp.abs(r), initial=0.0) / (tol.atol + tol.rtol * jnp.maximum(1, a * size))
-            for r, a in zip((local.held, local.gap), lengths, strict=True)
-        ]
-        step = tol.scaled(affine_x, x)
-        return jnp.max(jnp.stack([dual, *primal, step]))
+
+def kkt_error(
+    tol: Tolerance, local: Local, x: Vector, state: PrimalDual, step: Vector
+) -> Float[Array, ""]:
+    """The residuals of the KKT conditions, relative to their terms, and the step that is left."""
+    size = jnp.max(jnp.abs(x))
+    terms = jnp.max(jnp.abs(local.jacobian_g.T * state.lam), initial=0.0)
+    terms = jnp.maximum(terms, jnp.max(jnp.abs(local.jacobian_h.T * state.nu), initial=0.0))
+    dual = jnp.max(jnp.abs(local.dual)) / (tol.atol + tol.rtol * jnp.maximum(1, terms))
+    lengths = [
+        jnp.max(jnp.sum(jnp.abs(j), axis=1), initial=0.0)
+        for j in (local.jacobian_h, local.jacobian_g)
+    ]
+    primal = [
+        jnp.max(jnp.abs(r), initial=0.0) / (tol.atol + tol.rtol * jnp.maximum(1, a * size))
+        for r, a in zip((local.held, local.gap), lengths, strict=True)
+    ]
+    return jnp.max(jnp.stack([dual, *primal, tol.scaled(step, x)]))
 
 
-def _evaluate(problem, x, state):
+def evaluate(problem: Constrained, x: Vector, state: PrimalDual) -> Local:
+    """The derivatives of the Lagrangian and the constraints at one point."""
+
     def lagrangian(x):
         total = problem.f(x) + jnp.vdot(state.nu, problem.equality(x))
         return total + jnp.vdot(state.lam, problem.inequality(x))
 
     held, gap = problem.equality(x), problem.inequality(x)
     hessian = jax.jacfwd(jax.grad(lagrangian))(x)
-    return _Local(
+    return Local(
         jax.grad(lagrangian)(x),
         held,
         gap + state.slack,
@@ -157,7 +161,7 @@ def _evaluate(problem, x, state):
     )
 
 
-def _convexify(reduced, jacobian_h):
+def convexify(reduced: Array, jacobian_h: Array) -> Float[Array, ""]:
     """The multiple of the identity that makes the Hessian convex along the equalities."""
     size = jnp.maximum(jnp.max(jnp.abs(reduced)), jnp.finfo(reduced.dtype).tiny)
     weight = jnp.max(jnp.abs(jacobian_h), initial=0.0)
@@ -274,7 +278,7 @@ def polish(
     Multipliers of inactive and slacks of active constraints become exactly zero, which the
     interior-point method only approaches. Kept only if the KKT residual does not grow.
     """
-    local = _evaluate(problem, x, state)
+    local = evaluate(problem, x, state)
     n, p, m = x.shape[0], local.held.shape[0], local.gap.shape[0]
     active = state.lam > state.slack
     gap = local.gap - state.slack
@@ -297,7 +301,7 @@ def polish(
     new = PrimalDual(state.nu + move[n : n + p], lam, jnp.where(active, 0.0, state.slack))
 
     def worst(x, state):
-        local = _evaluate(problem, x, state)
+        local = evaluate(problem, x, state)
         gap = local.gap - state.slack
         parts = (local.dual, local.held, jnp.maximum(gap, 0), state.lam * gap)
         return jnp.max(jnp.stack([jnp.max(jnp.abs(part), initial=0.0) for part in parts]))

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from ...ground.varying import while_loop
-from ..iterate import INFEASIBLE, UNBOUNDED, Vector
-from .interior_point import Constrained
+from ..iterate import INFEASIBLE, INFINITE, UNBOUNDED, Vector
+from .interior_point import NO_LIMIT, Constrained
 
 # How many times further out than the last iterate no point may satisfy the constraints.
 _MARGIN = 3
@@ -22,6 +22,7 @@ def why_not(
     Infeasible: at the point that violates the constraints least, in the sense of squares, their sum
     weighted with the violations, a convex function if they are, is positive and so flat that it
     stays positive wherever a solution could be (for linear constraints this is Farkas' lemma).
+    Infinite: a restriction is +inf, or 1e20 and more, at the start already.
     Unbounded: f has fallen by many orders of magnitude, far from the start, and the constraints
     hold.
     """
@@ -44,7 +45,14 @@ def why_not(
     gone = size > far * (1 + jnp.max(jnp.abs(start)))
     unbounded = fallen & gone & ~(broken > size / far)
     reason = jnp.where(unbounded, UNBOUNDED, jnp.where(infeasible, INFEASIBLE, 0))
+    reason = jnp.where(_is_infinite(problem, start), INFINITE, reason)
     return jnp.where(failed, reason, 0)
+
+
+def _is_infinite(problem, x):
+    """Whether a restriction is infinite in a direction in which that cannot be satisfied."""
+    top = jnp.max(problem.inequality(x), initial=0.0)
+    return (top >= NO_LIMIT) | (jnp.max(jnp.abs(problem.equality(x)), initial=0.0) >= NO_LIMIT)
 
 
 def _violation(problem, x):
