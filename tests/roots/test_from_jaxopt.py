@@ -5,6 +5,8 @@ import inspect
 import re
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 import rootflow as rf
@@ -35,3 +37,23 @@ def test_every_name_that_the_guide_promises_exists():
         found = rf
         for part in dotted.split("."):
             found = getattr(found, part)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_the_programs_of_the_guide_give_the_same_before_and_after():
+    """Answers, auxiliary values, multipliers and derivatives of both sides."""
+    pytest.importorskip("jaxopt")
+    blocks = re.findall(r"^```(python|py)\n(.*?)^```$", GUIDE.read_text("utf-8"), re.M | re.S)
+    names, compared = {}, 0
+    for kind, code in blocks:
+        if kind == "py":
+            exec(code, names)
+            theirs = names.pop("theirs")
+        else:
+            exec(code, names)
+            if "ours" in names:
+                pairs = zip(*map(jax.tree.leaves, (names.pop("ours"), theirs)), strict=True)
+                for have, want in pairs:
+                    np.testing.assert_allclose(have, want, atol=2e-5)
+                compared += 1
+    assert compared == 3

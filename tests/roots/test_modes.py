@@ -131,17 +131,6 @@ def test_leaves_of_several_types():
     np.testing.assert_allclose(found["b"], np.sqrt(2.0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [jnp.bfloat16, jnp.float16])
-def test_half_precision_is_refused(kind):
-    for call in (
-        lambda x: rf.root(lambda x: x**2 - 2, x),
-        lambda x: rf.fixed_point(jnp.cos, x),
-        lambda x: rf.argmin(lambda x: x**2, x),
-    ):
-        with pytest.raises(rf.InputError, match="float32"):
-            call(kind(1.0))
-
-
 def test_empty_arrays():
     none = jnp.zeros(0)
     for call in (

@@ -164,3 +164,94 @@ def test_feasible_polyhedra_are_projected_on_in_single_precision():
         nearest = project(x, matrix, offset, equations, right)
         assert sets.Polyhedron(matrix, offset, equations, right).contains(nearest, 1e-4)
         assert (x - nearest) @ (point - nearest) <= 1e-3
+
+
+#: min z.Qz / 2 + c.z under z <= h, and the two ways in which a row can be infinite.
+LIMITS = jnp.array([[0.5, jnp.inf], [jnp.inf, 0.1], [jnp.inf, jnp.inf], [0.2, 0.2]])
+
+
+def quadratic(z, h):
+    return 0.5 * (z[0] ** 2 + 2 * z[1] ** 2) - z[0] - z[1]
+
+
+def below(h):
+    return rf.argmin(quadratic, jnp.zeros(2), h, inequality=lambda z, h: z - h)
+
+
+def between(h):
+    return rf.argmin(quadratic, jnp.zeros(2), h, inequality=lambda z, h: (z - h, -h - z))
+
+
+def by_own_solver(h):
+    """The same with a solver of one's own, its multipliers, and the condition of programmes."""
+    Q, c = jnp.diag(jnp.array([1.0, 2.0])), jnp.array([-1.0, -1.0])
+
+    @rf.implicit(rf.conditions.QuadraticKKT())
+    def solver(init, Q, c, E, d, M, h):
+        z = jnp.minimum(jnp.array([1.0, 0.5]), h)
+        return z, None, jnp.maximum(-(Q @ z + c), 0)
+
+    return solver(None, Q, c, None, None, jnp.eye(2), h)[0]
+
+
+def by_kkt(h):
+    condition = rf.conditions.KKT(quadratic, None, lambda z, h: z - h)
+    multipliers = lambda z: jnp.maximum(-jax.grad(quadratic)(z, None), 0)
+
+    @rf.implicit(condition)
+    def solver(init, h):
+        z = jnp.minimum(jnp.array([1.0, 0.5]), h)
+        return z, None, multipliers(z)
+
+    return solver(None, h)[0]
+
+
+@pytest.mark.parametrize(
+    "solve",
+    [
+        below, between, by_own_solver, by_kkt,
+        lambda h: rf.argmin(quadratic, jnp.zeros(2), h, constraint=sets.Box(None, h)),
+        lambda h: rf.argmin(quadratic, jnp.zeros(2), h, constraint=sets.Polyhedron(jnp.eye(2), h)),
+    ],
+    ids=["below", "between", "QuadraticKKT", "KKT", "Box", "Polyhedron"],
+)  # fmt: skip
+def test_bounds_that_are_infinite_for_some_members_of_a_batch(solve):
+    found, slope = jax.jit(jax.vmap(lambda h: (solve(h), jax.jacrev(solve)(h))))(LIMITS)
+    expected = np.minimum(np.array([1.0, 0.5]), LIMITS)
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+    active = np.asarray(LIMITS) < np.array([1.0, 0.5])
+    np.testing.assert_allclose(slope, np.stack([np.diag(a) for a in 1.0 * active]), atol=1e-7)
+
+
+def test_infinite_in_the_wrong_direction_is_infeasible_and_named():
+    impossible = jnp.array([0.5, -jnp.inf])
+    for call in (
+        lambda: below(impossible),
+        lambda: rf.argmin(quadratic, jnp.zeros(2), impossible, equality=lambda z, h: z - h),
+    ):
+        with pytest.raises(rf.SolveError, match="infeasible: a restriction is infinite"):
+            call()
+    with pytest.raises(Exception, match="infeasible: a restriction is infinite"):
+        jax.jit(below)(impossible)
+    solved = jax.vmap(
+        lambda h: rf.argmin(
+            quadratic, jnp.zeros(2), h, inequality=lambda z, h: z - h, throw=False, full=True
+        )
+    )(jnp.stack([impossible, LIMITS[0]]))
+    np.testing.assert_array_equal(solved.converged, [False, True])
+    np.testing.assert_array_equal(solved.reason, [3, 0])
+    np.testing.assert_allclose(solved.value[1], [0.5, 0.5], atol=1e-7)
+    with pytest.raises(rf.InputError, match="row 1"):
+        sets.Polyhedron(jnp.eye(2), impossible)
+    with pytest.raises(rf.InputError, match="-inf leaves no point"):
+        sets.HalfSpace(jnp.ones(2), -jnp.inf)
+    with pytest.raises(Exception, match="right-hand side is -inf"):
+        jax.jit(lambda h: sets.Polyhedron(jnp.eye(2), h).project(jnp.ones(2)))(impossible)
+    for make in (
+        lambda h: sets.Box(None, h),
+        lambda h: sets.Box(-h, None),
+        lambda h: sets.HalfSpace(jnp.ones(2), h),
+        lambda h: sets.Isotonic(upper=h),
+    ):
+        project = jax.jit(lambda h, make=make: make(h).project(jnp.ones(2)))
+        assert np.isnan(project(-jnp.inf)).any() and not np.isnan(project(jnp.inf)).any()

@@ -1,23 +1,24 @@
-"""Newton's method on the active set: from the solution of a programme to that of the next one.
+"""An active-set method: from the solution of a programme to that of the next one.
 
-The Karush-Kuhn-Tucker conditions with lam >= 0, G <= 0 and lam * G = 0 written as one equation
-without a derivative at its kinks, and Newton's method on it (Hintermueller, Ito and Kunisch 2002,
-SIAM J. Optim. 13; for nonlinear programmes the steps are those of sequential quadratic programming,
-Nocedal and Wright, 2nd edition, section 18.1). It is fast where few constraints become active or
-inactive, as between neighbours in a sequence, and may fail elsewhere, which it tells.
+The previous solution solves a programme with shifted gradients and limits. The shifts are taken
+back along a straight line; for a quadratic programme the solution moves along straight pieces, and
+at the end of each one a constraint becomes active or inactive (the parametric active-set method of
+Best 1996 and of Ferreau, Bock and Diehl 2008, Int. J. Robust Nonlinear Control 18). For a nonlinear
+one each piece is a step of sequential quadratic programming. It takes about one step for each
+change of the active set, and may fail far from the previous programme, which it tells.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ...ground.varying import while_loop
+from ...ground.varying import vary_like, while_loop
 from ..iterate import Tolerance, Vector
 from .interior_point import Constrained, PrimalDual, convexify, evaluate, kkt_error
 
 # Where the active set is not found by then, an interior-point method is the better way.
-_MOST_STEPS = 12
+_MOST_STEPS = 20
 
 
 class Warm(NamedTuple):
@@ -30,13 +31,22 @@ class Warm(NamedTuple):
     steps: Int[Array, ""]
 
 
+class _Place(NamedTuple):
+    """A point with its multipliers, the active constraints, and the shifts of their limits."""
+
+    x: Vector
+    nu: Float[Array, " p"]
+    lam: Float[Array, " m"]
+    active: Bool[Array, " m"]
+    shift: Float[Array, " m"]
+
+
 def resume(
     problem: Constrained,
     x: Vector,
     nu: Float[Array, " p"],
     lam: Float[Array, " m"],
     tolerance: Tolerance,
-    most: Any = _MOST_STEPS,
 ) -> Warm:
     """Solves a programme from the solution (x, nu, lam) of one that is like it.
 
@@ -46,65 +56,96 @@ def resume(
         nu: its multipliers of the equations.
         lam: its multipliers of the inequalities; which are positive says which are active.
         tolerance: as in `InteriorPoint`.
-        most: steps allowed.
 
     Returns:
         A `Warm`; if it is not `done`, the numbers in it mean nothing.
     """
 
     def proceed(carry):
-        _, _, _, error, k = carry
-        return (k < most) & (error > 1)
+        _, error, k = carry
+        return (k < _MOST_STEPS) & (error > 1)
 
     def step(carry):
-        x, nu, lam, _, k = carry
-        return *_step(problem, x, nu, lam, tolerance), k + 1
+        place, _, k = carry
+        return *_step(problem, place, tolerance), k + 1
 
-    start = (x, nu, lam, jnp.asarray(jnp.inf, x.dtype), jnp.asarray(0))
-    x, nu, lam, error, steps = while_loop(proceed, step, start)
-    gap = problem.inequality(x)
     active = lam > 0
-    lam = jnp.where(active, lam, 0)
-    state = PrimalDual(nu, lam, jnp.where(active, 0, jnp.maximum(-gap, 0)))
-    done = (error <= 1) & _is_minimum(problem, x, state, active)
-    return Warm(x, state, done, error, steps)
+    shift = jnp.maximum(problem.inequality(x), 0)
+    start = (
+        _Place(x, nu, jnp.where(active, lam, 0), active, shift),
+        jnp.asarray(jnp.inf, x.dtype),
+        jnp.asarray(0),
+    )
+    place, error, steps = while_loop(proceed, step, vary_like(start, x))
+    slack = jnp.maximum(-problem.inequality(place.x), 0)
+    # A constraint is told to be active by its multiplier, which must not vanish then.
+    tiny = jnp.finfo(x.dtype).tiny
+    lam = jnp.where(place.active, jnp.maximum(place.lam, tiny), 0)
+    state = PrimalDual(place.nu, lam, jnp.where(place.active, 0, slack))
+    done = (error <= 1) & _is_minimum(problem, place.x, state, place.active)
+    return Warm(place.x, state, done, error, steps)
 
 
-def _step(problem, x, nu, lam, tolerance):
-    """One Newton step, and the error of the point that it starts from."""
+def _step(problem, place, tolerance):
+    """One piece of the way, and the error of the point that it starts from."""
+    x, nu, lam, active, shift = place
     local = evaluate(problem, x, PrimalDual(nu, lam, jnp.zeros_like(lam)))
-    n, p, m = x.shape[0], local.held.shape[0], local.gap.shape[0]
-    # A multiplier of zero says nothing yet: such a constraint counts if it is violated.
-    active = jnp.where(lam == 0, local.gap > 0, lam > 0)
-    # A trace of regularisation lets active constraints pass that depend on each other.
-    corner = -float(jnp.finfo(x.dtype).eps)
-    top = jnp.concatenate([local.hessian, local.jacobian_h.T, local.jacobian_g.T], axis=1)
-    middle = jnp.concatenate(
-        [local.jacobian_h, corner * jnp.eye(p, dtype=x.dtype), jnp.zeros((p, m), x.dtype)], axis=1
-    )
-    bottom = jnp.concatenate(
-        [
-            jnp.where(active[:, None], local.jacobian_g, 0),
-            jnp.zeros((m, p), x.dtype),
-            jnp.diag(jnp.where(active, corner, 1.0).astype(x.dtype)),
-        ],
-        axis=1,
-    )
-    right = -jnp.concatenate([local.dual, local.held, jnp.where(active, local.gap, lam)])
-    move = jnp.linalg.solve(jnp.concatenate([top, middle, bottom]), right.astype(x.dtype))
-    dx = move[:n]
-    # What is wrong with this point: the residuals, the sign of multipliers, the step that is left.
-    violated = jnp.where(active, local.gap, jnp.maximum(local.gap, 0))
-    error = kkt_error(tolerance, local._replace(gap=violated), x, PrimalDual(nu, lam, lam), dx)
-    largest = jnp.max(jnp.abs(lam), initial=0.0)
-    pull = jnp.max(-lam, initial=0.0) / (tolerance.atol + tolerance.rtol * jnp.maximum(1, largest))
-    error = jnp.maximum(error, pull).astype(x.dtype)
+    dx, dnu, dlam = _direction(local, active)
+    # What is wrong with this point: the residuals, and the step that is left.
+    wrong = local._replace(gap=jnp.where(active, local.gap, jnp.maximum(local.gap, 0)))
+    error = kkt_error(tolerance, wrong, x, PrimalDual(nu, lam, lam), dx).astype(x.dtype)
+    finite = jnp.all(jnp.isfinite(dx)) & jnp.all(jnp.isfinite(dlam))
     # Without a number there is no way on.
-    error = jnp.where(jnp.all(jnp.isfinite(move)), error, jnp.nan)
+    error = jnp.where(finite, error, jnp.nan)
+
+    reach = _reach(local, lam, active, shift, dx, dlam)
+    blocked = jnp.min(reach, initial=jnp.inf) < 1
+    t = jnp.minimum(1, jnp.min(reach, initial=jnp.inf)).astype(x.dtype)
+    changes = blocked & (jnp.arange(lam.shape[0]) == jnp.argmin(reach)) if lam.shape[0] else active
+    moved = jnp.where(active & ~changes, jnp.maximum(lam + t * dlam, 0), 0)
+    after = _Place(x + t * dx, nu + t * dnu, moved, active ^ changes, (1 - t) * shift)
     arrived = error <= 1
-    keep = lambda new, old: jnp.where(arrived, old, new)
-    lam_new = jnp.where(active, lam + move[n + p :], 0)
-    return keep(x + dx, x), keep(nu + move[n : n + p], nu), keep(lam_new, lam), error
+    kept = [jnp.where(arrived, old, new) for old, new in zip(place, after, strict=True)]
+    return _Place(*kept), error
+
+
+def _direction(local, active):
+    """The Newton step to the solution of the programme with these constraints active.
+
+    Active inequalities are eliminated as if their multipliers had a weak spring (a step of the
+    proximal method of multipliers): the matrix is that of the equations alone, constraints may
+    depend on each other, and the step is exact but for half of the digits, which the next one has.
+    """
+    n, p = local.hessian.shape[0], local.held.shape[0]
+    dtype = local.hessian.dtype
+    eps = float(jnp.finfo(dtype).eps)
+    size = jnp.max(jnp.abs(local.hessian), initial=0.0)
+    squared = jnp.sum(local.jacobian_g**2, axis=1)
+    stiff = jnp.where(size > 0, size, 1) / (eps**0.5 * jnp.where(squared > 0, squared, 1))
+    weight = jnp.where(active, stiff, 0)
+    reduced = local.hessian + (local.jacobian_g.T * weight) @ local.jacobian_g
+    # A trace of regularisation lets equations pass that depend on each other.
+    corner = -eps * jnp.eye(p, dtype=dtype)
+    matrix = jnp.block([[reduced, local.jacobian_h.T], [local.jacobian_h, corner]])
+    # (What is inactive has no multiplier.)
+    top = local.dual + local.jacobian_g.T @ (weight * local.gap)
+    move = jnp.linalg.solve(matrix, -jnp.concatenate([top, local.held]))
+    dx = move[:n]
+    return dx, move[n:], weight * (local.gap + local.jacobian_g @ dx)
+
+
+def _reach(local, lam, active, shift, dx, dlam):
+    """How much of the step each constraint allows until it becomes active or inactive."""
+    noise = 100 * float(jnp.finfo(lam.dtype).eps)
+    # A multiplier falls to zero, or an inequality reaches its limit, whose shift shrinks meanwhile.
+    falls = dlam < -noise * jnp.max(jnp.abs(dlam), initial=0.0)
+    leaves = jnp.where(falls, lam / jnp.where(falls, -dlam, 1), jnp.inf)
+    approach = local.jacobian_g @ dx + shift
+    terms = jnp.sum(jnp.abs(local.jacobian_g * dx), axis=1) + shift
+    comes = approach > noise * terms
+    room = jnp.maximum(shift - local.gap, 0)
+    enters = jnp.where(comes, room / jnp.where(comes, approach, 1), jnp.inf)
+    return jnp.where(active, leaves, enters)
 
 
 def _is_minimum(problem, x, state, active):
