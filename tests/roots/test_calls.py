@@ -34,12 +34,11 @@ def assert_alike(have, want):
     "options",
     [
         {},
-        {"method": "lbfgs"},
         {"prox": lambda w, step, *, l2reg: w},
         {"constraint": lambda w: w},
         {"inequality": lambda w, *, l2reg: w - 100 * l2reg},
     ],
-    ids=["newton", "lbfgs", "prox", "constraint", "inequality"],
+    ids=["newton", "prox", "constraint", "inequality"],
 )
 def test_argmin_with_names_and_an_auxiliary_value(options):
     """Value, auxiliary value and the derivatives of both, inside jit and vmap."""
