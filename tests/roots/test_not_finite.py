@@ -225,7 +225,7 @@ def test_bounds_that_are_infinite_for_some_members_of_a_batch(solve):
 
 def test_infinite_in_the_wrong_direction_is_infeasible_and_named():
     impossible = jnp.array([0.5, -jnp.inf])
-    with pytest.raises(rf.SolveError, match="infeasible: a restriction is infinite"):
+    with pytest.raises(rf.SolveError, match=r"restriction is infinite.*infeasible"):
         below(impossible)
 
     def account(h, **restriction):

@@ -81,8 +81,9 @@ REASONS = (
     "the problem is infeasible: where the restrictions are violated least, they still are, and no "
     "direction leads further",
     "the problem is unbounded below: the objective falls without end along the restrictions",
-    "the problem is infeasible: a restriction is infinite, as where an upper bound is -inf, a "
-    "lower bound is inf or an equation has a term of inf, and no point satisfies it",
+    "a restriction is infinite at the initial guess: the problem is infeasible, because an upper "
+    "bound is -inf, a lower bound is inf or an equation has a term of inf, or a function overflows "
+    "there",
 )
 INFEASIBLE, UNBOUNDED, INFINITE = 1, 2, 3
 

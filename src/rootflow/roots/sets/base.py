@@ -37,8 +37,9 @@ class Set(eqx.Module):
     def contains(self, x: PyTree, tol: Any = None) -> Bool[Array, ""]:
         """Whether `x` satisfies every constraint to `tol` (default: the root of round-off)."""
         if tol is None:
-            kinds = [jnp.result_type(leaf, jnp.bfloat16) for leaf in jax.tree.leaves(x)]
-            tol = max(float(jnp.finfo(kind).eps) for kind in kinds) ** 0.5
+            kinds = [jnp.result_type(leaf) for leaf in jax.tree.leaves(x)]
+            inexact = [kind for kind in kinds if jnp.issubdtype(kind, jnp.inexact)]
+            tol = max(float(jnp.finfo(kind).eps) for kind in inexact or [jnp.float32]) ** 0.5
         return self.violation(x) <= tol
 
 
