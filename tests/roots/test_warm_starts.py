@@ -95,11 +95,11 @@ def test_far_from_the_previous_programme_and_in_batches():
         )  # fmt: skip
 
     rng = np.random.default_rng(0)
-    cs, hs = jnp.asarray(10 * rng.normal(size=(6, 40))), jnp.linspace(0.05, 1.0, 6)
+    cs, hs = jnp.asarray(10 * rng.normal(size=(6, 40))), jnp.linspace(0.06, 1.0, 6)
 
     @jax.jit
     def both(cs, hs):
-        first = programme(jnp.zeros(40), cs[0], 0.05)
+        first = programme(jnp.zeros(40), cs[0], hs[0])
         return jax.vmap(programme, (None, 0, 0))(first, cs, hs)
 
     warm = both(cs, hs)

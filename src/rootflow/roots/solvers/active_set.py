@@ -153,5 +153,6 @@ def _is_minimum(problem, x, state, active):
     local = evaluate(problem, x, state)
     held = jnp.concatenate([local.jacobian_h, jnp.where(active[:, None], local.jacobian_g, 0)])
     size = jnp.max(jnp.abs(local.hessian), initial=0.0)
-    shift = convexify(local.hessian, held)
-    return shift <= 1e-7 * jnp.maximum(size, jnp.finfo(x.dtype).tiny)
+    # No more than round-off may be missing to a definite matrix.
+    noise = float(jnp.finfo(x.dtype).eps) * x.shape[0] * (1 + 10 * max(held.shape[0], 1))
+    return (size == 0) | (convexify(local.hessian, held) <= noise * size)
