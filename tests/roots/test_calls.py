@@ -35,10 +35,9 @@ def assert_alike(have, want):
     [
         {},
         {"prox": lambda w, step, *, l2reg: w},
-        {"constraint": lambda w: w},
         {"inequality": lambda w, *, l2reg: w - 100 * l2reg},
     ],
-    ids=["newton", "prox", "constraint", "inequality"],
+    ids=["newton", "prox", "inequality"],
 )
 def test_argmin_with_names_and_an_auxiliary_value(options):
     """Value, auxiliary value and the derivatives of both, inside jit and vmap."""
