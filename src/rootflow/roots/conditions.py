@@ -402,7 +402,7 @@ class QuadraticKKT(eqx.Module):
         held = slack = None
         if E is not None:
             gradient, held = gradient + E.T @ nu, E @ z - d
-        if M is not None:
+        if M is not None and h is not None:
             nothing = h >= NO_LIMIT
             M, h = jnp.where(nothing[:, None], 0, M), jnp.where(nothing, 1, h)
             gradient, slack = gradient + M.T @ lam, lam * (M @ z - h)

@@ -54,7 +54,7 @@ def resume(
         problem: the programme.
         x: the solution of the other one.
         nu: its multipliers of the equations.
-        lam: its multipliers of the inequalities; which are positive says which are active.
+        lam: its multipliers of the inequalities; the size of each says whether it is active.
         tolerance: as in `InteriorPoint`.
 
     Returns:
@@ -69,7 +69,9 @@ def resume(
         place, _, k = carry
         return *_step(problem, place, tolerance), k + 1
 
-    active = lam > 0
+    # An interior point leaves a trace of a multiplier where a constraint is not active.
+    trace = float(jnp.finfo(x.dtype).eps) ** 0.5 * jnp.max(lam, initial=0.0)
+    active = lam > trace
     shift = jnp.maximum(problem.inequality(x), 0)
     start = (
         _Place(x, nu, jnp.where(active, lam, 0), active, shift),
