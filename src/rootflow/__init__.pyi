@@ -227,6 +227,7 @@ from .flows.sde import solve_sde as solve_sde
 from .flows.solution import Result as Result
 from .flows.solution import Solution as Solution
 from .flows.steady_state import steady_state as steady_state
+from .reports.plots import plot as plot
 from .roots import conditions as conditions
 from .roots import prox as prox
 from .roots import sets as sets

@@ -1,8 +1,10 @@
 """Models of other libraries as the model of a `Denoiser`."""
 
 import contextlib
+import dataclasses
 import sys
 import types
+import typing
 
 import equinox as eqx
 import jax
@@ -254,6 +256,9 @@ class Half:
     def parameters(self):
         return iter([Tensor(np.zeros(1, jnp.bfloat16))])
 
+    def buffers(self):
+        return iter([])
+
     def eval(self):
         return self
 
@@ -296,15 +301,49 @@ def test_labels_of_other_models_are_whole_too():
     np.testing.assert_array_equal(model(jnp.zeros((2, 3), jnp.bfloat16), 999.0), 1.0)
 
 
+@dataclasses.dataclass
+class Output:
+    prediction: object
+    note: str = "not a tensor"
+
+
+class Pair(typing.NamedTuple):
+    mean: object
+    deviation: object
+
+
 def test_what_a_torch_module_may_return(bare_torch):
     x = jnp.ones((3, 2), jnp.float32)
-    run = lambda out: jax.jit(gen.from_torch(Half(out)))(x, jnp.float32(1.0))
-    for out in (lambda a: types.SimpleNamespace(sample=a), lambda a: (a,)):
+    run = lambda out, **options: jax.jit(gen.from_torch(Half(out), **options))(x, jnp.float32(1.0))
+    twice = lambda a: Tensor(2 * a.array)
+    for out in (
+        lambda a: types.SimpleNamespace(sample=a, other=twice(a)),
+        lambda a: {"sample": a, "other": twice(a)},
+        lambda a: {"prediction": a},
+        lambda a: (a,),
+        lambda a: (a, None),
+        lambda a: [a, 3],
+        Output,
+    ):
         np.testing.assert_array_equal(run(out), 0.5)
-    with pytest.raises(rf.InputError, match="Half returned dict, which is neither a tensor"):
-        run(lambda a: {"prediction": a})
-    with pytest.raises(rf.InputError, match=r"shape \(3, 2\); got \(3,\)"):
-        run(lambda a: Tensor(a.array[:, 0]))
+    two = lambda a: {"mean": a, "deviation": twice(a)}
+    for output in ("deviation", lambda out: out["deviation"]):
+        np.testing.assert_array_equal(run(two, output=output), 1.0)
+    np.testing.assert_array_equal(run(lambda a: (a, twice(a)), output=1), 1.0)
+    np.testing.assert_array_equal(run(lambda a: Pair(a, twice(a)), output="deviation"), 1.0)
+    for out, options, message in (
+        (
+            two,
+            {},
+            "returned dict, which is neither a tensor.*2: say which by output= one of 'mean'",
+        ),
+        (lambda a: None, {}, "returned NoneType, which is neither a tensor"),
+        (two, {"output": "sample"}, "has no tensor 'sample'; its tensors are 'mean', 'deviation'"),
+        (two, {"output": len}, "output= made int of what Half returned"),
+        (lambda a: Tensor(a.array[:, 0]), {}, r"shape \(3, 2\); got \(3,\)"),
+    ):
+        with pytest.raises(rf.InputError, match=message):
+            run(out, **options)
 
 
 def test_a_torch_module_may_return_a_variance_beside_its_prediction():
@@ -347,3 +386,79 @@ def test_what_cannot_be_wrapped():
     pytest.importorskip("torch")
     with pytest.raises(rf.InputError, match=r"torch\.nn\.Module; got function"):
         gen.from_torch(lambda x, t: x)
+
+
+@pytest.fixture(scope="module")
+def attention():
+    """A PyTorch module with fused attention, which alone has a first derivative only."""
+    torch = pytest.importorskip("torch")
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.keys = torch.nn.Linear(4, 4)
+
+        def forward(self, x, t):
+            k = self.keys(x) + t[:, None, None].to(x.dtype)
+            return torch.nn.functional.scaled_dot_product_attention(x, k, k)
+
+    torch.manual_seed(0)
+    return Net()
+
+
+def by_formula(net, x, t):
+    weight, bias = (jnp.asarray(p.detach().float().numpy()) for p in net.keys.parameters())
+    k = x @ weight.T + bias + t
+    return jax.nn.softmax(x @ k.swapaxes(1, 2) / 2, axis=-1) @ k
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_attention_and_compiled_modules_in_both_directions(attention, compiled):
+    torch = pytest.importorskip("torch")
+    x = jax.random.normal(jax.random.key(0), (2, 3, 4), jnp.float32)
+    model = gen.from_torch(torch.compile(attention, backend="aot_eager") if compiled else attention)
+    exact = lambda x: by_formula(attention, x, 0.5)
+    ours = lambda x: model(x, 0.5)
+    for wrap in (lambda f: f, jax.jit):
+        np.testing.assert_allclose(wrap(ours)(x), exact(x), rtol=1e-5, atol=1e-6)
+    slopes = [jax.grad(lambda x, f=f: jnp.sum(f(x) ** 2))(x) for f in (ours, exact)]
+    np.testing.assert_allclose(*slopes, rtol=1e-4, atol=1e-5)
+    pushed = [jax.jvp(f, (x,), (jnp.cos(x),))[1] for f in (ours, exact)]
+    np.testing.assert_allclose(*pushed, rtol=1e-4, atol=1e-5)
+
+
+def test_a_real_module_of_half_precision_and_one_without_values(attention):
+    torch = pytest.importorskip("torch")
+    import copy
+
+    half = gen.from_torch(copy.deepcopy(attention).to(torch.bfloat16))
+    x = jax.random.normal(jax.random.key(0), (2, 3, 4), jnp.float32)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        found = jax.jit(half)(x.astype(dtype), 0.5)
+        assert found.dtype == dtype
+        np.testing.assert_allclose(
+            np.asarray(found, np.float32), by_formula(attention, x, 0.5), atol=0.05
+        )
+    with pytest.raises(rf.InputError, match="on the device meta"):
+        gen.from_torch(torch.nn.Linear(2, 2, device="meta"))
+
+
+def test_an_unet_of_diffusers():
+    """It returns an object with the tensor in `sample`, and has fused attention."""
+    torch = pytest.importorskip("torch")
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    net = diffusers.UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, norm_num_groups=4,
+        block_out_channels=(8, 8), down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"), attention_head_dim=4,
+    )  # fmt: skip
+    x = jax.random.normal(jax.random.key(0), (2, 1, 8, 8), jnp.float32)
+    model = gen.from_torch(net)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(np.asarray(x)), torch.tensor([3.0, 3.0])).sample.numpy()
+    np.testing.assert_allclose(jax.jit(model)(x, 3.0), expected, rtol=1e-5, atol=1e-6)
+    f = lambda x: model(x, 3.0)
+    h = 1e-2
+    slope = (f(x + h * x) - f(x - h * x)) / (2 * h)
+    np.testing.assert_allclose(jax.jvp(f, (x,), (x,))[1], slope, atol=2e-3)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from jaxtyping import Float
 
-from ..reports.figures import COLOURS, INK, SOFT, STYLE, png, text
+from ..reports.figures import COLOURS, SOFT, STYLE, png, text
+from ..reports.plots import draw_curve
 from .formats import with_unit
 from .model import Model
 from .result import FitResult, Start
+from .shown import CURVE, MEASUREMENT, curve_panel
 from .table import Dataset
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ MAX_PARAMETERS = 24
 """Parameters that are drawn for each search."""
 Curves = Mapping[str, tuple[Any, Any, Any]]
 """Mean, lower and upper by column, each of shape (groups, times)."""
-_CURVE, _MEASUREMENT = "95 %: curve", "95 %: new measurement"
 
 
 class Shown(Protocol):
@@ -182,7 +183,7 @@ def _one_experiment(
     figure = Figure(figsize=(5.8, height), layout="constrained")
     panels = figure.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0]
     for count, (column, axes) in enumerate(zip(columns, panels, strict=True)):
-        _draw(axes, result, 0, column, ts, curve, spread, COLOURS[count % len(COLOURS)])
+        _draw(axes, result, 0, column, ts, curve, spread, count)
         axes.set_ylabel(text(with_unit(column, result.model.units.get(column, ""))))
         _vertical_scale(axes, result, column)
     _time_axis(panels[-1])
@@ -202,12 +203,11 @@ def _many_groups(result: Shown, ts: np.ndarray, curve: Curves, spread: Curves | 
     blocks = np.atleast_1d(figure.subfigures(len(columns), 1))  # type: ignore[arg-type]
     for number, (column, block) in enumerate(zip(columns, blocks, strict=True)):
         panels = block.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-        colour = COLOURS[number % len(COLOURS)]
         for group, axes in enumerate(panels.flat):
             if group >= count:
                 axes.set_visible(False)
                 continue
-            _draw(axes, result, group, column, ts, curve, spread, colour)
+            _draw(axes, result, group, column, ts, curve, spread, number)
             name = groups[group] if len(groups[group]) <= 24 else f"{groups[group][:21]}..."
             axes.set_title(text(f"{result.model.group} {name}"), loc="left", pad=3)
             # Below the last panel of a column that ends early there is none to carry the numbers.
@@ -233,32 +233,10 @@ def _draw(
     ts: np.ndarray,
     curve: Curves,
     spread: Curves | None,
-    colour: str,
+    colour: int,
 ):
-    data, times = result.dataset, ts[group]
-    mean, low, high = (np.asarray(part)[group] for part in curve[column])
-    if spread is not None:
-        _, least, most = (np.asarray(part)[group] for part in spread[column])
-        axes.fill_between(
-            times, least, most, color=colour, alpha=0.13, linewidth=0, label=_MEASUREMENT
-        )
-        axes.fill_between(times, low, high, color=colour, alpha=0.32, linewidth=0, label=_CURVE)
-    axes.plot(times, mean, color=colour, linewidth=1.6, label="model")
-    if not np.isfinite(data.values[column]).any():
-        return
-    axes.plot(
-        data.ts[group],
-        data.values[column][group],
-        linestyle="",
-        marker="o",
-        markersize=4,
-        markerfacecolor="white",
-        markeredgecolor=INK,
-        markeredgewidth=1.1,
-        label="data",
-        clip_on=False,
-        zorder=4,
-    )
+    for part in curve_panel(result, group, column, ts, curve, spread, colour).curves:
+        draw_curve(axes, part)
 
 
 def _vertical_scale(axes: "Axes", result: Shown, column: str):
@@ -282,7 +260,7 @@ def _time_axis(axes: "Axes"):
 
 def _legend(figure: "Figure", axes: "Axes"):
     handles, labels = axes.get_legend_handles_labels()
-    wanted = ("data", "model", _CURVE, _MEASUREMENT)
+    wanted = ("data", "model", CURVE, MEASUREMENT)
     order = [labels.index(name) for name in wanted if name in labels]
     figure.legend(
         [handles[i] for i in order],

@@ -1,31 +1,15 @@
 """Results as data frames of pandas, and as they show themselves in a notebook."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..reports.account import html_table as html_table
+from ..reports.frames import data_frame as data_frame
 
 if TYPE_CHECKING:
     from .result import Estimate, FitResult
 
 _PROFILE = ("profile_lower", "profile_upper")
-
-
-def data_frame(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Rows as a `pandas.DataFrame`.
-
-    Raises:
-        InputError: pandas is not installed.
-    """
-    try:
-        import pandas  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise InputError(
-            "A data frame needs pandas: python -m pip install pandas. Without it, the same is in "
-            "the attributes of the result."
-        ) from None
-    return pandas.DataFrame(rows)
 
 
 def estimates_frame(result: "FitResult") -> Any:
@@ -69,35 +53,3 @@ def name_of(e: "Estimate") -> str:
     if e.kind == "scale":
         return f"noise of {e.name}"
     return e.name if e.group is None else f"{e.name}[{e.group}]"
-
-
-def result_html(result: "FitResult") -> str:
-    """What a notebook shows of a fit: its estimates, how it ended, its warnings."""
-    from .formats import error_shown, interval_shown, label, note, shown
-
-    head = ["name", "estimate", "standard error", "95 % interval", "unit", ""]
-    grouped = any(e.group is not None for e in result.estimates)
-    lines = []
-    for e in result.estimates:
-        known = not e.fixed
-        cells = [
-            label(e, result), shown(e.value, e.se), error_shown(e.se) if known else "–",
-            interval_shown(e.lower, e.upper, e.se) if known else "–", e.unit, note(e, result),
-        ]  # fmt: skip
-        lines.append([escape(str(cell)) for cell in ([e.group or ""] if grouped else []) + cells])
-    head = [str(result.model.group), *head] if grouped else head
-    ended = "" if result.converged else "<strong>Not a converged fit.</strong> "
-    told = (
-        f"{escape(result.model.name)}: {result.observations} measurements, "
-        f"{result.fitted_numbers} fitted numbers, −log L {result.nll:.4g}, AIC {result.aic:.2f}, "
-        f"BIC {result.bic:.2f}; {escape(result.message)}"
-    )
-    warned = "".join(f"<p>⚠ {escape(warning)}</p>" for warning in result.warnings)
-    return f"<div>{html_table(head, lines)}<p>{ended}{told}</p>{warned}</div>"
-
-
-def html_table(head: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells whose text is escaped already."""
-    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
-    body = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import InputError
+from ..reports.account import Account, as_html, as_text
 from .convergence import Outcome
 from .model import Model
 from .predict import Predictor, times
@@ -306,10 +307,23 @@ class FitResult:
             raise InputError(f"frame of {what!r}: there are {' and '.join(map(repr, kinds))}.")
         return kinds[what](self)
 
-    def _repr_html_(self) -> str:
-        from .frames import result_html
+    def to_pandas(self) -> Any:
+        """The table of the estimates, as `frame()`, by the name that other results have for it."""
+        return self.frame()
 
-        return result_html(self)
+    def _account_(self) -> Account:
+        from .shown import account
+
+        return account(self)
+
+    def __repr__(self) -> str:
+        return as_text(self._account_())
+
+    def _repr_html_(self) -> str:
+        from .shown import table
+
+        rows = table(self, len(self.estimates))
+        return as_html(self._account_()._replace(table=rows))
 
     @cached_property
     def residuals(self) -> list[Residual]:

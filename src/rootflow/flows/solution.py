@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from ..reports.account import Account, as_html, as_text
+from . import shown
 from .interpolation import Dense
 
 
@@ -157,6 +159,38 @@ class Solution(eqx.Module):
     def message(self) -> str:
         """The result in words (outside `jit`, for one solve)."""
         return Result(int(self.result)).message
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` of the saved states, a column for each component, indexed by `t`.
+
+        A batch (from `vmap`) is indexed by member and `t`. Rows that were not needed are left out.
+
+        Raises:
+            InputError: pandas is not installed, or the values are traced.
+        """
+        return shown.frame(self)
+
+    def to_xarray(self) -> Any:
+        """An `xarray.Dataset` of the saved states: a variable for each leaf of y, over `t`.
+
+        A batch (from `vmap`) has an axis `member`; where its members were saved at times of their
+        own, `t` is a coordinate over member and `save`. How the solve ended is in the attributes.
+
+        Raises:
+            InputError: xarray is not installed, or the values are traced.
+        """
+        return shown.dataset(self)
+
+    def _account_(self) -> Account | None:
+        return shown.account(self)
+
+    def __repr__(self) -> str:
+        account = self._account_()
+        return super().__repr__() if account is None else as_text(account)
+
+    def _repr_html_(self) -> str | None:
+        account = self._account_()
+        return None if account is None else as_html(account)
 
     def __call__(self, t: Any) -> PyTree[Array]:
         """The state at time `t` (any shape), from the dense output.

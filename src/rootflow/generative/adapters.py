@@ -4,9 +4,11 @@ Each adapter hands the model a time per sample, shape (batch,), as networks are 
 with. None of these packages is imported unless its adapter is called.
 """
 
+import contextlib
 import importlib
+import itertools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -108,6 +110,7 @@ _TRIED: "weakref.WeakKeyDictionary[Any, dict[Any, tuple[int, ...]]]" = weakref.W
 class _Torch(eqx.Module):
     module: Any = eqx.field(static=True)
     dtype: Any = eqx.field(static=True)
+    output: Any = eqx.field(static=True, default=None)
 
     def __call__(self, x: Array, t: Any, *condition: Any) -> Array:
         inputs = (jnp.asarray(x), _times(x, t), *jax.tree.map(jnp.asarray, condition))
@@ -139,7 +142,7 @@ class _Torch(eqx.Module):
 
     def _value(self, tensors: Any) -> Any:
         """What the module returns, as one tensor."""
-        torch, name = _torch(), type(self.module).__name__
+        name = type(self.module).__name__
         try:
             out = self.module(*tensors)
         except Exception as error:
@@ -155,18 +158,7 @@ class _Torch(eqx.Module):
                 f"The PyTorch module {name} failed on ({given}): {type(error).__name__}: "
                 f"{said}.{half}"
             ) from error
-        if not torch.is_tensor(out):
-            # U-Nets of diffusers return an object with the tensor in `sample`, or a tuple of it.
-            alone = out[0] if isinstance(out, tuple | list) and len(out) == 1 else None
-            found = getattr(out, "sample", alone)
-            if not torch.is_tensor(found):
-                raise InputError(
-                    f"The PyTorch module {name} returned {type(out).__name__}, which is neither a "
-                    "tensor nor an object with a tensor called `sample`: wrap it in a module that "
-                    "returns the prediction alone."
-                )
-            out = found
-        return out
+        return _prediction(out, self.output, name)
 
     def _tensors(self, inputs: Any) -> Any:
         """The inputs in the precision of the module, and the times in single precision at least."""
@@ -180,7 +172,7 @@ class _Torch(eqx.Module):
         """J v, by two reverse passes: not every PyTorch operation has a forward derivative."""
         torch = _torch()
         moving, seen = self._moving(inputs, which)
-        with torch.enable_grad():
+        with torch.enable_grad(), _twice_differentiable():
             out = self._value(seen)
             probe = torch.zeros_like(out, requires_grad=True)
             pulled = torch.autograd.grad(out, moving, probe, create_graph=True, allow_unused=True)
@@ -220,34 +212,100 @@ class _Torch(eqx.Module):
         if array.dtype == jnp.bfloat16:  # which NumPy has no way to hand over
             array = np.asarray(array).astype(np.float32)
         tensor = torch.from_dlpack(array) if array.ndim else torch.tensor(array.item())
-        place = next(self.module.parameters(), tensor).device
+        held = itertools.chain(self.module.parameters(), self.module.buffers())
+        place = next(held, tensor).device
         tensor = tensor.to(place).clone()
         return tensor.to(dtype or self.dtype) if tensor.is_floating_point() else tensor
 
 
-def from_torch(module: Any) -> Any:
+def from_torch(module: Any, *, output: Any = None) -> Any:
     """A PyTorch module of a batch, `module(x, t)` or `module(x, t, condition)`.
 
     Arrays go there and back through DLPack. Inside `jit`, as in `sample`, the call leaves the
     compiled program (on a CPU without a copy to another device). It can be differentiated in x, t
     and a floating-point condition, once, forwards and backwards; the module's own parameters are
     fixed. Under `vmap` the module is called once for each member. The module is put into evaluation
-    mode. Arrays are cast to the precision of its parameters, and what it returns back to that of
-    x; the times stay in single precision at least, so that labels are not rounded. It returns a
-    tensor, or an object with a tensor called `sample`, as U-Nets of diffusers do. Before it becomes
-    part of a compiled program it is called once on zeros of the same shapes.
+    mode. Arrays go to its device and are cast to the precision of its parameters, and what it
+    returns back to that of x; the times stay in single precision at least, so that labels are not
+    rounded. Compiled modules (`torch.compile`) run as they are, but for forward derivatives, which
+    PyTorch's compiled programs and fused attention do not have: these are taken without both.
+    Before it becomes part of a compiled program the module is called once on zeros of the same
+    shapes.
+
+    Args:
+        module: a `torch.nn.Module`.
+        output: which of the things that the module returns is the prediction: a place, a name, or a
+            function of what it returns. Without it that is a tensor, or the only tensor of a tuple,
+            a dictionary or an object, or the one called `sample`, as in U-Nets of diffusers.
 
     Raises:
-        InputError: PyTorch is not installed, or `module` is not one of its modules; later, what the
-            module itself raises, or returns instead of one tensor.
+        InputError: PyTorch is not installed, `module` is not one of its modules, or has parameters
+            without values (on the device `meta`); later, what the module itself raises, or returns
+            instead of one tensor.
         DerivativeError: later, for a second derivative.
     """
     torch = _torch()
     if not isinstance(module, torch.nn.Module):
         raise InputError(f"from_torch wraps a torch.nn.Module; got {type(module).__name__}.")
-    first = next((p for p in module.parameters() if p.is_floating_point()), None)
+    held = list(module.parameters())
+    if any(getattr(p.device, "type", "") == "meta" for p in held):
+        raise InputError(
+            "The PyTorch module has parameters on the device meta, without values: load its "
+            "weights before it is handed over."
+        )
+    first = next((p for p in held if p.is_floating_point()), None)
     dtype = torch.get_default_dtype() if first is None else first.dtype
-    return _Torch(module.eval(), dtype)
+    return _Torch(module.eval(), dtype, output)
+
+
+def _prediction(out: Any, output: Any, name: str) -> Any:
+    """The one tensor that counts, of what a module called `name` has returned."""
+    torch = _torch()
+    if callable(output):
+        found = output(out)
+        if not torch.is_tensor(found):
+            raise InputError(f"output= made {type(found).__name__} of what {name} returned.")
+        return found
+    if torch.is_tensor(out) and output is None:
+        return out
+    parts = {key: part for key, part in _parts(out).items() if torch.is_tensor(part)}
+    if output is not None:
+        if output in parts:
+            return parts[output]
+        raise InputError(
+            f"The PyTorch module {name} returned {type(out).__name__}, which has no tensor "
+            f"{output!r}; its tensors are {', '.join(map(repr, parts)) or 'none'}."
+        )
+    if "sample" in parts or len(parts) == 1:
+        return parts["sample"] if "sample" in parts else next(iter(parts.values()))
+    several = f" but {len(parts)}: say which by output=" if parts else ""
+    raise InputError(
+        f"The PyTorch module {name} returned {type(out).__name__}, which is neither a tensor nor "
+        f"has one called `sample`, or one alone{several}"
+        f"{' one of ' + ', '.join(map(repr, parts)) if parts else ''}."
+    )
+
+
+def _parts(out: Any) -> dict[Any, Any]:
+    """What is in a dictionary, a tuple or an object, by its key, place or name."""
+    if isinstance(out, Mapping):
+        return dict(out)
+    if isinstance(out, tuple | list):
+        return dict(getattr(out, "_asdict", dict)()) or dict(enumerate(out))
+    return dict(getattr(out, "__dict__", {}))
+
+
+@contextlib.contextmanager
+def _twice_differentiable() -> Iterator[None]:
+    """Turns off in PyTorch what has a first derivative only: compiled programs, fused attention."""
+    torch = _torch()
+    with contextlib.ExitStack() as opened:
+        if hasattr(getattr(torch, "compiler", None), "set_stance"):
+            opened.enter_context(torch.compiler.set_stance("force_eager"))
+        attention = getattr(torch.nn, "attention", None)
+        if attention is not None:
+            opened.enter_context(attention.sdpa_kernel(attention.SDPBackend.MATH))
+        yield
 
 
 def _torch() -> Any:

@@ -42,9 +42,9 @@ def text(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def png(figure: "Figure") -> bytes:
+def png(figure: "Figure", dpi: int = _DPI) -> bytes:
     """The picture as a file."""
     stream = io.BytesIO()
     # Without the version in the file, equal fits give equal bytes.
-    figure.savefig(stream, format="png", dpi=_DPI, metadata={"Software": "rootflow"})
+    figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": "rootflow"})
     return stream.getvalue()

@@ -20,6 +20,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..errors import InputError, SolveError
 from ..ground.varying import while_loop
+from ..reports.account import Account, as_html, as_text
+from . import shown
 from .checks import nonfinite, raise_if
 
 Vector = Float[Array, " n"]
@@ -120,6 +122,17 @@ class Solution(eqx.Module):
             f"not converged after {int(np.max(np.asarray(self.steps)))} steps: the last error "
             f"was {float(np.max(np.asarray(self.error))):.3g} times the tolerance"
         )
+
+    def _account_(self) -> Account | None:
+        return shown.account(self)
+
+    def __repr__(self) -> str:
+        account = self._account_()
+        return super().__repr__() if account is None else as_text(account)
+
+    def _repr_html_(self) -> str | None:
+        account = self._account_()
+        return None if account is None else as_html(account)
 
 
 def iterate(

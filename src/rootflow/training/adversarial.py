@@ -15,6 +15,8 @@ import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..errors import InputError
+from ..reports.account import Account, as_html, as_text
+from . import shown
 from .average import Decay, averaged, averages, decay_of
 from .checkpoint import Changed, digest, program
 from .descent import checked_optimizer, value_of
@@ -48,6 +50,23 @@ class Players:
     history: dict[str, np.ndarray]
     steps: int
     stopped: str
+
+    def to_pandas(self) -> Any:
+        """The history as a `pandas.DataFrame`, a row for each report, indexed by the step.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        return shown.frame(self.history)
+
+    def _account_(self) -> Account:
+        return shown.players(self)
+
+    def __repr__(self) -> str:
+        return as_text(self._account_())
+
+    def _repr_html_(self) -> str:
+        return as_html(self._account_())
 
 
 def train_adversarial(

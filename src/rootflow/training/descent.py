@@ -13,6 +13,8 @@ import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..errors import InputError
+from ..reports.account import Account, as_html, as_text
+from . import shown
 from .alike import alike
 from .average import Decay, averaged, averages, decay_of, wide
 from .batches import _common_axis
@@ -48,6 +50,23 @@ class Trained:
     steps: int
     skipped: int
     stopped: str
+
+    def to_pandas(self) -> Any:
+        """The history as a `pandas.DataFrame`, a row for each report, indexed by the step.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        return shown.frame(self.history)
+
+    def _account_(self) -> Account:
+        return shown.trained(self)
+
+    def __repr__(self) -> str:
+        return as_text(self._account_())
+
+    def _repr_html_(self) -> str:
+        return as_html(self._account_())
 
 
 def train(

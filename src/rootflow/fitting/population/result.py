@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ...errors import InputError
+from ...reports.account import Account
 from ..predict import times
 from ..result import FitResult, Residual
 from .exact import Likelihood, importance, quadrature
@@ -18,7 +19,7 @@ from .predict import Predictor
 SAMPLES = 1000
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PopulationResult(FitResult):
     """A population fit: what `FitResult` has, and what is said of the subjects.
 
@@ -53,6 +54,11 @@ class PopulationResult(FitResult):
     epsilon_shrinkage: Mapping[str, float] = field(default_factory=dict)
     subject_nll: Float[np.ndarray, " subjects"] = field(default_factory=lambda: np.zeros(0))
     sandwich: Float[np.ndarray, "n n"] = field(default_factory=lambda: np.zeros((0, 0)))
+
+    def _account_(self) -> Account:
+        from ..shown import population
+
+        return population(self)
 
     @property
     def fitted_numbers(self) -> int:
