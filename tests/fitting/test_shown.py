@@ -70,3 +70,15 @@ def test_the_table_by_the_name_that_others_have():
     pytest.importorskip("pandas")
     fit = decay(("low",))
     assert fit.to_pandas().equals(fit.frame())
+
+
+@pytest.mark.parametrize(
+    "kind, note",
+    [("laplace", ""), ("log10normal", "of the decadic logarithm"), ("loglaplace", "logarithm")],
+)
+def test_the_scale_of_every_kind_of_noise_has_its_note(kind, note):
+    fit = decay(("low",))
+    noise = {**fit.model.noise, "x_mg": rf.Noise(kind)}
+    told = repr(dataclasses.replace(fit, model=dataclasses.replace(fit.model, noise=noise)))
+    (row,) = (line for line in told.splitlines() if "noise of x_mg" in line)
+    assert row.endswith(note) and "0.100" in row

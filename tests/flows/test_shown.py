@@ -190,6 +190,8 @@ def test_solutions_of_odd_sizes_are_shown_and_drawn(name):
 )  # fmt: skip
 def test_what_has_no_picture(sol):
     assert not png(sol._repr_html_()) and repr(sol).startswith("Solution of")
+    if "pandas" in sys.modules:
+        assert len(sol.to_pandas()) == sol.ts.size
     with pytest.raises(rf.InputError, match=r"nothing to draw.*saveat"):
         rf.plot(sol)
 

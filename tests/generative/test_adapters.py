@@ -215,19 +215,19 @@ def test_a_second_derivative_of_a_model_outside_the_program_is_refused():
 class Tensor:
     """As much of a tensor of PyTorch as the adapter asks for, on NumPy."""
 
-    device = "cpu"
-
-    def __init__(self, array):
-        self.array = np.asarray(array)
+    def __init__(self, array, device="cpu"):
+        self.array, self.device = np.asarray(array), device
 
     dtype = property(lambda self: self.array.dtype)
     shape = property(lambda self: self.array.shape)
 
     def to(self, what):
-        return self if what == "cpu" else Tensor(self.array.astype(what))
+        if isinstance(what, str):
+            return Tensor(self.array, what)
+        return Tensor(self.array.astype(what), self.device)
 
     def clone(self):
-        return Tensor(self.array.copy())
+        return Tensor(self.array.copy(), self.device)
 
     def is_floating_point(self):
         return jnp.issubdtype(self.dtype, jnp.floating)
@@ -239,9 +239,11 @@ class Tensor:
         return self
 
     def cpu(self):
-        return self
+        return Tensor(self.array)
 
     def numpy(self):
+        if self.device != "cpu":
+            raise TypeError(f"can't convert {self.device} device type tensor to numpy")
         if self.dtype == jnp.bfloat16:
             raise TypeError("Got unsupported ScalarType BFloat16")
         return self.array
@@ -250,14 +252,14 @@ class Tensor:
 class Half:
     """A module of bfloat16, as strict about types as PyTorch is; what it has seen is kept."""
 
-    def __init__(self, out=lambda tensor: tensor):
-        self.out, self.seen = out, []
+    def __init__(self, out=lambda tensor: tensor, device="cpu", trained=True):
+        self.out, self.seen, self.device, self.trained = out, [], device, trained
 
     def parameters(self):
-        return iter([Tensor(np.zeros(1, jnp.bfloat16))])
+        return iter([Tensor(np.zeros(1, jnp.bfloat16), self.device)] if self.trained else [])
 
     def buffers(self):
-        return iter([])
+        return iter([Tensor(np.zeros(1, jnp.bfloat16), self.device)])
 
     def eval(self):
         return self
@@ -266,8 +268,10 @@ class Half:
         self.seen.append((x.dtype, t))
         if x.dtype != jnp.bfloat16:
             raise RuntimeError("mat1 and mat2 must have the same dtype\nand more of it")
+        if not x.device == t.device == self.device:
+            raise RuntimeError("Expected all tensors to be on the same device")
         half = np.asarray(x.array, np.float32) * 0.5
-        return self.out(Tensor(half.astype(x.dtype)))
+        return self.out(Tensor(half.astype(x.dtype), x.device))
 
 
 @pytest.fixture
@@ -293,6 +297,16 @@ def test_a_module_of_half_precision_is_told_whole_labels(bare_torch, wrap, dtype
     kind, label = module.seen[-1]
     assert kind == jnp.bfloat16
     np.testing.assert_array_equal(label.array, np.full(3, 999.0))
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_module_on_another_device(bare_torch, wrap, trained):
+    """Inputs go where it is, also where only its buffers say so, and its output comes back."""
+    bare_torch.get_default_dtype = lambda: jnp.dtype("bfloat16")
+    model = gen.from_torch(Half(device="cuda:1", trained=trained))
+    found = wrap(lambda x: model(x, 1.0))(jnp.full((3, 2), 1.25, jnp.float32))
+    np.testing.assert_array_equal(found, 0.625)
 
 
 def test_labels_of_other_models_are_whole_too():
@@ -456,7 +470,7 @@ def test_an_unet_of_diffusers():
     x = jax.random.normal(jax.random.key(0), (2, 1, 8, 8), jnp.float32)
     model = gen.from_torch(net)
     with torch.no_grad():
-        expected = net(torch.from_numpy(np.asarray(x)), torch.tensor([3.0, 3.0])).sample.numpy()
+        expected = net(torch.from_numpy(np.array(x)), torch.tensor([3.0, 3.0])).sample.numpy()
     np.testing.assert_allclose(jax.jit(model)(x, 3.0), expected, rtol=1e-5, atol=1e-6)
     f = lambda x: model(x, 3.0)
     h = 1e-2

@@ -28,12 +28,10 @@ def note(estimate: Estimate, result: FitResult) -> str:
     if estimate.at_bound:
         return f"on its {estimate.at_bound} bound"
     if estimate.kind == "scale":
-        kind = result.model.noise[estimate.name].kind
-        return {
-            "normal": "",
-            "lognormal": "of the logarithm",
-            "proportional": "relative to the model",
-        }[kind]
+        noise = result.model.noise[estimate.name]
+        if noise.logarithmic:
+            return f"of the {'decadic ' if noise.unit != 1.0 else ''}logarithm"
+        return "relative to the model" if noise.kind == "proportional" else ""
     if math.isinf(estimate.se):
         return "not determined by the data"
     return ""

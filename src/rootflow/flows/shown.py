@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Times at which a picture asks the dense output.
 _TIMES = 200
+#: So many numbers are looked through to be printed.
+_LARGE = 20_000_000
 
 
 def account(sol: "Solution") -> Account | None:
@@ -76,14 +78,14 @@ def _counted(times: str) -> str:
 
 
 def _state(sol: "Solution") -> list[tuple[str, str]]:
-    """The last saved state that is a number, of one solve."""
-    ts = numbers(sol.ts)
-    leaves = {name: numbers(leaf) for name, leaf in named(sol.ys).items()}
+    """The last saved state that is a number; of a batch where the states lie."""
+    ts, leaves = numbers(sol.ts), named(sol.ys)
+    few = sum(leaf.size for leaf in leaves.values()) <= _LARGE
     if ts.ndim > 1:
-        return [("values", values(leaves))]
+        return [("values", values(leaves))] if few else []
     good = np.isfinite(ts)
-    for leaf in leaves.values():
-        good &= np.isfinite(leaf.reshape(len(ts), -1)).all(axis=1)
+    for leaf in leaves.values() if few else ():
+        good &= np.isfinite(numbers(leaf)).all(axis=tuple(range(1, leaf.ndim)))
     if not good.any():
         return [("state", "no saved state is finite")]
     last = int(np.flatnonzero(good)[-1])

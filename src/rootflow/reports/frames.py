@@ -59,8 +59,8 @@ def series_frame(ts: np.ndarray, leaves: Mapping[str, np.ndarray]) -> Any:
     """
     columns, good = {}, np.isfinite(ts).ravel()
     for name, leaf in leaves.items():
-        flat = leaf.reshape(ts.size, -1)[good]
         names = components(name, leaf.shape[ts.ndim :])
+        flat = leaf.reshape(ts.size, len(names))[good]
         columns |= {label: flat[:, k] for k, label in enumerate(names)}
     times = ts.ravel()[good]
     if ts.ndim == 1:

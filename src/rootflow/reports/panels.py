@@ -106,8 +106,8 @@ def over_time(
     members = ts.reshape(-1, ts.shape[-1])
     panels: list[Panel] = []
     for name, leaf in leaves.items():
-        values = leaf.reshape(*members.shape, -1)
-        if values.size and len(panels) < PANELS:
+        if leaf.size and len(panels) < PANELS:
+            values = leaf.reshape(*members.shape, -1)
             panels.append(_series(members, values, name, leaf.shape[batch + 1 :], xlabel))
     return panels
 

@@ -23,7 +23,7 @@ from jax.extend import core
 from jaxtyping import PyTree
 
 from ..errors import InputError
-from . import store
+from . import store, tensor_file
 
 Changed = Literal["refuse", "restart", "continue"]
 
@@ -216,6 +216,8 @@ def _check_place(path: Path) -> None:
         raise InputError(f"checkpoint={str(path)!r} is a folder: name a file in it, as run.npz.")
     if not path.parent.is_dir():
         raise InputError(f"checkpoint={str(path)!r}: there is no folder {path.parent}.")
+    if tensor_file.is_one(path):
+        tensor_file.package()  # missed now, and not when the first hours are to be written
 
 
 def _remove_drafts(path: Path) -> None:

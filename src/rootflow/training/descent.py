@@ -119,7 +119,8 @@ def train(
         trainable: what is trained: a function of a leaf, or a tree of booleans like `model`.
         nonfinite: what to do where the loss or its gradient is not finite: "raise" an error, "stop"
             and return what there is, or "skip" the step.
-        checkpoint: an `.npz` file that is written while the run goes on and read when it exists.
+        checkpoint: a file, `.npz` or `.safetensors`, that is written while the run goes on and read
+            when it exists.
         changed: what to do where the file is of a run with another loss, optimiser, data, batch
             size, initial model, key or other option that decides the result, or has made more than
             `steps` steps: "refuse" with an error that names what differs, "restart" and replace the

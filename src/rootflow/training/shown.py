@@ -72,10 +72,9 @@ def frame(history: Mapping[str, np.ndarray]) -> Any:
 def panels(history: Mapping[str, np.ndarray]) -> list[Panel]:
     """The losses over the steps; logarithmic where they are positive."""
     steps = np.asarray(history.get("step", ()))
+    losses = [n for n in ("loss", "generator", "critic", "validation") if n in history]
     curves = [
-        Curve(steps, np.asarray(history[name]), name, colour)
-        for colour, name in enumerate(("loss", "generator", "critic", "validation"))
-        if name in history
+        Curve(steps, np.asarray(history[name]), name, colour) for colour, name in enumerate(losses)
     ]
     if not steps.size or not curves:
         return []
