@@ -113,6 +113,8 @@ def test_a_solution_as_a_data_frame(one, batch):
     many = batch.to_pandas()
     assert many.index.names == ["member", "t"] and len(many) == 10
     np.testing.assert_allclose(many.loc[1]["x"], np.exp(-2 * TS), rtol=1e-5)
+    for shape in ((0,), (0, 4)):
+        assert made(np.ones(shape), jnp.ones((*shape, 3))).to_pandas().shape == (0, 3)
     steps = solve((1.0, 0.5), saveat="steps", max_steps=64)
     kept = steps.to_pandas()
     assert len(kept) == np.isfinite(steps.ts).sum() < 64 and kept["x"].notna().all()
@@ -190,8 +192,6 @@ def test_solutions_of_odd_sizes_are_shown_and_drawn(name):
 )  # fmt: skip
 def test_what_has_no_picture(sol):
     assert not png(sol._repr_html_()) and repr(sol).startswith("Solution of")
-    if "pandas" in sys.modules:
-        assert len(sol.to_pandas()) == sol.ts.size
     with pytest.raises(rf.InputError, match=r"nothing to draw.*saveat"):
         rf.plot(sol)
 

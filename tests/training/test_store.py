@@ -210,6 +210,29 @@ def test_what_is_no_file_of_weights(tmp_path):
     assert read_weights(tmp_path / "b.npz")["a"]["1"] == 3
 
 
+def test_a_model_in_several_files(tmp_path):
+    numpy = pytest.importorskip("safetensors.numpy")
+    index = tmp_path / "model.safetensors.index.json"
+    homes = {name: f"part-{name[0]}.safetensors" for name in THEIRS}
+    for part in set(homes.values()):
+        numpy.save_file({n: a for n, a in THEIRS.items() if homes[n] == part}, tmp_path / part)
+    index.write_text(json.dumps({"metadata": {}, "weight_map": homes}), "utf-8")
+    found = rf.load(index, Network(), names=NAMES)
+    np.testing.assert_allclose(found(X), by_hand(THEIRS, X), rtol=1e-6)
+    for wrong, message in (
+        (
+            {**homes, "3.weight": "part-2.safetensors"},
+            "'3.weight' in part-2.safetensors, which lacks",
+        ),
+        ({**homes, "2.bias": "../part-2.safetensors"}, "no .safetensors file beside it"),
+        ({**homes, "2.bias": "part-9.safetensors"}, "'part-9.safetensors', which is no"),
+        ([1, 2], "not an index"),
+    ):
+        index.write_text(json.dumps({"weight_map": wrong}), "utf-8")
+        with pytest.raises(rf.InputError, match=message):
+            read_weights(index)
+
+
 FLAX = {"params": {"Dense_0": {"kernel": THEIRS["2.weight"].T, "bias": THEIRS["2.bias"]}}}
 AS_OURS = {
     "names": lambda name: name.split(".")[-1].replace("kernel", "weight"),

@@ -1,4 +1,4 @@
-"""Weights that other packages have written: files of Flax, folders of Orbax."""
+"""Weights that only other packages write: files of Flax, folders of Orbax, models in parts."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from . import tensor_file
 
 #: Files that run code when they are read.
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
@@ -16,7 +17,7 @@ _ORBAX = "_METADATA"
 
 
 def read(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays in a file of Flax or a folder of Orbax, by dotted name; None for other files.
+    """The arrays in what only others write, by dotted name; None for other files.
 
     Raises:
         InputError: as `rootflow.training.read_weights` has it.
@@ -31,6 +32,8 @@ def read(path: Path) -> dict[str, np.ndarray] | None:
         raise InputError(f"there is no file {path}.")
     if path.is_dir():
         return flattened(_orbax(path))
+    if path.name.endswith(tensor_file.INDEX):
+        return tensor_file.decode_parts(path)
     return flattened(_msgpack(path)) if path.suffix == ".msgpack" else None
 
 

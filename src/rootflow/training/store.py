@@ -136,9 +136,10 @@ def read_weights(path: str | os.PathLike) -> dict[str, Any]:
 
     Args:
         path: by its name and content a `.safetensors` file (PyTorch, diffusers, transformers; needs
-            `pip install 'rootflow[safetensors]'`), a `.msgpack` file of Flax (needs `flax`), a
-            folder of Orbax, of one step (needs `orbax-checkpoint`), or an `.npz` file of `rf.save`.
-            Files that hold pickles are refused.
+            `pip install 'rootflow[safetensors]'`) or the `.safetensors.index.json` of a model in
+            several of them, a `.msgpack` file of Flax (needs `flax`), a folder of Orbax, of one
+            step (needs `orbax-checkpoint`), or an `.npz` file of `rf.save`. Files that hold pickles
+            are refused.
 
     Returns:
         Nested dictionaries of NumPy arrays; names with dots are divided at them, lists are

@@ -11,6 +11,8 @@ import numpy as np
 from ..errors import InputError
 
 SUFFIX = ".safetensors"
+#: How the list of the parts of a model in several files is called.
+INDEX = SUFFIX + ".index.json"
 #: The types of the format by their names in it, as NumPy has them. The newer ones (of four and six
 #: bits, complex numbers) are not among them: not every reader knows them.
 _TYPES: dict[str, Any] = {
@@ -71,7 +73,30 @@ def decode(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     # What the package has accepted: the length of the header, and the header.
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     texts = header.get("__metadata__") or {}
-    return {name: _array(path, name, entry) for name, entry in found}, texts
+    return {name: _array(path, name, entry) for name, entry in sorted(found)}, texts
+
+
+def decode_parts(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a model in several files, from the list of which array is in which.
+
+    Raises:
+        InputError: the list is of another kind, names files elsewhere, or does not hold.
+    """
+    try:
+        homes = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        files = sorted(set(homes.values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is not an index of safetensors files: {error!r}") from None
+    arrays: dict[str, np.ndarray] = {}
+    for file in files:
+        part = path.parent / str(file)
+        if part.name != file or not is_one(part) or not part.is_file():
+            raise InputError(f"{path} names {file!r}, which is no {SUFFIX} file beside it.")
+        arrays |= {name: a for name, a in decode(part)[0].items() if homes.get(name) == file}
+    missing = [name for name in homes if name not in arrays]
+    if missing:
+        raise InputError(f"{path} has {missing[0]!r} in {homes[missing[0]]}, which lacks it.")
+    return arrays
 
 
 def restored(array: np.ndarray, kind: str) -> np.ndarray:
