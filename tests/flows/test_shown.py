@@ -196,6 +196,11 @@ def test_what_has_no_picture(sol):
         rf.plot(sol)
 
 
+def test_a_picture_says_what_is_not_in_it():
+    last = rf.plot(made(LINE, [jnp.ones(4)] * 9)).axes[-1]
+    assert last.get_title(loc="left") == "(5 more are not drawn)"
+
+
 def test_the_curves_are_the_solution(one):
     """The lines of the figure hold the saved states."""
     first, second = rf.plot(one).axes
@@ -210,8 +215,10 @@ def test_the_curves_are_the_solution(one):
 
 def test_showing_a_solution_leaves_pyplot_alone():
     program = """
-import sys, jax.numpy as jnp, rootflow as rf
-sol = rf.solve_ode(lambda t, y, args: -y, 1.0, (0.0, 1.0), saveat=jnp.linspace(0.0, 1.0, 3))
+import sys, numpy as np, rootflow as rf
+from rootflow.flows.solution import Heuristics, Stats
+ts, zero = np.linspace(0.0, 1.0, 3), np.zeros((), int)
+sol = rf.Solution(ts, ts**2, Stats(*[zero] * 6), Heuristics(zero, zero), zero)
 assert repr(sol) and "matplotlib" not in sys.modules and "pandas" not in sys.modules
 assert "png" in sol._repr_html_() and rf.plot(sol)
 assert "matplotlib.pyplot" not in sys.modules

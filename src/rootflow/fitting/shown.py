@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..reports.account import Account
-from ..reports.panels import Band, Curve, Lines, Panel
+from ..reports.panels import Band, Curve, Lines, Panel, cut
 from .formats import error_shown, interval_shown, label, note, shown, with_unit
 
 if TYPE_CHECKING:
@@ -142,7 +142,8 @@ def panels(result: "FitResult") -> list[Panel]:
     ts = _times(result.dataset)
     curve, spread = result.predict(ts, noise=False), result.predict(ts, noise=True)
     places = [(g, k) for k in range(len(columns)) for g in range(len(groups))][:_PANELS]
-    return [curve_panel(result, g, columns[k], ts, curve, spread, k) for g, k in places]
+    drawn = [curve_panel(result, g, columns[k], ts, curve, spread, k) for g, k in places]
+    return cut(drawn, len(columns) * len(groups))
 
 
 def _times(data: "Dataset") -> np.ndarray:

@@ -172,7 +172,7 @@ def _numbers(array: np.ndarray) -> list[tuple[str, str]]:
 
 def _panels(array: np.ndarray) -> list[Panel]:
     """Images as such, points in a plane, and counts of all else."""
-    array = array.real if np.iscomplexobj(array) else array
+    array = np.real(array)
     if not array.size:
         return []
     images = _images(array)

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -106,7 +107,7 @@ def _known(leaf: Any) -> bool:
     if isinstance(leaf, jax.Array):
         if isinstance(leaf, Tracer) or leaf.is_deleted() or not leaf.is_fully_addressable:
             return False
-        return not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended)
+        return not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
     return isinstance(leaf, np.ndarray | np.generic | bool | int | float | complex)
 
 

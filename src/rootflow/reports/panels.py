@@ -109,6 +109,15 @@ def over_time(
         if leaf.size and len(panels) < PANELS:
             values = leaf.reshape(*members.shape, -1)
             panels.append(_series(members, values, name, leaf.shape[batch + 1 :], xlabel))
+    return cut(panels, sum(leaf.size > 0 for leaf in leaves.values()))
+
+
+def cut(panels: list[Panel], count: int) -> list[Panel]:
+    """Tells in the last panel that not all of `count` are drawn."""
+    if count > len(panels) > 0:
+        last = panels[-1]
+        title = f"{last.title} ({count - len(panels)} more are not drawn)".strip()
+        return [*panels[:-1], last._replace(title=title)]
     return panels
 
 
@@ -133,7 +142,7 @@ def profiles(leaves: Mapping[str, np.ndarray], xlabel: str = "component") -> lis
             )
         ]
         panels.append(Lines(curves, xlabel, name, places=True))
-    return panels
+    return cut(panels, sum(leaf.size > 1 for leaf in leaves.values()))
 
 
 def _series(ts, values, name: str, shape: tuple[int, ...], xlabel: str) -> Panel:
@@ -170,7 +179,7 @@ def _map(ts, values, name: str, xlabel: str, title: str) -> Panel:
 def _real(values: np.ndarray) -> list[tuple[str, Any]]:
     """Real numbers as they are; of complex ones the two parts."""
     if np.iscomplexobj(values):
-        return [("Re", values.real), ("Im", values.imag)]
+        return [("Re", np.real(values)), ("Im", np.imag(values))]
     return [("", values)]
 
 
