@@ -142,7 +142,9 @@ def panels(result: "FitResult") -> list[Panel]:
     ts = _times(result.dataset)
     curve, spread = result.predict(ts, noise=False), result.predict(ts, noise=True)
     places = [(g, k) for k in range(len(columns)) for g in range(len(groups))][:_PANELS]
-    drawn = [curve_panel(result, g, columns[k], ts, curve, spread, k) for g, k in places]
+    drawn: list[Panel] = [
+        curve_panel(result, g, columns[k], ts, curve, spread, k) for g, k in places
+    ]
     return cut(drawn, len(columns) * len(groups))
 
 
