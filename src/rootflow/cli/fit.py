@@ -1,6 +1,7 @@
 """`rootflow fit`: a model and data to parameters with uncertainties."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +69,14 @@ def fit(
     profile: Annotated[
         bool, typer.Option("--profile", help="Also compute profile-likelihood intervals.")
     ] = False,
+    estimation: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a model with random effects, how their likelihood is maximised: fo, foce, "
+            "focei, laplace or saem. Default: what the model says, or focei.",
+            show_default=False,
+        ),
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option(
@@ -131,6 +140,10 @@ def fit(
     with all_or_nothing(lambda: out):
         compiling.prepare(keep=cache)
         description, dataset, text = _load(model, data, example, tuple(missing or ()), decimal)
+        if estimation is not None:
+            from ..fitting.population import estimated
+
+            description = estimated(description, estimation)
         out = Path(f"fit-{description.name}") if out is None else out
         result, record = _run(
             description, dataset, text, out, shown=not (quiet or as_json),
@@ -223,4 +236,9 @@ def _progress(*, shown: bool) -> "Iterator[Progress | None]":
         if report is None:
             yield None
             return
-        yield lambda fraction, best, message: report(fraction, f"best cost {best:.6g}, {message}")
+
+        def told(fraction: float, best: float, message: str) -> None:
+            cost = "" if math.isnan(best) else f"best cost {best:.6g}, "
+            report(fraction, f"{cost}{message}")
+
+        yield told

@@ -34,6 +34,30 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    subjects: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a population, the subjects that are wanted, with commas between. "
+            "Default: all.",
+            show_default=False,
+        ),
+    ] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            min=20,
+            help="Of a population, subjects drawn for each group. Default: 1000.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Of a population, seed of the drawn subjects. Default: 0.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="The folder for the results. Default: predict-NAME.", show_default=False),
@@ -45,8 +69,10 @@ def predict(
 ) -> None:
     """Predict with a fitted model at other times and under other conditions, with 95 % bands.
 
-    Writes predictions.csv, a figure and predictions.json. Exit code 0: they are written. 2: the
-    input cannot be used, or the model cannot be solved so far, and nothing is written.
+    Of a population: each subject (new ones are drawn), the typical subject, and subjects drawn from
+    the population. Writes predictions.csv, a figure and predictions.json. Exit code 0: they are
+    written. 2: the input cannot be used, or the model cannot be solved so far, and nothing is
+    written.
     """
     with all_or_nothing(lambda: out):
         _double_precision()
@@ -59,11 +85,15 @@ def predict(
         out = Path(f"predict-{shown.model.name}") if out is None else out
         check_predictions(out)
         asked = _asked(times, shown.model)
-        if data is not None:
-            shown = shown.under(data=_table(data, missing, decimal))
+        options = _drawn(shown.model, draws=draws, seed=seed, subjects=subjects)
+        wanted = options.pop("subjects", None)
+        if data is not None or wanted is not None:
+            table = None if data is None else _table(data, missing, decimal)
+            wanted = {} if wanted is None else {"subjects": [x.strip() for x in wanted.split(",")]}
+            shown = shown.under(data=table, **wanted)
         groups = len(shown.dataset.groups)
         ts = fine_times(shown.dataset) if asked is None else rows_of(asked, groups)
-        record = write_predictions(shown, ts, out, str(fit))
+        record = write_predictions(shown, ts, out, str(fit), **options)
     _tell(record, out / "predictions.csv", as_json, quiet)
 
 
@@ -84,8 +114,9 @@ def simulate(
         list[str] | None,
         typer.Option(
             "--set",
-            help="NAME=VALUE: a parameter or fitted initial value, or NAME[GROUP]=VALUE; repeat "
-            "it for several. Default: the guesses.",
+            help="NAME=VALUE: a parameter or fitted initial value, NAME[GROUP]=VALUE, or with "
+            "random effects 'sd(NAME)=VALUE' and 'noise of COLUMN=VALUE'; repeat it for several. "
+            "Default: the guesses.",
             show_default=False,
         ),
     ] = None,
@@ -99,6 +130,22 @@ def simulate(
             help="The folder for the results. Default: simulate-NAME.", show_default=False
         ),
     ] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of a model with random effects, subjects drawn for each group. Default: 1000.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Of a model with random effects, seed of the drawn subjects. Default: 0.",
+            show_default=False,
+        ),
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option(help="How to solve the equations, as in rootflow fit.", show_default=False),
@@ -110,8 +157,9 @@ def simulate(
 ) -> None:
     """Follow a model at its guesses or at values of yours; nothing is fitted.
 
-    Writes simulation.csv, a figure and simulation.json. Exit code 0: they are written. 2: the input
-    cannot be used, or the model cannot be solved so far, and nothing is written.
+    With random effects: the typical subject, and subjects drawn from the population. Writes
+    simulation.csv, a figure and simulation.json. Exit code 0: they are written. 2: the input cannot
+    be used, or the model cannot be solved so far, and nothing is written.
     """
     with all_or_nothing(lambda: out):
         given = _values(values or [])
@@ -134,7 +182,10 @@ def simulate(
         if data is not None:
             dataset = rows(description, _table(data, missing, decimal))
             ts = fine_times(dataset) if ts is None else ts
-        simulation = simulated(description, ts, data=dataset, values=given, method=method)
+        options = _drawn(description, draws=draws, seed=seed)
+        simulation = simulated(
+            description, ts, data=dataset, values=given, method=method, **options
+        )
         record = write_simulation(simulation, out)
     _tell(record, out / "simulation.csv", as_json, quiet)
 
@@ -156,6 +207,15 @@ def _asked(times: str | None, model: "Model") -> "np.ndarray | None":
     from ..fitting.forecast import asked_times
 
     return None if times is None else asked_times(times, model)
+
+
+def _drawn(model: "Model", **options: Any) -> dict[str, Any]:
+    """The options about drawn subjects that were given, which only populations have."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if given and model.random is None:
+        name = next(iter(given))
+        refuse(f"--{name} is about populations, and the model has no random effects; leave it out.")
+    return given
 
 
 def _values(given: list[str]) -> dict[str, float]:

@@ -25,6 +25,8 @@ def described(
     """
     given = [states, parameters, observed, doses or None, group]
     model, text = model_of(model)
+    if isinstance(model, Model):
+        text = text or model.text
     if isinstance(data, str | os.PathLike):
         data = load_table(data)
     if isinstance(model, Model):

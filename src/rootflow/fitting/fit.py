@@ -125,9 +125,10 @@ def fit(
             )
         if devices is not None:
             raise InputError("devices are not there for a model with random effects; leave it out.")
-        return population.fit_population(
+        result = population.fit_population(
             model, dataset, int(starts), seed, profile, solving, int(max_iterations), progress
         )
+        return replace(result, model_text=text)
     with jax.enable_x64(True):
         result = _fit(
             model, dataset, int(starts), seed, int(screen), int(shooting), profile, solving,

@@ -78,19 +78,49 @@ def moved(
         InputError: a table that cannot be used; a group that the fit did not have, where
             parameters belong to groups; doses before the start.
     """
-    model, dataset = predictor.model, None
+    model, dataset = asked(predictor.model, predictor.data, groups, data, doses)
+    lay, at = predictor.lay, predictor.data
+    if dataset is not None:
+        lay = relaid(model, lay, groups, dataset)
+        at = problem.group_data(model, dataset)
+    solvers = started(model, predictor.solvers, np.asarray(at.t0))
+    return replace(predictor, model=model, lay=lay, data=at, solvers=solvers, at_data=None), dataset
+
+
+def asked(
+    model: Model, at: problem.GroupData, groups: Sequence[str], data: Any, doses: Any
+) -> tuple[Model, Dataset | None]:
+    """The model with other doses, and other rows (`None`: those of the fit).
+
+    Args:
+        model: of the fit.
+        at: its data.
+        groups: labels of its groups.
+        data: as `moved` has it.
+        doses: the same.
+
+    Raises:
+        InputError: a table or doses that cannot be used.
+    """
     if doses is not None:
         if model.dosing is not None:
             raise InputError(
                 "The doses of this model stand in the table: give them by data=, not doses=."
             )
         model = replace(model, doses=_doses_of(doses))
-    lay, at = predictor.lay, predictor.data
-    if data is not None:
-        dataset = data if isinstance(data, Dataset) else _begun(model, data, groups, at)
-        lay = relaid(model, lay, groups, dataset)
-        at = problem.group_data(model, dataset)
-    t0 = np.asarray(at.t0)
+    if data is None:
+        return model, None
+    return model, data if isinstance(data, Dataset) else _begun(model, data, groups, at)
+
+
+def started(
+    model: Model, solvers: tuple[problem.Solver, ...], t0: Float[np.ndarray, " groups"]
+) -> tuple[problem.Solver, ...]:
+    """The solvers for groups that start at these times.
+
+    Raises:
+        InputError: a dose before the start.
+    """
     for dose in model.doses:
         if not callable(dose.time) and dose.time < t0.max():
             raise InputError(
@@ -98,8 +128,7 @@ def moved(
                 f"{t0.max():g}; give it later, or set t0 in the model."
             )
     same = float(t0[0]) if np.all(t0 == t0[0]) else None
-    solvers = tuple(replace(solver, t0=same) for solver in predictor.solvers)
-    return replace(predictor, model=model, lay=lay, data=at, solvers=solvers, at_data=None), dataset
+    return tuple(replace(solver, t0=same) for solver in solvers)
 
 
 def _begun(model: Model, data: Any, groups: Sequence[str], at: problem.GroupData) -> Dataset:

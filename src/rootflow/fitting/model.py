@@ -124,17 +124,20 @@ class Model:
     stops: tuple[float | FromParameters, ...] = ()
     dosing: Dosing | None = None
     random: Any = None
+    #: The text of the model file that says the same, where there is one; not of what is made from
+    #: this model by `dataclasses.replace`.
+    text: str = field(default="", init=False, repr=False)
 
     # A model is never changed, and programs are compiled for this very object.
     def __deepcopy__(self, memo: Any) -> "Model":
         return self
 
     def __reduce__(self):
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         for name in (*_NAMED, "noise"):
             values[name] = dict(values[name])
         values["conditions"] = {name: dict(x) for name, x in self.conditions.items()}
-        return Model, tuple(values.values())
+        return Model, tuple(values.values()), {"text": self.text}
 
     def __post_init__(self):
         for name in (*_NAMED, "noise"):

@@ -77,7 +77,9 @@ def model_from_text(text: str, path: str | os.PathLike = "model.toml") -> Model:
     Raises:
         InputError: as `load_model`.
     """
-    return Reader(Path(path), text).model()
+    model = Reader(Path(path), text).model()
+    object.__setattr__(model, "text", text)
+    return model
 
 
 class Reader:

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from ..errors import InputError
 
 
@@ -33,3 +35,16 @@ def interval(lower: float | None, upper: float | None) -> str:
     """Bounds as a reader knows them."""
     shown = ("none" if bound is None else f"{bound:g}" for bound in (lower, upper))
     return f"[{', '.join(shown)}]"
+
+
+def whole(what: str, value: Any, least: int, most: int | None = None) -> int:
+    """`value` as a Python integer.
+
+    Raises:
+        InputError: it is none, or not from `least` to `most`.
+    """
+    fine = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not fine or value < least or most is not None and value > most:
+        wanted = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise InputError(f"{what} must be an integer, {wanted}; got {value!r}.")
+    return int(value)

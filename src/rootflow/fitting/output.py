@@ -23,8 +23,11 @@ from .result import FitResult
 from .table import Dataset
 
 PROGRAM = "rootflow fit"
-#: What every fit leaves; beside them go the model and the data, where the model is a text.
-FILES = ("fit.json", "predictions.csv", "fit.png", "residuals.png", "starts.png", "report.html")
+#: What every fit leaves; beside them goes the model, where it is a text.
+FILES = (
+    "fit.json", "data.csv", "predictions.csv", "fit.png", "residuals.png", "starts.png",
+    "report.html",
+)  # fmt: skip
 _GRID = 200
 
 

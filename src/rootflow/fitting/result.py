@@ -224,10 +224,7 @@ class FitResult:
         from .forecast import moved
 
         if not isinstance(self._predict, Predictor):
-            raise InputError(
-                "Predictions under other conditions are for fits without random effects; "
-                "rf.simulate follows any model at values of yours."
-            )
+            raise InputError("This result was made by hand, and cannot predict.")
         predictor, dataset = moved(self._predict, self.dataset.groups, data, doses)
         return Forecast(self, self.dataset if dataset is None else dataset, predictor)
 
@@ -279,9 +276,9 @@ class FitResult:
     def write(self, folder: str | os.PathLike) -> None:
         """Writes what `rootflow fit` writes: report, figures, predictions and `fit.json`.
 
-        Of a model file, model and data go with it, and `rf.load_fit(folder)` gives the result back.
-        Of a model from functions, keep the result by Python's `pickle`, which takes it if it can
-        import the functions again.
+        Model and data go with it, and `rf.load_fit(folder)` gives the result back. Of a model from
+        functions only the data do, and `rf.load_fit(folder, model=model)` takes the model; or keep
+        the result by Python's `pickle`, which takes it if it can import the functions again.
 
         Args:
             folder: appears when it is complete; the results of an earlier fit in it are replaced.
@@ -369,7 +366,7 @@ class Forecast:
 
     fit: FitResult
     dataset: Dataset
-    _predict: Predictor = field(repr=False)
+    _predict: Any = field(repr=False)
 
     @property
     def model(self) -> Model:

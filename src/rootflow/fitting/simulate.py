@@ -15,7 +15,7 @@ from ..flows.methods import AutoSwitch, Method
 from . import predict
 from .assembly import prepared
 from .described import model_of
-from .evaluate import coordinates, no_random, with_fixed
+from .evaluate import coordinates, with_fixed
 from .forecast import rows
 from .from_functions import model_from_functions
 from .model import Dose, Model, Parameter
@@ -73,8 +73,13 @@ def simulate(
     rtol: float | None = None,
     atol: float | None = None,
     max_steps: int | None = None,
+    draws: int = 1000,
+    seed: int = 0,
 ) -> Simulation:
     """The curves of a model at its guesses or at given values; nothing is fitted.
+
+    Of a model with random effects the curves are those of the typical subjects, and subjects are
+    drawn beside them: the result is a `PopulationSimulation`.
 
     Args:
         model: as in `rf.fit`.
@@ -82,7 +87,8 @@ def simulate(
         data: a table with groups, covariates, conditions, doses and times, as `rf.fit` takes it;
             what the model observes may be missing in it. `None`: one group, for models that need
             nothing else from a table. It starts at the model's t0, or at the first time.
-        values: as in `rf.evaluate`.
+        values: as in `rf.evaluate`; of a model with random effects also `sd(ka)`, `corr(ka, cl)`,
+            `noise of level` and `proportional noise of level`.
         states: of a function, initial value of each state.
         parameters: of a function, the unknowns.
         observed: of a function, data column to model value; default: all states.
@@ -93,6 +99,8 @@ def simulate(
         rtol: their relative tolerance.
         atol: their absolute tolerance.
         max_steps: the most steps of one.
+        draws: of a model with random effects, subjects drawn for each group.
+        seed: of the draws.
 
     Raises:
         InputError: a model, a table, values or times that cannot be used.
@@ -104,13 +112,16 @@ def simulate(
         model = model_from_functions(
             model, named, states, parameters, observed, "normal", doses, time, group
         )
-    no_random(model, "simulated")
     given = {"method": method, "rtol": rtol, "atol": atol, "max_steps": max_steps}
     solving = options(model.solve, given)
     values = {} if values is None else values
     model = with_fixed(model, values)
     dataset = _alone(model, ts) if data is None else rows(model, data)
     times = dataset.ts if ts is None else predict.times(ts, len(dataset.groups))
+    if model.random is not None:
+        from .population.simulate import simulated
+
+        return simulated(model, dataset, times, values, solving, draws, seed)
     plain = replace(model, noise={})  # as they are, not as noise sees them
     with jax.enable_x64(True):
         search = prepared(plain, dataset, solving)

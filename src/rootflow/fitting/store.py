@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..reports.folder import plain
 from ..tables.cells import is_blank
 from ..tables.table import Table, load_table
+from .described import described as described_model
 from .described import model_of
 from .evaluate import at_values, with_fixed
-from .model import Model
+from .model import Dose, Model, Noise, Parameter
+from .population.store import population_of, restored
 from .result import Estimate, FitResult, Start
 from .solving import METHODS, name_of, options
 from .table import assemble
@@ -27,13 +30,13 @@ from .table import assemble
 MODEL, DATA = "model.toml", "data.csv"
 #: A folder whose model and data give another negative log-likelihood than it says is not believed.
 _SAME, _RELATIVE = 1e-2, 1e-6
+_DIFFERENT = "The model or the data are not those of the fit: give those, or fit again."
 
 
 def kept(result: FitResult) -> dict[str, str]:
-    """The text of each file by name; none for models that are no text."""
-    if not result.model_text or result.model.random is not None:
-        return {}
-    return {MODEL: result.model_text, DATA: table_text(result.dataset.table)}
+    """The text of each file by name: the data, and the model where it is a text."""
+    text = {MODEL: result.model_text} if result.model_text else {}
+    return {**text, DATA: table_text(result.dataset.table)}
 
 
 def described(result: FitResult) -> dict[str, Any]:
@@ -83,44 +86,119 @@ def _cell(cell: Any) -> str:
     return cell if isinstance(cell, str) else str(cell)
 
 
-def load_fit(folder: str | os.PathLike) -> FitResult:
+def load_fit(
+    folder: str | os.PathLike,
+    *,
+    model: Model | Callable[[Any, Any, Any], Any] | None = None,
+    states: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Parameter] | None = None,
+    observed: Mapping[str, Callable] | None = None,
+    noise: str | Noise | Mapping[str, Noise | str] = "normal",
+    doses: Sequence[Dose] = (),
+    time: str = "time",
+    group: str | None = None,
+) -> FitResult:
     """A fit that `rootflow fit`, or `FitResult.write`, left in a folder.
 
     The model and the data are read from the folder, and the model is solved again at the values
     found: predictions, residuals and errors are those of the fit. Files are read as files from
-    anybody: nothing in them is run.
+    anybody: nothing in them is run. Models that are a text (model files, PEtab problems) are in the
+    folder; a model made of Python functions has to be given again.
 
     Args:
-        folder: with `fit.json`, `model.toml` and `data.csv`.
+        folder: with `fit.json`, `data.csv` and, unless the model is given, `model.toml`.
+        model: a model that is no text, as `rf.fit` took it: an `rf.Model`, or the vector field with
+            the next arguments.
+        states: of a function, initial value of each state.
+        parameters: of a function, the unknowns.
+        observed: of a function, data column to model value.
+        noise: of a function, as in `rf.fit`.
+        doses: of a function, jumps of a state.
+        time: of a function, name of the time column.
+        group: of a function, name of the column that tells experiments apart.
 
     Returns:
         The result; its `dataset.table.source` is the file in the folder.
 
     Raises:
-        InputError: no such fit; one of a model from Python functions, of which a folder cannot
-            hold a copy (keep its result by `pickle`); a model or data that are not those of the
-            fit any more.
+        InputError: no such fit; one of a model from Python functions without `model`; a model
+            whose states, parameters or columns are not those of the fit; a model or data that are
+            not those of the fit any more.
     """
     folder = Path(folder)
-    record = _record(folder)
-    model, text = model_of(folder / MODEL)
+    record = _record(folder, model is not None)
     table = load_table(
         folder / DATA, missing=record["table"]["missing"], decimal=record["table"]["decimal"]
     )
     if not record["table"]["from_file"]:
         table = replace(table, from_file=False, lines=tuple(range(len(table))))
-    values = _values(model, record["estimates"])
-    model = replace(with_fixed(model, values), source=record["model"]["source"])
-    asked = {name: value for name, value in record["solve"].items() if value is not None}
-    result = at_values(model, assemble(model, table), options({}, asked), values, _chosen(record))
+    if model is None:
+        found, text = model_of(folder / MODEL)
+    else:
+        found, _, text = described_model(
+            model, table, states, parameters, observed, noise, doses, time, group
+        )
+    told = record.get("population", {}).get("description")
+    try:
+        _check_same(found, record["model"])
+        if told is not None:
+            found = population_of(found, told)
+        result = _restored(found, table, record)
+    except InputError as error:
+        raise InputError(f"{folder}: {str(error).removesuffix('.')}. {_DIFFERENT}") from None
     difference = abs(result.nll - _number(record["negative_log_likelihood"]))
     if not difference <= _SAME + _RELATIVE * abs(result.nll):
         raise InputError(
             f"{folder}: the model and the data give the negative log-likelihood {result.nll:.6g} "
             f"at the estimates, and fit.json says {record['negative_log_likelihood']}: one of the "
-            "files was changed after the fit. Fit again."
+            f"files{' or the model' if model is not None else ''} was changed after the fit. "
+            "Fit again."
         )
     return replace(_as_it_was(result, record), model_text=text)
+
+
+def _restored(model: Model, table: Table, record: Mapping[str, Any]) -> FitResult:
+    """The result at the estimates of a record."""
+    values = _values(model, record["estimates"])
+    model = replace(with_fixed(model, values), source=record["model"]["source"])
+    asked = {name: value for name, value in record["solve"].items() if value is not None}
+    solving, dataset = options({}, asked), assemble(model, table)
+    if model.random is not None:
+        return restored(model, dataset, record, solving, _chosen(record))
+    return at_values(model, dataset, solving, values, _chosen(record))
+
+
+def _check_same(model: Model, told: Mapping[str, Any]) -> None:
+    """Whether a model has the names of the fit, and parameters with the same scale and bounds.
+
+    Raises:
+        InputError: it has others.
+    """
+    columns = {"time": (model.time, told["time"]), "group": (model.group, told["group"])}
+    for what, (ours, theirs) in columns.items():
+        if ours != theirs:
+            raise InputError(f"the {what} column of the model is {ours!r}, of the fit {theirs!r}")
+    lists = {
+        "states": (model.states, told["states"]),
+        "parameters": (model.parameters, told["parameters"]),
+        "observed columns": (model.observed, told["noise"]),
+        "covariates": (model.covariates, told["covariates"]),
+    }
+    for what, (ours, theirs) in lists.items():
+        if list(ours) != list(theirs):
+            names = [", ".join(x) or "none" for x in (ours, theirs)]
+            raise InputError(f"the {what} of the model are {names[0]}, of the fit {names[1]}")
+    starts = {name: x for name, x in told["states"].items() if isinstance(x, dict)}
+    for name, theirs in {**told["parameters"], **starts}.items():
+        if name not in model.fitted:
+            raise InputError(f"{name!r} is fitted in the fit, and not in the model")
+        ours = model.fitted[name]
+        for key in ("scale", "lower", "upper", "fixed", "per_group"):
+            if plain(getattr(ours, key)) != theirs[key]:
+                raise InputError(
+                    f"{key} of {name!r} is {getattr(ours, key)} in the model, {theirs[key]} in "
+                    "the fit"
+                )
 
 
 def _as_it_was(result: FitResult, record: Mapping[str, Any]) -> FitResult:
@@ -153,7 +231,7 @@ def _number(value: Any) -> float:
     return np.nan if value is None else float(value)
 
 
-def _record(folder: Path) -> dict[str, Any]:
+def _record(folder: Path, given: bool) -> dict[str, Any]:
     try:
         record = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
         ours = isinstance(record, dict) and record.get("program") == "rootflow fit"
@@ -163,20 +241,16 @@ def _record(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{folder} holds no fit; give the folder that rootflow fit wrote, with fit.json in it."
         )
-    if "population" in record:
+    if "files" not in record or DATA not in record["files"]:
         raise InputError(
-            f"{folder}: fits of models with random effects are not read again from folders; keep "
-            "their results by pickle.dump(result, file)."
-        )
-    if "files" not in record:
-        raise InputError(
-            f"{folder}: the fit is of a version of rootflow that kept no model beside it. "
+            f"{folder}: the fit is of a version of rootflow that kept too little beside it. "
             "Fit again."
         )
-    if MODEL not in record["files"]:
+    if MODEL not in record["files"] and not given:
         raise InputError(
-            f"{folder}: the fit is of a model from Python, of which the folder holds no copy. Keep "
-            "such results by pickle.dump(result, file), or write the model as a model file."
+            f"{folder}: the fit is of a model from Python functions, of which the folder holds no "
+            "copy: give it again, rf.load_fit(folder, model=...). Or keep such results by "
+            "pickle.dump(result, file)."
         )
     return record
 

@@ -106,7 +106,7 @@ def test_the_folder(fit, tmp_path):
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
         "fit.json", "predictions.csv", "individuals.csv", "fit.png", "observed.png", "vpc.png",
-        "residuals.png", "report.html",
+        "residuals.png", "report.html", "data.csv",
     }  # fmt: skip
     record = json.loads((tmp_path / "out" / "fit.json").read_text())
     assert record["population"]["objective_function"] == pytest.approx(fit.objf)

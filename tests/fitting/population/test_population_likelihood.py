@@ -1,5 +1,7 @@
 """The likelihood of populations beside published values and laws known in closed form."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -113,10 +115,7 @@ def test_the_bundled_example_solved_is_the_same_written_out():
 
 def test_proportional_noise_that_vanishes_at_a_dose_is_refused():
     model, table = theophylline({"ka": 0.6})
-    model = rf.Model(
-        **{**{f: getattr(model, f) for f in model.__dataclass_fields__}, "noise":
-           {"concentration_mg_per_l": "proportional"}}
-    )  # fmt: skip
+    model = replace(model, noise={"concentration_mg_per_l": "proportional"})
     with pytest.raises(rf.InputError, match="vanishes where the model's value"):
         objf(model, table)
 

@@ -168,8 +168,8 @@ def _solve_definite(matrix: Float[Array, "n n"], b: Array) -> Array:
 
 def second_order(
     lay: Layout, u: Float[Array, " n"], found: Expansion, data: GroupData
-) -> tuple[Marginal, Float[Array, "n n"]]:
-    """The likelihood of one subject with its second derivative by u.
+) -> tuple[Marginal, Float[Array, "n n"], Float[Array, "effects n"]]:
+    """The likelihood of one subject with its second derivative by u, and the derivative of z by u.
 
     Its Lagrangian S = M - lambda h_z, see `marginal`, along z'(u) = -h_zz^-1 h_zu: the second
     derivative of the mode is not needed.
@@ -178,10 +178,10 @@ def second_order(
 
         def slope_of(u):
             out = marginal(lay, u, found, data)
-            return out.gradient, out
+            return (out.gradient, out.z), out
 
-        hessian, out = jax.jacfwd(slope_of, has_aux=True)(u)
-        return out, hessian
+        (hessian, moved), out = jax.jacfwd(slope_of, has_aux=True)(u)
+        return out, hessian, moved
     density, explicit = _about_mode(lay, found, data)
     z, q = found.z, found.z.size
     (value, second), pull = jax.value_and_grad(explicit, has_aux=True)(z, u)
@@ -202,7 +202,7 @@ def second_order(
 
     hessian, gradient = jax.jacfwd(slope, has_aux=True)(jnp.concatenate([z, u]))
     way = jnp.concatenate([moved, jnp.eye(u.size, dtype=u.dtype)])
-    return Marginal(value, gradient[q:], z, second), way.T @ hessian @ way
+    return Marginal(value, gradient[q:], z, second), way.T @ hessian @ way, moved
 
 
 def _about_mode(lay: Layout, found: Expansion, data: GroupData):

@@ -12,10 +12,14 @@ from jaxtyping import Float
 from ...errors import InputError
 from ...tables.names import did_you_mean
 from ..model import Model, Parameter
+from ..numbers import whole
 
 Distribution = Literal["lognormal", "normal", "logitnormal"]
 _KINDS = ("normal", "lognormal", "log10normal", "proportional")
 Approximation = Literal["fo", "foce", "focei", "laplace"]
+Estimation = Literal["approximation", "saem"]
+#: Iterations of SAEM unless it is said: with steps of 1, then of 1/k.
+ITERATIONS = (300, 200)
 
 #: Standard deviation of a random effect from which a search begins unless one is given: of the
 #: logarithm or the logit, and as a share of the guess for the normal distribution.
@@ -78,18 +82,27 @@ class Population:
         omega: covariance matrix of the effects from which the search begins, rows in the order of
             `random`; effects with a covariance that is not zero are correlated. In place of `sd`.
         approximation: of the likelihood: `"fo"`, `"foce"`, `"focei"` or `"laplace"`.
+        method: `"approximation"`: the maximum of the approximated likelihood; `"saem"`: that of the
+            likelihood itself, by SAEM, with errors and the subjects' effects by the approximation
+            there.
+        iterations: of SAEM: so many while the estimates travel, and so many to come to rest.
+        chains: of SAEM, for each subject; `None`: so many that there are 50 altogether.
         combined: observed columns, with normal noise, whose noise has a proportional part beside
             the additive one: variance a^2 + (b m)^2 about the model value m.
 
     Raises:
         InputError: no effect, names that are not among them, an Omega that is not a positive
-            definite matrix of the right size, an unknown approximation.
+            definite matrix of the right size, an unknown approximation or method, iterations or
+            chains that are no positive integers.
     """
 
     random: Mapping[str, Any]
     correlated: Any = ()
     omega: Any = None
     approximation: Approximation = "focei"
+    method: Estimation = "approximation"
+    iterations: tuple[int, int] = ITERATIONS
+    chains: int | None = None
     combined: Sequence[str] = ()
     blocks: tuple[tuple[int, ...], ...] = field(init=False, default=())
 
@@ -101,12 +114,17 @@ class Population:
             )
         effects = {name: _effect(name, value) for name, value in self.random.items()}
         object.__setattr__(self, "random", effects)
-        known = get_args(Approximation)
-        if self.approximation not in known:
-            raise InputError(
-                f"approximation is {self.approximation!r}; it must be one of {', '.join(known)}."
-                f"{did_you_mean(str(self.approximation), known)}"
-            )
+        for what, kinds in (("approximation", Approximation), ("method", Estimation)):
+            value, known = getattr(self, what), get_args(kinds)
+            if value not in known:
+                way = " SAEM is a method: method = 'saem'." if value == "saem" else ""
+                raise InputError(
+                    f"{what} is {value!r}; it must be one of {', '.join(known)}."
+                    f"{way or did_you_mean(str(value), known)}"
+                )
+        object.__setattr__(self, "iterations", _iterations(self.iterations))
+        if self.chains is not None:
+            whole("chains", self.chains, 1, 1000)
         combined = (self.combined,) if isinstance(self.combined, str) else tuple(self.combined)
         object.__setattr__(self, "combined", combined)
         omega = None if self.omega is None else _omega(self.omega, effects)
@@ -264,6 +282,16 @@ def _check_law(name: str, parameter: Parameter, law: Distribution):
             f"the random effect of {name!r} is logitnormal between {low:g} and {high:g}, but its "
             f"guess {guess:g} lies on an end; move it inside."
         )
+
+
+def _iterations(value: Any) -> tuple[int, int]:
+    both = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    if len(both) != 2:
+        raise InputError(
+            f"iterations is {value!r:.60}; give two numbers, as in (300, 200): so many with steps "
+            "of 1, and so many with steps of 1/k."
+        )
+    return whole("iterations", both[0], 10, 100_000), whole("iterations", both[1], 10, 100_000)
 
 
 def _effect(name: str, value: Any) -> RandomEffect:

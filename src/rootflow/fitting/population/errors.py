@@ -34,6 +34,7 @@ class Analysis(NamedTuple):
         second: second derivative of the sum of the values.
         z: whitened effects.
         spread: their covariance given the data, by the curvature of the approximation.
+        moved: their derivative by u.
         fitted: linked model values at the effects, 1 where nothing was measured.
         noise: standard deviations of the measurements about them.
         parameters: of each subject.
@@ -48,6 +49,7 @@ class Analysis(NamedTuple):
     second: Float[np.ndarray, "n n"]
     z: Float[np.ndarray, "subjects effects"]
     spread: Float[np.ndarray, "subjects effects effects"]
+    moved: Float[np.ndarray, "subjects effects n"]
     fitted: Float[np.ndarray, "subjects columns slots"]
     noise: Float[np.ndarray, "subjects columns slots"]
     parameters: Float[np.ndarray, "subjects local"]
@@ -66,13 +68,14 @@ def analysis(
 
     def one(data, z):
         found = expand_at(lay, solver, known, z, data, 2)
-        out, second = second_order(lay, u, found, data)
+        out, second, moved = second_order(lay, u, found, data)
         fitted = found.about[0]
         if lay.population.approximation == "fo":  # expanded at zero effects
             fitted, _ = solved(lay, solver, lay.subject(known, out.z), data)
         noise = jnp.sqrt(variances(lay, fitted, known.scales, data))
         own = lay.natural(lay.subject(known, out.z))
-        return out.value, out.gradient, second, out.z, inverse(out.second), fitted, noise, own
+        spread = inverse(out.second)
+        return out.value, out.gradient, second, out.z, spread, moved, fitted, noise, own
 
     each = jax.vmap(one)(data, z)
     told = lambda u: (reported(lay, u),) * 2

@@ -20,7 +20,7 @@ from ...ground.batches import in_batches
 from ..course import Solver
 from ..problem import GroupData
 from .conditional import joint
-from .curves import solved
+from .curves import curve, derivatives, solved
 from .layout import Layout
 
 #: Degrees of freedom of the proposal: heavy tails, so that no weight is large.
@@ -56,6 +56,52 @@ def _all(lay, solver, data, u, z):
     return jax.vmap(lambda data, z: _at(lay, solver, data, u, z))(data, z)
 
 
+@partial(jax.jit, static_argnums=(0, 1))
+def _slopes(lay, solver, data, u, z):
+    """Minus the log-density at the points z of all subjects (subjects, points), and its slope by u.
+
+    The effects stay where they are, so that a mean with fixed weights has this derivative too.
+    """
+
+    def one(z, data):
+        known = lay.unpack(u)
+        x = lay.subject(known, z)
+        parts, code = derivatives(lay, solver, x, data, 1)
+        values = curve(parts, x).value
+
+        def density(u):
+            known = lay.unpack(u)
+            return joint(lay, values(lay.subject(known, z)), known, z, data, None)
+
+        total, slope = jax.value_and_grad(density)(u)
+        fine = (code == 0) & jnp.isfinite(total) & jnp.all(jnp.isfinite(slope))
+        return jnp.where(fine, total, jnp.inf), jnp.where(fine, slope, 0.0)
+
+    return jax.vmap(lambda z, data: in_batches(lambda z: one(z, data), z, _BATCH))(z, data)
+
+
+def scores(
+    lay: Layout,
+    solver: Solver,
+    data: GroupData,
+    u: Array | np.ndarray,
+    z: Float[np.ndarray, "subjects effects"],
+    spread: Float[np.ndarray, "subjects effects effects"],
+    samples: int,
+    seed: int,
+) -> Float[np.ndarray, "subjects n"]:
+    """The derivative by u of minus the log-likelihood of each subject, by importance sampling.
+
+    Arguments as those of `by_subject`. By Fisher's identity it is the mean, over the effects given
+    the data, of the derivative of the density of data and effects.
+    """
+    points, proposal = _proposed(z, spread, samples, seed)
+    density, slope = map(np.asarray, _slopes(lay, solver, data, u, points))
+    log_weight = -density - proposal
+    weight = np.exp(log_weight - log_weight.max(1, keepdims=True))
+    return np.einsum("gk,gkn->gn", weight / weight.sum(1, keepdims=True), slope)
+
+
 def importance(
     lay: Layout,
     solver: Solver,
@@ -66,7 +112,22 @@ def importance(
     samples: int,
     seed: int,
 ) -> tuple[float, float]:
-    """Minus the log-likelihood and its standard error.
+    """Minus the log-likelihood and its standard error; arguments as `by_subject`."""
+    values, variances = by_subject(lay, solver, data, u, z, spread, samples, seed)
+    return float(values.sum()), float(np.sqrt(variances.sum()))
+
+
+def by_subject(
+    lay: Layout,
+    solver: Solver,
+    data: GroupData,
+    u: Array | np.ndarray,
+    z: Float[np.ndarray, "subjects effects"],
+    spread: Float[np.ndarray, "subjects effects effects"],
+    samples: int,
+    seed: int,
+) -> tuple[Float[np.ndarray, " subjects"], Float[np.ndarray, " subjects"]]:
+    """Minus the log-likelihood of each subject, and the variance of that from the draws.
 
     Args:
         lay: the vector u.
@@ -78,6 +139,21 @@ def importance(
         samples: draws of each subject.
         seed: of the draws.
     """
+    points, proposal = _proposed(z, spread, samples, seed)
+    log_weight = -np.asarray(_all(lay, solver, data, u, points)) - proposal
+    top = log_weight.max(1, keepdims=True)
+    weight = np.exp(log_weight - top)
+    mean = weight.mean(1)
+    return -(np.log(mean) + top[:, 0]), weight.var(1, ddof=1) / samples / mean**2
+
+
+def _proposed(
+    z: np.ndarray, spread: np.ndarray, samples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws from a t-distribution (subjects, samples, effects), and its log-density at them.
+
+    The density lacks the factor (2 pi)^(-q/2), which the normal law of the effects lacks too.
+    """
     q = z.shape[1]
     root = np.linalg.cholesky(spread)
     rng = np.random.default_rng(seed)
@@ -85,19 +161,11 @@ def importance(
     shrink = np.sqrt(rng.chisquare(_FREEDOM, (len(z), samples)) / _FREEDOM)
     t = normal / shrink[..., None]
     points = z[:, None] + np.einsum("gab,gkb->gka", root, t)
-    density = np.asarray(_all(lay, solver, data, u, points))
     log_det = np.log(np.diagonal(root, axis1=1, axis2=2)).sum(1)
-    # t without the factor (2 pi)^(q/2), which the normal law of the effects lacks too
     constant = gammaln((_FREEDOM + q) / 2) - gammaln(_FREEDOM / 2)
     constant += 0.5 * q * np.log(2 / _FREEDOM)
     proposal = constant - 0.5 * (_FREEDOM + q) * np.log1p((t**2).sum(-1) / _FREEDOM)
-    log_weight = -density - (proposal - log_det[:, None])
-    top = log_weight.max(1, keepdims=True)
-    weight = np.exp(log_weight - top)
-    mean = weight.mean(1)
-    value = -(np.log(mean) + top[:, 0]).sum()
-    error = np.sqrt(np.sum(weight.var(1, ddof=1) / samples / mean**2))
-    return float(value), float(error)
+    return points, proposal - log_det[:, None]
 
 
 def quadrature(

@@ -1,7 +1,7 @@
 """The pictures of a population fit: subjects, observed and predicted, visual predictive check."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,8 @@ from jaxtyping import Float
 
 from ...reports.figures import COLOURS, INK, SOFT, STYLE, png, text
 from ...reports.formats import with_unit
-from ..figures import MAX_PANELS, Curves
+from ..figures import MAX_PANELS, Curves, Shown
+from .errors import reported
 from .result import PopulationResult
 
 #: Bins of time of the predictive check, at most.
@@ -62,13 +63,25 @@ def predictive_check(result: PopulationResult, count: int, seed: int) -> dict[st
 
 
 def subjects_figure(
-    result: PopulationResult,
+    result: Shown,
     ts: Float[np.ndarray, "groups times"],
     curve: Curves,
     spread: Curves,
     typical: Mapping[str, Float[np.ndarray, "groups times"]],
+    population: Curves | None = None,
+    new: Collection[str] = (),
 ) -> bytes:
-    """Data, each subject's curve with its bands, and the typical one, as PNG."""
+    """Data, each subject's curve with its bands, and the typical one, as PNG.
+
+    Args:
+        result: what has groups and measurements.
+        ts: times of the curves.
+        curve: each subject, with the band of its curve.
+        spread: the same, with the band of a measurement.
+        typical: without random effects.
+        population: of subjects drawn from it, whose interval is drawn too.
+        new: subjects of which nothing is known, whose panels say so.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -89,7 +102,10 @@ def subjects_figure(
                 colour = COLOURS[number % len(COLOURS)]
                 _subject(axes, result, g, column, ts[g], curve, spread, typical, colour)
                 name = groups[g] if len(groups[g]) <= 24 else f"{groups[g][:21]}..."
-                axes.set_title(text(f"{result.model.group} {name}"), loc="left", pad=3)
+                if population is not None:
+                    _outline(axes, ts[g], population[column], g)
+                told = " (new)" if groups[g] in new else ""
+                axes.set_title(text(f"{result.model.group} {name}{told}"), loc="left", pad=3)
                 axes.tick_params(labelbottom=g + across >= count)
             _from_zero(panels[0, 0], result.dataset.values[column])
             block.supylabel(_label(result, column), fontsize=9.5)
@@ -101,6 +117,12 @@ def subjects_figure(
                 f"the first {count} of {len(groups)}; all are in predictions.csv", fontsize=9
             )
         return png(figure)
+
+
+def _outline(axes, ts, interval, g):
+    """The interval of subjects drawn from the population."""
+    for end, label in ((1, "95 %: population"), (2, None)):
+        axes.plot(ts, interval[end][g], color=SOFT, linewidth=0.9, linestyle=":", label=label)
 
 
 def _subject(axes, result, g, column, ts, curve, spread, typical, colour):
@@ -182,6 +204,32 @@ def check_figure(result: PopulationResult, checks: Mapping[str, Check]) -> bytes
         return png(figure)
 
 
+def trace_figure(result: PopulationResult) -> bytes:
+    """Every estimate after each iteration of SAEM, as PNG."""
+    import jax
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    assert result.trace is not None
+    lay, names = result._predictor.lay, result.free_names[: 2 * MAX_PANELS]
+    with jax.enable_x64(True):
+        values = np.asarray(jax.jit(jax.vmap(lambda u: reported(lay, u)))(result.trace.values))
+    down = math.ceil(len(names) / 3)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 1.5 * down + 0.5), layout="constrained")
+        panels = figure.subplots(down, 3, sharex=True, squeeze=False)
+        for k, axes in enumerate(panels.flat):
+            if k >= len(names):
+                axes.set_visible(False)
+                continue
+            axes.axvline(result.trace.burn, color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
+            axes.plot(np.arange(1, len(values) + 1), values[:, k], color=COLOURS[0], linewidth=1)
+            axes.set_title(text(names[k]), loc="left", pad=3)
+            axes.tick_params(labelbottom=k + 3 >= len(names))
+        figure.supxlabel("iteration of SAEM (dashed: from there on, steps of 1/k)", fontsize=9.5)
+        return png(figure)
+
+
 def _bands(axes, check: Check, middle: str, outer: str):
     """Percentiles of the data over the bands of the simulated ones, each with its edges.
 
@@ -204,10 +252,10 @@ def _bands(axes, check: Check, middle: str, outer: str):
         )  # fmt: skip
 
 
-def _label(result: PopulationResult, column: str) -> str:
+def _label(result: Shown, column: str) -> str:
     return text(with_unit(column, result.model.units.get(column, "")))
 
 
 def _from_zero(axes, values: np.ndarray):
-    if np.nanmin(values) >= 0:
+    if np.isfinite(values).any() and np.nanmin(values) >= 0:
         axes.set_ylim(bottom=0)

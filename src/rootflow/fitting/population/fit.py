@@ -3,16 +3,15 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache, partial
-from typing import Any
+from functools import lru_cache
+from typing import Any, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ...errors import InputError
-from ...flows.linear_solve import inverse
-from .. import functions, problem, uncertainty
+from ...tables.names import did_you_mean
+from .. import functions, problem
 from ..convergence import judged, outcome
 from ..course import Solver
 from ..model import Model
@@ -20,14 +19,17 @@ from ..problem import GroupData
 from ..result import Start
 from ..solving import Solving, check_method, name_of, options
 from ..table import Dataset, Table, assemble
-from . import approximations, errors
-from .effects import Population, as_population, check
+from . import saem
+from .assembly import DRAWS, Origin, assembled, constant, evaluated, message
+from .effects import Approximation, Population, as_population, check
 from .exact import Likelihood
 from .layout import Layout, layout, spread_of
 from .predict import Predictor
 from .result import PopulationResult, jacobian, likelihood_at
 from .search import search, starts, trouble
 
+#: Trial steps of a search unless it is said.
+MAX_ITERATIONS = 200
 #: Searches unless it is said: each solves the equations of every subject many times.
 STARTS = 1
 _NAMES = {"fo": "FO", "foce": "FOCE", "focei": "FOCEI", "laplace": "Laplace"}
@@ -37,6 +39,33 @@ _NAMES = {"fo": "FO", "foce": "FOCE", "focei": "FOCEI", "laplace": "Laplace"}
 def with_random(model: Model, population: Population) -> Model:
     """The model with random effects; the same object each time, so that programs are kept."""
     return replace(model, random=population)
+
+
+def estimated(model: Model, how: str) -> Model:
+    """The model with its random effects estimated by another method.
+
+    Args:
+        model: with random effects.
+        how: `"saem"`, or the name of an approximation.
+
+    Raises:
+        InputError: there is no such method, or the model has no random effects.
+    """
+    known = (*get_args(Approximation), "saem")
+    if how not in known:
+        raise InputError(
+            f"the estimation is {how!r}; it must be one of {', '.join(known)}."
+            f"{did_you_mean(how, known)}"
+        )
+    if model.random is None:
+        raise InputError(
+            f"the estimation {how!r} is of random effects, and the model has none; leave it out "
+            "(--estimation), or name what varies in [random]."
+        )
+    change = (
+        {"method": "saem"} if how == "saem" else {"approximation": how, "method": "approximation"}
+    )
+    return with_random(model, replace(model.random, **change))
 
 
 def fit_population(
@@ -63,46 +92,67 @@ def fit_population(
     laps, clock = {}, time.perf_counter()
     with jax.enable_x64(True):
         lay, data = prepare(model, dataset)
-        solvers = solving.solvers(_common_start(dataset))
+        solvers = solving.solvers(common_start(dataset))
         if model.states:
             check_method(model, problem.layout(model, len(dataset.groups)), solvers[0], data)
+        if model.random.method == "saem":
+            _check_saem(count, max_iterations)
+            return _by_saem(lay, data, dataset, solvers, seed, solving, progress)
         points = starts(lay, count, seed)
-        constant = _constant(model, dataset)
-        found = search(lay, data, constant, solvers, points, max_iterations, progress)
+        rest = constant(model, dataset)
+        found = search(lay, data, rest, solvers, points, max_iterations, progress)
         laps["search"] = time.perf_counter() - clock
         best, done, reached = judged(found.states, lay)  # type: ignore[arg-type]
-        u, z = np.asarray(found.states.x[best]), np.asarray(found.states.local.aux[best])
-        about = errors.Analysis(*map(np.asarray, errors.analysis(lay, found.solver, data, u, z)))
-        error = errors.of_estimates(lay, u, about, dataset.observations)
-        laps["uncertainty"] = time.perf_counter() - clock - laps["search"]
-
     blocked = bool(np.broadcast_to(found.states.blocked, done.shape)[best] > 0)
-    ended = outcome(
-        bool(done[best]), int(np.asarray(found.states.status)[best]), blocked,
-        len(error.known.undetermined) > 0, bool(np.any(error.at_bound != "")),
+    status = int(np.asarray(found.states.status)[best])
+
+    def ending(flat: bool, at_bound: bool) -> tuple[Any, str]:
+        ended = outcome(bool(done[best]), status, blocked, flat, at_bound)
+        return ended, message(ended, max_iterations)
+
+    origin = Origin(
+        ending, bool(done[best]), _listed(found, done, reached), seed, laps,
+        _method(lay, found.solver, solving, count), found.reason,
     )  # fmt: skip
-    nll = float(about.values.sum()) + constant
-    free, measured = len(u), dataset.observations
     following = solvers[solvers.index(found.solver) :]
-    values = {"effects": tuple(lay.population.random), **_subjects(lay, about)}
-    result = PopulationResult(
-        model=model, dataset=dataset, estimates=errors.estimates(lay, u, error),
-        free_names=error.names, covariance=error.covariance,
-        correlation=uncertainty.correlation(error.covariance), nll=nll, rss=np.nan,
-        observations=measured, dof=measured - free,
-        scales=dict(zip(model.observed, about.scales.tolist(), strict=True)),
-        warnings=_warnings(lay, error, found, bool(done[best]), _message(ended, max_iterations)),
-        starts=_listed(found, done, reached), seed=seed,
-        method=_method(lay, found.solver, solving, count), seconds=laps,
-        converged=bool(done[best]), message=_message(ended, max_iterations), outcome=ended,
-        _predict=Predictor(
-            lay, following, data, u, about.z, about.spread, (about.fitted, about.noise)
-        ),
-        solver=name_of(found.solver) if model.states else "", solver_reason=found.reason,
-        approximation=lay.population.approximation, objf=2 * nll - measured * np.log(2 * np.pi),
-        **values, subject_nll=about.values, sandwich=error.sandwich,
+    u, z = np.asarray(found.states.x[best]), np.asarray(found.states.local.aux[best])
+    return assembled(lay, data, dataset, following, u, z, solving, origin)
+
+
+def _check_saem(count: int, max_iterations: int):
+    if count > 1:
+        raise InputError(
+            f"starts is {count}, and SAEM goes once from the guess: leave starts out, and give it "
+            "other guesses or seeds to see whether it ends in the same place."
+        )
+    if max_iterations != MAX_ITERATIONS:
+        raise InputError(
+            "the iterations of SAEM are those of rf.Population(iterations=(300, 200)), in a model "
+            "file [population] iterations = [300, 200]; leave max_iterations out."
+        )
+
+
+def _by_saem(lay, data, dataset, solvers, seed, solving: Solving, progress) -> PopulationResult:
+    """The estimate of SAEM, and everything about it by the approximation there."""
+    laps, clock = {}, time.perf_counter()
+    population = lay.population
+    plan = saem.plan(lay, data, population.iterations, population.chains)
+    found = saem.search(plan, data, solvers, seed, progress)
+    laps["search"] = time.perf_counter() - clock
+    values, z, _, codes = map(np.asarray, evaluated(lay, found.solver, data, found.u))
+    if codes.any() or not np.isfinite(values.sum()):
+        raise InputError(
+            f"The likelihood by {_NAMES[population.approximation]} does not exist where SAEM "
+            "ended, so that nothing can be said of errors and subjects. Change the guesses or the "
+            "seed, or take another approximation."
+        )
+    laps["modes"] = time.perf_counter() - clock - laps["search"]
+    following = solvers[solvers.index(found.solver) :]
+    origin = Origin(
+        lambda flat, at_bound: ("converged", ""), True, [], seed, laps,
+        _saem_method(plan, found.solver, solving), found.reason, found.trace,
     )  # fmt: skip
-    return _with_residuals(result, clock)
+    return assembled(lay, data, dataset, following, found.u, z, solving, origin)
 
 
 def prepare(model: Model, dataset: Dataset) -> tuple[Layout, GroupData]:
@@ -163,12 +213,12 @@ def objf(
     if model.random is None:
         raise InputError("the model has no random effects; give random.")
     dataset = data if isinstance(data, Dataset) else assemble(model, data)
-    solvers = options(model.solve, solve).solvers(_common_start(dataset))
+    solvers = options(model.solve, solve).solvers(common_start(dataset))
     with jax.enable_x64(True):
         lay, grouped = prepare(model, dataset)
         code, following = 0, list(solvers)
         for solver in solvers:
-            out = _evaluated(lay, solver, grouped, lay.start)
+            out = evaluated(lay, solver, grouped, lay.start)
             values, z, spread, codes = map(np.asarray, out)
             code = int(codes.max())
             if code == 0 and np.isfinite(values.sum()):
@@ -183,48 +233,9 @@ def objf(
         return likelihood_at(predictor, extra, likelihood, samples, seed, nodes)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _evaluated(lay: Layout, solver: Solver, data: GroupData, u):
-    everyone = lambda x: jnp.broadcast_to(x, (len(data.ts), *x.shape))
-    known = jax.tree.map(everyone, lay.unpack(u))
-    found = approximations.expand(lay, solver, known, data, 0)
-    out = jax.vmap(lambda found, data: approximations.marginal(lay, u, found, data))(found, data)
-    return out.value, out.z, jax.vmap(inverse)(out.second), found.code
-
-
-def _constant(model: Model, dataset: Dataset) -> float:
-    return 0.5 * dataset.observations * float(np.log(2 * np.pi)) + jacobian(model, dataset)
-
-
-def _common_start(dataset: Dataset) -> float | None:
+def common_start(dataset: Dataset) -> float | None:
+    """The time at which all groups start; `None` where they differ."""
     return float(dataset.t0[0]) if np.all(dataset.t0 == dataset.t0[0]) else None
-
-
-def _subjects(lay: Layout, about: errors.Analysis) -> dict[str, Any]:
-    """Omega, and the effects and parameters of each subject."""
-    factor = about.factor
-    etas, sd = about.z @ factor.T, np.sqrt(np.diagonal(factor @ factor.T))
-    names = list(lay.population.random)
-    shrinkage = 1 - etas.std(axis=0, ddof=1) / sd
-    return {
-        "omega": factor @ factor.T,
-        "etas": etas,
-        "individuals": {name: about.parameters[:, k] for k, name in enumerate(lay.local)},
-        "eta_shrinkage": {name: float(x) for name, x in zip(names, shrinkage, strict=True)},
-    }
-
-
-def _with_residuals(result: PopulationResult, clock: float) -> PopulationResult:
-    """With what is told by the standardised residuals: their shrinkage, and a sum of squares."""
-    by_column = {column: [] for column in result.model.observed}
-    for r in result.residuals:
-        by_column[r.column].append(r.residual)
-    shrinkage = {
-        column: 1 - float(np.std(x, ddof=1)) for column, x in by_column.items() if len(x) > 1
-    }
-    squares = sum((r.observed - r.predicted) ** 2 for r in result.residuals)
-    result.seconds["residuals"] = time.perf_counter() - clock - sum(result.seconds.values())
-    return replace(result, epsilon_shrinkage=shrinkage, rss=float(squares))
 
 
 def _listed(found, done, reached) -> list[Start]:
@@ -237,28 +248,19 @@ def _listed(found, done, reached) -> list[Start]:
     ]
 
 
-def _warnings(lay: Layout, error, found, converged: bool, message: str) -> list[str]:
-    out = [] if converged else [message]
-    for name, side in zip(errors.raw_names(lay), error.at_bound, strict=True):
-        given = name.partition(" given ")[2]
-        if given and side == "lower":
-            out.append(
-                f"The random effect of {name[3:].partition(')')[0]} follows from that of {given}: "
-                "Omega is singular. The errors of the others take this as given; leave a random "
-                "effect out, or leave it out of correlated."
-            )
-        elif side and name.startswith("sd(") and side == "lower":
-            out.append(
-                f"{name} went to nothing: the data tell no difference between subjects there. "
-                "Leave the random effect out."
-            )
-        elif side:
-            out.append(
-                f"{name} ended on its {side} bound: its error is not known, and the errors of the "
-                "others take it as given."
-            )
-    value = np.where(lay.log, np.exp(np.where(lay.log, error.u, 0.0)), error.u)
-    return out + uncertainty.explain(error.known, errors.raw_names(lay), lay.log, value)
+def _saem_method(plan: saem.Plan, solver: Solver, solving: Solving) -> str:
+    by = _NAMES[plan.lay.population.approximation]
+    solved = (
+        f" ({name_of(solver)}, rtol {solving.rtol:g}, atol {solving.atol:g})"
+        if plan.lay.model.states
+        else ""
+    )
+    return (
+        f"maximum likelihood by SAEM{solved}, {plan.burn} iterations with steps of 1 and "
+        f"{plan.smooth} with steps of 1/k, {plan.chains} chain{'s' if plan.chains > 1 else ''} of "
+        f"each subject; likelihood by importance sampling ({DRAWS} draws of each subject); errors "
+        f"and effects from the exact derivatives of the likelihood by {by} there"
+    )
 
 
 def _method(lay: Layout, solver: Solver, solving: Solving, count: int) -> str:
@@ -274,24 +276,3 @@ def _method(lay: Layout, solver: Solver, solving: Solving, count: int) -> str:
         f"start{'s' if count > 1 else ''} (the guess, then a Latin hypercube); errors from the "
         "exact second derivative"
     )
-
-
-def _message(ended: str, max_iterations: int) -> str:
-    return {
-        "flat": "converged, where the data leave a combination of the parameters open (flat)",
-        "at a bound": "converged at a bound",
-        "out of iterations": (
-            f"The search did not converge in {max_iterations} iterations: the estimates are the "
-            "best found, not the best there is. Give better guesses or narrower bounds, or more "
-            "iterations (max_iterations; --max-iterations on the command line)."
-        ),
-        "blocked": (
-            "The search stopped where the equations of a subject cannot be solved further on: try "
-            "another method, allow more steps (max_steps), or narrow the bounds."
-        ),
-        "stalled": (
-            "The search stalled: no step improves the fit, yet it does not look like a minimum. "
-            "Tighten rtol (--rtol on the command line), change the guesses, or leave out a random "
-            "effect."
-        ),
-    }.get(ended, "converged")

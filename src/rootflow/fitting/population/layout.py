@@ -164,7 +164,8 @@ def _natural(parameter: Parameter, law: Distribution, x: Array) -> Array:
     return x
 
 
-def _coordinate(parameter: Parameter, law: Distribution, value: float) -> float:
+def coordinate(parameter: Parameter, law: Distribution, value: float) -> float:
+    """A value in the coordinate in which subjects are normal."""
     if law == "lognormal":
         return float(np.log(value)) if value > 0 else -np.inf
     if law == "logitnormal":
@@ -187,9 +188,9 @@ def layout(model: Model, population: Population, spread: tuple[float, ...]) -> L
     free = {name: p for name, p in model.fitted.items() if not p.fixed}
     local = tuple(free)
     laws: tuple[Distribution, ...] = tuple(population.law(name, p) for name, p in free.items())
-    start = [_coordinate(p, law, p.guess) for p, law in zip(free.values(), laws, strict=True)]
+    start = [coordinate(p, law, p.guess) for p, law in zip(free.values(), laws, strict=True)]
     limits = [
-        tuple(_coordinate(p, law, x) for x in p.limits)
+        tuple(coordinate(p, law, x) for x in p.limits)
         for p, law in zip(free.values(), laws, strict=True)
     ]
     log = [law == "lognormal" for law in laws]

@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from ..modelfile import Reader
 
 _EFFECT_KEYS = ("sd", "distribution", "fixed")
-_POPULATION_KEYS = ("approximation", "correlated", "omega", "combined")
+_POPULATION_KEYS = (
+    "approximation", "method", "iterations", "chains", "correlated", "omega", "combined",
+)  # fmt: skip
 
 
 def random_of(reader: "Reader") -> Population | None:
@@ -27,10 +29,12 @@ def random_of(reader: "Reader") -> Population | None:
             )
         return None
     reader.known("population", options, _POPULATION_KEYS)
-    if "approximation" in options:
-        reader.typed("population.approximation", options["approximation"], str, "a text")
+    for name in ("approximation", "method"):
+        if name in options:
+            reader.typed(f"population.{name}", options[name], str, "a text")
     effects = {name: _effect(reader, f"random.{name}", value) for name, value in table.items()}
-    key = next((f"population.{name}" for name in ("omega", "correlated") if name in options), "")
+    key = next((f"population.{name}" for name in ("omega", "correlated", "iterations", "chains")
+                if name in options), "")  # fmt: skip
     return reader.made(key or "random", lambda: Population(effects, **options))
 
 

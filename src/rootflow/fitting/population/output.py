@@ -16,13 +16,13 @@ from ...reports.formats import shown, with_unit
 from ...reports.page import encoded, template
 from ..figures import Curves, residuals_figure
 from ..report import _matrix, _row
-from . import figures
+from . import figures, store
 from .result import PopulationResult
 
 #: Data sets that the visual predictive check simulates.
 SIMULATIONS = 200
 Values = Mapping[str, Float[np.ndarray, "groups times"]]
-_NAMES = {"fo": "FO", "foce": "FOCE", "focei": "FOCEI", "laplace": "Laplace"}
+_NAMES = {"fo": "FO", "foce": "FOCE", "focei": "FOCEI", "laplace": "Laplace", "saem": "SAEM"}
 
 
 def write_population(result: PopulationResult, path: Path) -> dict[str, Any]:
@@ -48,6 +48,8 @@ def write_population(result: PopulationResult, path: Path) -> dict[str, Any]:
         "vpc.png": figures.check_figure(result, check),
         "residuals.png": residuals_figure(result),
     }
+    if result.trace is not None:
+        pictures["trace.png"] = figures.trace_figure(result)
     with _atomic.folder(path) as draft:
         text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False)
         _atomic.write_text(draft / "fit.json", text + "\n")
@@ -57,6 +59,8 @@ def write_population(result: PopulationResult, path: Path) -> dict[str, Any]:
         for name, picture in pictures.items():
             _atomic.write_bytes(draft / name, picture)
         _atomic.write_text(draft / "report.html", _page(result, record, pictures))
+        for name, content in output.store.kept(result).items():
+            _atomic.write_text(draft / name, content)
     return record
 
 
@@ -101,6 +105,7 @@ def as_record(result: PopulationResult) -> dict[str, Any]:
             {
                 "approximation": result.approximation,
                 "objective_function": result.objf,
+                "objective_function_error": result.objf_error,
                 "aic": result.aic,
                 "bic": result.bic,
                 "effects": result.effects,
@@ -117,6 +122,7 @@ def as_record(result: PopulationResult) -> dict[str, Any]:
                     }
                     for g, group in enumerate(result.dataset.groups)
                 ],
+                "description": store.described(result),
             }
         )
     }
@@ -125,9 +131,10 @@ def as_record(result: PopulationResult) -> dict[str, Any]:
 def summary(result: PopulationResult) -> str:
     """One line for the terminal."""
     shrinkage = ", ".join(f"{name} {100 * x:.0f} %" for name, x in result.eta_shrinkage.items())
+    error = f" +- {result.objf_error:.2g}" if result.objf_error else ""
     return (
         f"{_NAMES[result.approximation]}, {len(result.dataset.groups)} subjects: objective "
-        f"function {result.objf:.4f}, AIC {result.aic:.2f}, BIC {result.bic:.2f}; shrinkage "
+        f"function {result.objf:.4f}{error}, AIC {result.aic:.2f}, BIC {result.bic:.2f}; shrinkage "
         f"{shrinkage}."
     )
 
@@ -179,6 +186,7 @@ def _page(
         names=[with_unit(name, result.model.fitted[name].unit) for name in result.individuals],
         individuals=individuals,
         approximation=_NAMES[result.approximation],
+        errors=_NAMES[result.model.random.approximation],
         noise=[(c, f"{100 * x:.1f} %") for c, x in result.epsilon_shrinkage.items()],
         best=sum(start.reached_best for start in result.starts),
         matrix=_matrix(result),

@@ -13,7 +13,9 @@ from ...reports.account import Account
 from ..predict import times
 from ..result import FitResult, Residual
 from .exact import Likelihood, importance, quadrature
+from .forecast import PopulationForecast, moved
 from .predict import Predictor
+from .saem import Trace
 
 #: Draws for each subject of the likelihood that reports show.
 SAMPLES = 1000
@@ -30,7 +32,8 @@ class PopulationResult(FitResult):
     population.
 
     Attributes:
-        approximation: `"fo"`, `"foce"`, `"focei"` or `"laplace"`.
+        approximation: `"fo"`, `"foce"`, `"focei"` or `"laplace"`; `"saem"` where the likelihood is
+            not approximated: `nll` is then by importance sampling.
         objf: 2 `nll` less n log(2 pi), with n measurements: NONMEM's objective function.
         omega: covariance matrix of the random effects, rows in the order of `effects`.
         effects: names of the parameters that vary.
@@ -40,6 +43,8 @@ class PopulationResult(FitResult):
         eta_shrinkage: by name, 1 - sd(etas) / sd of the effect.
         epsilon_shrinkage: by column, 1 - sd of the standardised residuals.
         subject_nll: what each subject adds to `nll`.
+        objf_error: standard error of `objf` from the draws; 0 for approximations.
+        trace: of SAEM, how the estimates came to rest.
         sandwich: covariance of the estimates that also holds where the model is wrong, on the
             natural scale as `covariance`.
     """
@@ -54,6 +59,8 @@ class PopulationResult(FitResult):
     epsilon_shrinkage: Mapping[str, float] = field(default_factory=dict)
     subject_nll: Float[np.ndarray, " subjects"] = field(default_factory=lambda: np.zeros(0))
     sandwich: Float[np.ndarray, "n n"] = field(default_factory=lambda: np.zeros((0, 0)))
+    objf_error: float = 0.0
+    trace: Trace | None = field(default=None, repr=False)
 
     def _account_(self) -> Account:
         from ..shown import population
@@ -70,13 +77,30 @@ class PopulationResult(FitResult):
         assert isinstance(self._predict, Predictor)
         return self._predict
 
+    def under(
+        self, *, data: Any = None, doses: Any = None, subjects: Any = None
+    ) -> PopulationForecast:
+        """The fitted population under other conditions, to be predicted in three ways.
+
+        Args:
+            data: as `FitResult.predict` has it. Subjects of the fit are known by their labels; the
+                others are new.
+            doses: the same.
+            subjects: labels of those that are wanted; default: all.
+
+        Raises:
+            InputError: a table or doses that cannot be used, subjects that are not there.
+        """
+        return moved(self, data, doses, subjects)
+
     def predict_typical(self, ts: Any) -> dict[str, Float[np.ndarray, "groups times"]]:
         """Each subject without its random effects, by observed column.
 
         Args:
             ts: times, as `predict` takes them.
         """
-        return self._predictor.typical(times(ts, len(self.dataset.groups)))
+        found = self._predictor.typical(times(ts, len(self.dataset.groups)))
+        return {column: parts[0] for column, parts in found.items()}
 
     def simulate(self, count: int, *, seed: int = 0) -> dict[str, Float[np.ndarray, "..."]]:
         """Data of new subjects from the fitted population, at the times and covariates of the old.
