@@ -76,7 +76,7 @@ def test_a_model_that_is_not_that_of_the_fit_is_refused(written, model, changes,
 
 
 def test_the_text_of_a_model_goes_with_it_but_not_with_another_made_of_it():
-    text = '[parameters]\nk = 0.7\n[states]\nx = 1.0\n[equations]\nx = "-k*x"\n'
+    text = '[parameters]\nk = { guess = 0.7 }\n[states]\nx = 1.0\n[equations]\nx = "-k*x"\n'
     text += '[observed]\nx = "x"\n'
     from rootflow.fitting.modelfile import model_from_text
 

@@ -160,7 +160,8 @@ def load_fit(
 def _restored(model: Model, table: Table, record: Mapping[str, Any]) -> FitResult:
     """The result at the estimates of a record."""
     values = _values(model, record["estimates"])
-    model = replace(with_fixed(model, values), source=record["model"]["source"])
+    model, source = with_fixed(model, values), record["model"]["source"]
+    model = model if model.source == source else replace(model, source=source)
     asked = {name: value for name, value in record["solve"].items() if value is not None}
     solving, dataset = options({}, asked), assemble(model, table)
     if model.random is not None:

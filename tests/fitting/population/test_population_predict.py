@@ -313,7 +313,9 @@ def test_simulation_by_the_command_line(desk, monkeypatch):
     assert list(rows[0]) == ["ID", "TIME", "column", "predicted", "median", "curve_lower",
                              "curve_upper", "lower", "upper", "measured"]  # fmt: skip
     assert float(rows[4]["predicted"]) == pytest.approx(20 * np.exp(-0.4 * 3), rel=1e-6)
-    assert float(rows[4]["lower"]) < float(rows[4]["curve_lower"]) < float(rows[4]["median"])
+    for kind in ("", "curve_"):
+        ends = [float(rows[4][name]) for name in (f"{kind}lower", "median", f"{kind}upper")]
+        assert ends[0] < ends[1] < ends[2]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from ...errors import InputError
+from ...reports.folder import plain
 from ..model import Model
 from ..solving import Solving
 from ..table import Dataset
@@ -20,8 +21,17 @@ from .saem import Trace
 
 def described(result: PopulationResult) -> dict[str, Any]:
     """The population as it was asked for, and where its search ended, to the last digit."""
-    p, population = result._predict, result.model.random
+    p = result._predict
     assert isinstance(p, Predictor)
+    return asked(result.model.random) | {
+        "coordinates": p.u,
+        "whitened": p.z,
+        "trace": None if result.trace is None else result.trace._asdict(),
+    }
+
+
+def asked(population: Population) -> dict[str, Any]:
+    """What makes the same population."""
     effects = {
         name: {"sd": e.sd, "distribution": e.distribution, "fixed": e.fixed}
         for name, e in population.random.items()
@@ -36,9 +46,6 @@ def described(result: PopulationResult) -> dict[str, Any]:
         "iterations": population.iterations,
         "chains": population.chains,
         "combined": population.combined,
-        "coordinates": p.u,
-        "whitened": p.z,
-        "trace": None if result.trace is None else result.trace._asdict(),
     }
 
 
@@ -48,6 +55,10 @@ def population_of(model: Model, told: Mapping[str, Any]) -> Model:
     Raises:
         InputError: the model has others.
     """
+    if model.random is not None:
+        same = plain(asked(model.random))
+        if all(told[name] == value for name, value in same.items()):
+            return model  # programs are compiled for this very object
     effects = {name: RandomEffect(**e) for name, e in told["effects"].items()}
     found = Population(
         effects, correlated=told["correlated"], omega=told["omega"],
