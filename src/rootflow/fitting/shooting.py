@@ -88,7 +88,7 @@ class Windows:
 
     def points(
         self, points: Float[np.ndarray, "starts n"],
-        states: Float[np.ndarray, "starts groups boundaries states"],
+        states: Float[Array | np.ndarray, "starts groups boundaries states"],
     ) -> Float[np.ndarray, "starts all"]:  # fmt: skip
         """Points of the fit with the states at the boundaries.
 
@@ -288,7 +288,7 @@ def _later(name: str, start: Any) -> Callable:
     """The initial value of the model in the first window, else that of the window."""
 
     def initial(p, c):
-        own = start(p, c) if callable(start) else start
+        own: Any = start(p, c) if callable(start) else start
         return jnp.where(c[_LATER] > 0, p[_first(name)], own)
 
     return initial
