@@ -10,6 +10,7 @@ import importlib
 import json
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -46,6 +47,7 @@ CASES = [
     ("DDPMScheduler", {"beta_schedule": "sigmoid", "variance_type": "fixed_small_log"}, 7, {}),
     ("DDPMScheduler", {"variance_type": "fixed_large", "clip_sample_range": 0.7}, 5, {}),
     ("DDPMScheduler", {"thresholding": True, "sample_max_value": 1.5, **V}, 5, {}),
+    ("DDPMScheduler", {**SD, "variance_type": "learned_range"}, 5, {}),
     ("DDPMParallelScheduler", {**OPEN, **ZERO, "prediction_type": "sample"}, 5, {}),
     ("EulerDiscreteScheduler", {**SD}, 6, {}),
     ("EulerDiscreteScheduler", {**SD, **OFFSET, **KARRAS}, 6, {}),
@@ -59,6 +61,35 @@ CASES = [
     ("HeunDiscreteScheduler", {}, 5, {}),
     ("HeunDiscreteScheduler", {**KARRAS, "clip_sample": True, "beta_schedule": "exp"}, 5, {}),
     ("HeunDiscreteScheduler", {**OFFSET, **BETA, **V}, 5, {}),
+    ("LMSDiscreteScheduler", {**SD}, 6, {}),
+    ("LMSDiscreteScheduler", {**SD, **OFFSET, **KARRAS, "prediction_type": "sample"}, 6, {}),
+    ("LMSDiscreteScheduler", {**TRAILING, **EXPONENTIAL, **V, "sigma_max": 100.0}, 3, {}),
+    ("KDPM2DiscreteScheduler", {}, 5, {}),
+    ("KDPM2DiscreteScheduler", {**SD, **KARRAS}, 6, {}),
+    ("KDPM2DiscreteScheduler", {**OFFSET, **EXPONENTIAL, **V}, 5, {}),
+    ("KDPM2AncestralDiscreteScheduler", {**SD, **OFFSET}, 5, {}),
+    ("KDPM2AncestralDiscreteScheduler", {**TRAILING, **BETA, **V}, 5, {}),
+    ("DPMSolverSDEScheduler", {}, 5, {}),
+    ("DPMSolverSDEScheduler", {**SD, **KARRAS}, 6, {}),
+    ("DPMSolverSDEScheduler", {**OFFSET, **EXPONENTIAL, **V}, 5, {}),
+    ("PNDMScheduler", {**SD, "steps_offset": 1, "skip_prk_steps": True}, 8, {}),
+    ("PNDMScheduler", {"skip_prk_steps": True, **TRAILING, "set_alpha_to_one": True}, 5, {}),
+    ("PNDMScheduler", {"set_alpha_to_one": True}, 5, {}),
+    ("PNDMScheduler", {**SD}, 6, {}),
+    ("LCMScheduler", {}, 4, {}),
+    ("LCMScheduler", {"clip_sample": True, **ZERO, **V}, 4, {}),
+    ("LCMScheduler", {"original_inference_steps": 30, "timestep_scaling": 0.002,
+                      "thresholding": True, "sample_max_value": 1.5}, 4, {}),
+    ("TCDScheduler", {}, 4, {}),
+    ("TCDScheduler", {**ZERO, **V}, 4, {"eta": 1.0}),
+    ("TCDScheduler", {"original_inference_steps": 30, "clip_sample": True}, 4, {"eta": 0.0}),
+    ("SASolverScheduler", {}, 6, {}),
+    ("SASolverScheduler", {**SD, **TRAILING, **V, "predictor_order": 3, "corrector_order": 3}, 8,
+     {}),
+    ("SASolverScheduler", {"predictor_order": 2, "corrector_order": 1, "thresholding": True,
+                           "sample_max_value": 1.4, "lower_order_final": False,
+                           "beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1}, 6,
+     {}),
     ("DPMSolverMultistepScheduler", {}, 6, {}),
     ("DPMSolverMultistepScheduler", {**SD, **KARRAS}, 16, {}),
     ("DPMSolverMultistepScheduler", {**SD, **KARRAS, **LAST}, 16, {}),
@@ -104,10 +135,46 @@ CASES = [
     ("EDMDPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", **LAST}, 6, {}),
 ]  # fmt: skip
 
+# The same, where samples are not those of the peer, and by how much of the largest value at most.
+CLOSE = [
+    ("DDIMScheduler", {**OPEN, **SD, "timestep_spacing": "linspace"}, 20, {}, 0.14),
+    ("DDIMScheduler", {**OPEN, **SD, **TRAILING}, 30, {}, 0.03),
+    ("PNDMScheduler", {**SD, "timestep_spacing": "linspace", "skip_prk_steps": True}, 20, {}, 0.14),
+    ("PNDMScheduler", {**SD, **V, "steps_offset": 1, "skip_prk_steps": True}, 20, {}, 0.08),
+    ("PNDMScheduler", {**SD, "steps_offset": 1}, 40, {}, 0.0005),
+    ("KDPM2AncestralDiscreteScheduler", {**SD, **KARRAS}, 18, {}, 0.002),
+]
+
 
 def network(xp, x, label):
     """A network that depends on the sample and on what it is told as the time."""
     return 0.4 * xp.tanh(x) * (1 + xp.cos(label / 90)) + 0.1 * xp.sin(label / 40)
+
+
+def wide(xp, x, label, keys):
+    """The network, with a variance beside its prediction where the file says so."""
+    said = network(xp, x, label)
+    if keys.get("variance_type") != "learned_range":
+        return said
+    return xp.concatenate([said, 0.8 * xp.cos(x)], 1)
+
+
+class _Path:
+    """Increments of one Brownian path over both parts of every step, of size one."""
+
+    def __init__(self, told):
+        self.told, self.first = told, None
+
+    def __call__(self, level, to):
+        import torch
+
+        fresh = torch.tensor(NOISE[len(self.told) - 1])
+        if self.first is None:
+            self.first = fresh, level - to
+            return fresh
+        (early, part), self.first = self.first, None
+        share = part / (level - to)
+        return share**0.5 * early + (1 - share) ** 0.5 * fresh
 
 
 class _Double:
@@ -129,20 +196,22 @@ def peer(name, keys, steps, options):
     cls = getattr(diffusers, name)
     module = importlib.import_module(cls.__module__)
     module.torch, module.np = _Double(torch), _Double(np)
-    left = list(NOISE)
-    module.randn_tensor = lambda shape, **_: torch.tensor(left.pop(0))
+    told = []
+    # A draw for every evaluation, whether it is used or not.
+    module.randn_tensor = lambda shape, **_: torch.tensor(NOISE[len(told) - 1])
+    module.BrownianTreeNoiseSampler = lambda *_: _Path(told)
     scheduler = cls.from_config({"_class_name": name, **keys})
     timing = {key: value for key, value in options.items() if key != "eta"}
     scheduler.set_timesteps(steps, **timing)
     stepping = {"eta": options["eta"]} if "eta" in options else {}
     begin = getattr(scheduler, "init_noise_sigma", 1.0)
-    x, told = torch.tensor(START) * begin, []
+    x = torch.tensor(START) * begin
     for t in scheduler.timesteps:
         told.append(float(t))
         scaled = x
         if hasattr(scheduler, "scale_model_input"):
             scaled = scheduler.scale_model_input(x, t)
-        said = network(torch, scaled, t.to(torch.float64))
+        said = wide(torch, scaled, t.to(torch.float64), keys)
         x = scheduler.step(said, t, x, **stepping).prev_sample
     assert x.dtype == torch.float64
     return x.numpy(), told
@@ -154,18 +223,25 @@ def label(case):
 
 
 def ours(name, keys, steps, options, **arguments):
-    """The same by `from_diffusers`, and the setup."""
+    """The same by `from_diffusers` without compiling, the setup, and what the network is told."""
     from rootflow import generative as gen
 
     setup = gen.from_diffusers({"_class_name": name, **keys}, steps, **options)
-    denoiser = setup.denoiser(lambda x, t: network(jnp, x, t))
-    x = gen.sample(denoiser, start=setup.scale * jnp.asarray(START), **setup.sampling, **arguments)
-    return x, setup
+    told = []
+
+    def model(x, t):
+        told.append(float(t))
+        return wide(jnp, x, t, keys)
+
+    start = setup.scale * jnp.asarray(START)
+    with jax.disable_jit():
+        x = gen.sample(setup.denoiser(model), start=start, **setup.sampling, **arguments)
+    return x, setup, told
 
 
 def main():
     kept = {}
-    for case in CASES:
+    for case in [*CASES, *(case[:4] for case in CLOSE)]:
         x, told = peer(*case)
         kept[label(case)] = {"sample": x.ravel().tolist(), "labels": told}
     import diffusers

@@ -1,6 +1,7 @@
 """One function for each family of schedulers: from its file to what it is here."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,8 @@ from ..samplers.base import Sampler
 from ..samplers.clipped import ClippedDDIM
 from ..samplers.ddim import DDIM, DDPM
 from ..samplers.edm import EDMSampler
+from ..samplers.kdpm2 import KDPM2, DPMSolverSDE
+from ..samplers.lms import LMS
 from ..schedules import EDM, RectifiedFlow, VPLevel
 from ..spacings import shifted, times_of
 from ..threshold import DynamicThreshold
@@ -23,6 +26,10 @@ EULER: dict[str, Sampler] = {
     "EulerDiscreteScheduler": DDIM(),
     "EulerAncestralDiscreteScheduler": DDIM(eta=1.0),
     "HeunDiscreteScheduler": EDMSampler(order=2),
+    "LMSDiscreteScheduler": LMS(order=4),
+    "KDPM2DiscreteScheduler": KDPM2(),
+    "KDPM2AncestralDiscreteScheduler": KDPM2(eta=1.0),
+    "DPMSolverSDEScheduler": DPMSolverSDE(),
 }
 """Samplers of the schedulers that walk over noise levels as `EulerDiscreteScheduler` does."""
 
@@ -31,7 +38,7 @@ class Asked(NamedTuple):
     """What the caller says beside the file."""
 
     steps: int
-    eta: float
+    eta: float | None
     mu: float | None
     tokens: float | None
     sigmas: Any
@@ -41,18 +48,24 @@ VARIANCES: dict[Any, Any] = {
     "fixed_small": "posterior",
     "fixed_small_log": "posterior",
     "fixed_large": "large",
+    "learned_range": "learned_range",
 }
-"""Names of `variance_type`; those of a learned variance need a sampler that takes it."""
+"""Names of `variance_type`. `"learned"` is the variance itself there, and its logarithm here."""
 
-WITH_EXP = (
-    "HeunDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-)
+KDPM2_ANCESTRAL = "KDPM2AncestralDiscreteScheduler"
+WITH_EXP = ("HeunDiscreteScheduler", "KDPM2DiscreteScheduler", KDPM2_ANCESTRAL)
 """Schedulers that know the table `"exp"`."""
 
-ANCESTRAL_EULER = "EulerAncestralDiscreteScheduler"
-ANCESTRAL: dict[Any, str] = {"epsilon": "noise", "v_prediction": "velocity"}
+HALVED = ("KDPM2DiscreteScheduler", KDPM2_ANCESTRAL, "DPMSolverSDEScheduler")
+"""Schedulers with an evaluation in the middle of a step, whose label is linear in the log level."""
+
+WITHOUT_DATA = ("EulerAncestralDiscreteScheduler", *HALVED)
+"""Schedulers that know no `prediction_type="sample"`."""
+
+WITHOUT_ENDS = ("LMSDiscreteScheduler", "DPMSolverSDEScheduler")
+"""Schedulers whose Karras levels do not look at `sigma_min` and `sigma_max`."""
+
+NO_DATA: dict[Any, str] = {"epsilon": "noise", "v_prediction": "velocity"}
 PREDICTIONS = {"epsilon": "noise", "sample": "data", "v_prediction": "velocity"}
 
 
@@ -83,6 +96,16 @@ def refuse_flow_options(config: Config, asked: Asked, *names: str) -> None:
             raise InputError(f"{config.name} has no use for {name}={value!r:.60}: leave it out.")
 
 
+def refuse_variance(config: Config) -> None:
+    """Raises `InputError` for a network that says a variance to a solver that has no use for it."""
+    if config["variance_type"] is not None:
+        config.refuse(
+            "variance_type",
+            "stands for a network that says a variance too, which is thrown away: let the network "
+            "return what x looks like, and give variance_type=None.",
+        )
+
+
 def ddim(config: Config, asked: Asked) -> DiffusersScheduler:
     """DDIM, and that of CogVideoX: from step to step of the table, then to data or to step 0."""
     refuse_flow_options(config, asked, "mu", "tokens", "sigmas")
@@ -93,11 +116,11 @@ def ddim(config: Config, asked: Asked) -> DiffusersScheduler:
         refuse_flow_options(config, asked, "eta")
         table = with_less_signal(table, float(config["snr_shift_scale"]))
     schedule = DiscreteBetas(levels.rescaled(config, table, whole=True))
-    times = schedule.time(levels.spaced(config, asked.steps, "ends"))
+    labels = levels.spaced(config, asked.steps, "ends")
+    times = schedule.time(labels)
     last = 0.0 if config["set_alpha_to_one"] else schedule.end
-    sampler = DDIM(float(asked.eta))
-    if threshold is not None:
-        sampler = ClippedDDIM(float(asked.eta), threshold=threshold)
+    eta = float(asked.eta or 0.0)
+    sampler = DDIM(eta) if threshold is None else ClippedDDIM(eta, threshold=threshold)
     if times[-1] != last:
         times = np.append(times, last)
     elif threshold is not None:
@@ -107,7 +130,10 @@ def ddim(config: Config, asked: Asked) -> DiffusersScheduler:
             "clip_sample=False and thresholding=False.",
         )
     time = Labels(schedule, schedule.size, "table")
-    return DiffusersScheduler(config.name, schedule, predicts(config), sampler, times, time)
+    return DiffusersScheduler(
+        config.name, schedule, predicts(config), sampler, times, time,
+        notes=levels.uneven(config, labels),
+    )  # fmt: skip
 
 
 def with_less_signal(table: np.ndarray, scale: float) -> np.ndarray:
@@ -124,7 +150,7 @@ def ddpm(config: Config, asked: Asked) -> DiffusersScheduler:
     schedule = DiscreteBetas(levels.rescaled(config, table, whole=True))
     labels = levels.spaced(config, asked.steps, "ends")
     variance = config.among("variance_type", VARIANCES)
-    if variance == "large" and labels[-1] > 0:
+    if variance != "posterior" and labels[-1] > 0:
         config.refuse(
             "variance_type",
             f"adds noise to the finished samples where the last step, here {labels[-1]:g}, is not "
@@ -148,13 +174,16 @@ def euler(config: Config, asked: Asked) -> DiffusersScheduler:
     if "rescale_betas_zero_snr" in values:
         table = levels.rescaled(config, table, whole=False)
     kind = levels.kind_of(config)
-    schedule: Any = DiscreteBetas(table, between="sigma" if kind is None else "log_sigma")
+    plain = kind is None and config.name not in HALVED
+    schedule: Any = DiscreteBetas(table, between="sigma" if plain else "log_sigma")
     labels = levels.spaced(config, asked.steps, "real")
     rho = np.sqrt(np.expm1(-2 * schedule.log_alphas[1:]))
     wanted = np.interp(labels, np.arange(schedule.size), rho)
     if kind is not None:
+        if kind == "karras" and config.name in WITHOUT_ENDS:
+            no_ends(config)
         wanted = levels.of_kind(config, kind, wanted[0], wanted[-1], asked.steps)
-    told = predicts(config, ANCESTRAL if config.name == ANCESTRAL_EULER else None)
+    told = predicts(config, NO_DATA if config.name in WITHOUT_DATA else None)
     scale = "table"
     if values.get("timestep_type", "discrete") != "discrete":
         config.among("timestep_type", {"discrete": None, "continuous": None})
@@ -165,16 +194,52 @@ def euler(config: Config, asked: Asked) -> DiffusersScheduler:
     if scale == "log_level":
         schedule = VPLevel()
     times = in_table(config, schedule, wanted)
-    if kind is None and scale == "table":
+    if plain and scale == "table":
         times = schedule.time(labels)
+    time = Labels(schedule, config["num_train_timesteps"], scale)  # pyright: ignore[reportArgumentType]
+    notes: tuple[str, ...] = ()
+    if config.name in HALVED:
+        time, notes = halved(config, kind, time, times, labels)
     times = ended(config, times, last if scale == "log_level" or not last else schedule.end)
     # Those spacings begin at the noise level, in units in which alpha is 1.
     begin = values["timestep_spacing"] in ("linspace", "trailing")
     return DiffusersScheduler(
-        config.name, schedule, told, EULER[config.name], times,
-        Labels(schedule, config["num_train_timesteps"], scale),
+        config.name, schedule, told, EULER[config.name], times, time,
         scale=float(schedule.sigma(times[0])) if begin else 1.0, threshold=threshold_of(config),
+        notes=notes,
     )  # fmt: skip
+
+
+def no_ends(config: Config) -> None:
+    """Raises `InputError` for ends of Karras levels that the class does not look at."""
+    for key in ("sigma_max", "sigma_min"):
+        if config[key] is not None:
+            config.refuse(key, "is not looked at there with use_karras_sigmas: leave it out.")
+
+
+def halved(
+    config: Config, kind: str | None, time: Labels, times: np.ndarray, labels: np.ndarray
+) -> tuple[Labels, tuple[str, ...]]:
+    """Labels of a scheduler with an evaluation in the middle of a step, and notes.
+
+    Args:
+        config: the file.
+        kind: of the noise levels; None for those of the table.
+        time: labels that are linear in the logarithm of the noise level.
+        times: of the beginnings of the steps.
+        labels: of the table, from which levels of the table are taken.
+    """
+    notes = ()
+    rounded = kind == "karras" and "KDPM2" in config.name
+    if rounded and config.name == KDPM2_ANCESTRAL:
+        notes = (
+            "With use_karras_sigmas the network is told a whole label in the middle of a step as "
+            "well, where KDPM2AncestralDiscreteScheduler tells it a fraction.",
+        )
+    if kind is None or rounded:
+        told = np.round(time(times)) if rounded else labels
+        time = replace(time, at=times, told=told)
+    return time, notes
 
 
 def in_table(config: Config, schedule: Any, wanted: np.ndarray) -> np.ndarray:

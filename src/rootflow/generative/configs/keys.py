@@ -44,6 +44,11 @@ _DPM: Default = {
     **_BETAS, **_THRESHOLD, **_MULTISTEP, **_KINDS, **_FLOW, **_FINAL, **_DYNAMIC,
     "lambda_min_clipped": -math.inf, "variance_type": None,
 }  # fmt: skip
+_DISTILLED: Default = {
+    **_LATENT, **_LEADING, **_CLIP, **_THRESHOLD, **_ZERO, "beta_schedule": "scaled_linear",
+    "clip_sample": False, "original_inference_steps": 50, "set_alpha_to_one": True,
+    "timestep_scaling": 10.0,
+}  # fmt: skip
 _KARRAS_FAMILY: Default = {**_LATENT, **_SPACING, **_KINDS}
 
 DEFAULTS: dict[str, Default] = {
@@ -80,6 +85,16 @@ DEFAULTS: dict[str, Default] = {
     "KDPM2DiscreteScheduler": _KARRAS_FAMILY,
     "KDPM2AncestralDiscreteScheduler": _KARRAS_FAMILY,
     "DPMSolverSDEScheduler": {**_KARRAS_FAMILY, "noise_sampler_seed": None},
+    "PNDMScheduler": {
+        **_BETAS, **_LEADING, "skip_prk_steps": False, "set_alpha_to_one": False
+    },
+    "LCMScheduler": _DISTILLED,
+    "TCDScheduler": _DISTILLED,
+    "SASolverScheduler": {
+        **_BETAS, **_THRESHOLD, **_KINDS, **_FLOW, **_SPACING, "predictor_order": 2,
+        "corrector_order": 2, "tau_func": None, "algorithm_type": "data_prediction",
+        "lower_order_final": True, "lambda_min_clipped": -math.inf, "variance_type": None,
+    },
     "FlowMatchEulerDiscreteScheduler": {
         **_KINDS, **_DYNAMIC, "num_train_timesteps": 1000, "shift": 1.0, "base_shift": 0.5,
         "max_shift": 1.15, "base_image_seq_len": 256, "max_image_seq_len": 4096,
@@ -117,6 +132,18 @@ have them does not look at them.
 WITHOUT_EFFECT: dict[str, set[str]] = {
     # Both have the keys, and no line of theirs reads them.
     "CogVideoXDDIMScheduler": {"clip_sample", "clip_sample_range", "sample_max_value"},
+    # Both have labels of their own, the last step of one ends on clean data, of the other on 0.
+    "LCMScheduler": {"set_alpha_to_one", "timestep_spacing", "steps_offset"},
+    "TCDScheduler": {
+        "set_alpha_to_one",
+        "timestep_spacing",
+        "steps_offset",
+        "timestep_scaling",
+        *_THRESHOLD,
+        *_CLIP,
+    },
+    # Of levels of its own, which are refused.
+    "SASolverScheduler": {"flow_shift", "sigma_min", "sigma_max"},
     # The length of the table that a constructor makes and set_timesteps replaces.
     "EDMEulerScheduler": {"num_train_timesteps"},
     # Nor does the order of a last step to clean data, or of one of no size.
@@ -158,6 +185,11 @@ CHECKS: dict[str, Check] = {
     "flow_shift": _POSITIVE,
     "shift": _POSITIVE,
     "solver_order": (lambda v: _whole(v) and 1 <= v <= 3, "1, 2 or 3"),
+    "predictor_order": (lambda v: _whole(v) and 1 <= v <= 3, "1, 2 or 3"),
+    "corrector_order": (lambda v: _whole(v) and 1 <= v <= 3, "1, 2 or 3"),
+    "original_inference_steps": (lambda v: _whole(v) and v > 0, "a positive whole number"),
+    "timestep_scaling": _POSITIVE,
+    "tau_func": (lambda v: v is None or callable(v), "null, or a function of the label"),
     "lambda_min_clipped": (lambda v: _number(v) and v < math.inf, "a number, or -Infinity"),
     "variance_type": (lambda v: v is None or isinstance(v, str), "null, or a name"),
     "disable_corrector": (lambda v: v == [], "[]: a corrector on some steps alone is not here"),
@@ -184,7 +216,7 @@ CHECKS: dict[str, Check] = {
         ("clip_sample", "thresholding", "use_karras_sigmas", "use_exponential_sigmas",
          "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas", "use_dynamic_shifting",
          "rescale_betas_zero_snr", "set_alpha_to_one", "lower_order_final", "euler_at_final",
-         "stochastic_sampling"), _SWITCH,
+         "stochastic_sampling", "skip_prk_steps"), _SWITCH,
     ),
 }  # fmt: skip
 """For every key of `DEFAULTS`, whether a value can be meant at all, and what would be."""

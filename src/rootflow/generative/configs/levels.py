@@ -128,6 +128,25 @@ def spaced(
     return labels
 
 
+def uneven(config: Config, labels: np.ndarray) -> tuple[str, ...]:
+    """What to say of labels that are not as far apart as the loop there steps."""
+    count, steps = config["num_train_timesteps"], len(labels)
+    there = labels - count // steps
+    differs = (there[:-1] != labels[1:]).any()
+    if not differs and there[-1] < 0:
+        return ()
+    at = int(np.argmax(there[:-1] != labels[1:])) if differs else steps - 1
+    goes = f"{labels[at + 1]:g}" if differs else "the end of the grid"
+    spacing = config.values.get("timestep_spacing", "leading")
+    return (
+        f"With timestep_spacing={spacing!r} and steps={steps} {config.name} steps from label "
+        f"{labels[at]:g} to {there[at]:g}, {count} // {steps} below, and goes on as if it were at "
+        f"{goes}; here the step ends at {goes}. Samples differ by several per cent. They do not "
+        "with timestep_spacing='leading' and a small steps_offset, nor with 'trailing' and a "
+        f"number of steps that divides {count}.",
+    )
+
+
 def usable(config: Config, schedule: DiscreteBetas) -> int:
     """How many steps of the table have at least the signal of `lambda_min_clipped`."""
     table = schedule.log_snr(schedule.time(np.arange(schedule.size)))

@@ -1,5 +1,6 @@
 """`from_diffusers`: a scheduler's file as schedule, grid, sampler and kind of prediction."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from ...errors import InputError
-from . import classes, solvers
+from . import classes, few, solvers
 from .reading import read
 from .setup import DiffusersScheduler
 
@@ -25,6 +26,10 @@ BUILDERS: dict[str, classes.Builder] = {
     "EDMDPMSolverMultistepScheduler": solvers.edm_dpm,
     "EDMEulerScheduler": classes.edm_euler,
     "FlowMatchEulerDiscreteScheduler": classes.flow_euler,
+    "LCMScheduler": few.lcm,
+    "PNDMScheduler": few.pndm,
+    "SASolverScheduler": few.sa_solver,
+    "TCDScheduler": few.tcd,
     "UniPCMultistepScheduler": solvers.unipc,
     **dict.fromkeys(classes.EULER, classes.euler),
 }
@@ -46,7 +51,6 @@ NOT_READ: dict[str, str] = {
     "DPMSolverMultistepInverseScheduler": (
         "read it with scheduler='DPMSolverMultistepScheduler', and use gen.invert."
     ),
-    "DPMSolverSDEScheduler": _NO_SAMPLER,
     "DiscreteDDIMScheduler": _OTHER_DATA,
     "EntropyBoundScheduler": _OTHER_DATA,
     "FlowMapEulerDiscreteScheduler": "see gen.flow_maps.",
@@ -55,22 +59,15 @@ NOT_READ: dict[str, str] = {
     "HeliosDMDScheduler": _OWN_LOOP,
     "HeliosScheduler": _OWN_LOOP,
     "IPNDMScheduler": _NO_SAMPLER,
-    "KDPM2AncestralDiscreteScheduler": _NO_SAMPLER,
-    "KDPM2DiscreteScheduler": _NO_SAMPLER,
     "KarrasVeScheduler": "see gen.EDMSampler(churn=...) on gen.EDM().",
-    "LCMScheduler": _NO_SAMPLER,
-    "LMSDiscreteScheduler": _NO_SAMPLER,
     "LTXEulerAncestralRFScheduler": _NO_SAMPLER,
     "MiniMaxH3Scheduler": _NO_SAMPLER,
-    "PNDMScheduler": _NO_SAMPLER,
     "PiflowScheduler": _OWN_LOOP,
     "RFD4ProteinaScheduler": _OWN_LOOP,
     "RePaintScheduler": "see gen.DPS, gen.PiGDM and gen.MomentMatching.",
-    "SASolverScheduler": _NO_SAMPLER,
     "SCMScheduler": "see gen.flow_maps.TrigFlow.",
     "ScoreSdeVeScheduler": "see gen.PredictorCorrector on gen.VE().",
     "ScoreSdeVpScheduler": "see gen.ReverseSDE on gen.VPLinear().",
-    "TCDScheduler": _NO_SAMPLER,
     "UnCLIPScheduler": _NO_SAMPLER,
     "VQDiffusionScheduler": _OTHER_DATA,
 }
@@ -84,7 +81,7 @@ def from_diffusers(
     steps: int = 20,
     *,
     scheduler: str | None = None,
-    eta: float = 0.0,
+    eta: float | None = None,
     mu: float | None = None,
     tokens: float | None = None,
     sigmas: ArrayLike | None = None,
@@ -96,18 +93,18 @@ def from_diffusers(
         x = gen.sample(setup.denoiser(network), start=setup.scale * noise, **setup.sampling)
 
     takes the steps of the loop `for t in scheduler.timesteps: ... scheduler.step(...)` there, to
-    round-off. The guide "Coming from diffusers and k-diffusion" has every class, and where steps
-    of DDIM differ (spacings whose steps are not all equal). Keys of the file
-    that are left over from another scheduler, and that its class does not look at there either,
-    are listed in `unused`.
+    round-off. The guide "Coming from diffusers and k-diffusion" has every class. Where its steps
+    differ (DDIM on spacings whose steps are not all equal) `notes` says so, and a warning. Keys of
+    the file that are left over from another scheduler, and that its class does not look at there
+    either, are listed in `unused`.
 
     Args:
         source: a `scheduler_config.json`, a folder that holds one (or a folder `scheduler` with
             one), or what is in it.
-        steps: as in `set_timesteps`. Evaluations of the network are as many, but for Heun
-            (2 steps - 1).
+        steps: as in `set_timesteps`. Evaluations of the network are as many, but 2 steps - 1 for
+            Heun, KDPM2 and DPMSolverSDE, and more by 1 or 9 for PNDM.
         scheduler: the class, in the place of that of the file.
-        eta: of DDIM, which there is an argument of `step`.
+        eta: of DDIM (0 by default) and TCD (0.3), which there is an argument of `step`.
         mu: of schedulers with `use_dynamic_shifting`; e^mu, or mu, is the shift.
         tokens: instead of mu: the number of image tokens that it depends on.
         sigmas: of flows: the times, before they are shifted, shape (steps,), as some pipelines
@@ -122,4 +119,7 @@ def from_diffusers(
         raise InputError(f"steps must be a positive integer; got {steps!r}.")
     config = read(source, scheduler, changes, REFUSED)
     asked = classes.Asked(int(steps), eta, mu, tokens, sigmas)
-    return replace(BUILDERS[config.name](config, asked), unused=config.unused)
+    setup = replace(BUILDERS[config.name](config, asked), unused=config.unused)
+    for note in setup.notes:
+        warnings.warn(note, UserWarning, stacklevel=2)
+    return setup

@@ -19,6 +19,8 @@ from ..threshold import DynamicThreshold
 # Labels that are cut to whole numbers: nearer than this below one they count as that one. More
 # than the rounding of a time in single precision makes of 1000 steps.
 _SLACK = 2e-4
+# Times nearer than this are the same, whatever their precision.
+_NEAR = 1e-6
 
 
 class Labels(eqx.Module):
@@ -30,14 +32,27 @@ class Labels(eqx.Module):
         scale: `"table"`, the step of the table, never beyond its ends; `"flow"`, N t;
             `"log_level"`, log(sigma / alpha) / 4.
         whole: `"round"`, the nearest whole number; `"cut"`, the one below; `"no"`.
+        at: times at which the label is another one, shape (n,), or None.
+        told: the labels there, shape (n,).
     """
 
     schedule: Any
     size: int = eqx.field(static=True)
     scale: Literal["table", "flow", "log_level"] = eqx.field(static=True)
     whole: Literal["no", "round", "cut"] = eqx.field(static=True, default="no")
+    at: Any = None
+    told: Any = None
 
     def __call__(self, t: Any) -> Any:
+        label = self._label(t)
+        if self.at is None:
+            return label
+        xp: Any = np if isinstance(t, np.ndarray | np.generic) else jnp
+        apart = xp.abs(xp.asarray(t)[..., None] - xp.asarray(self.at))
+        there = xp.asarray(self.told)[xp.argmin(apart, axis=-1)]
+        return xp.where(xp.min(apart, axis=-1) < _NEAR, there, label)
+
+    def _label(self, t: Any) -> Any:
         if self.scale == "log_level":
             return -0.25 * self.schedule.log_snr(t)
         xp: Any = np if isinstance(t, np.ndarray | np.generic) else jnp
@@ -80,6 +95,7 @@ class DiffusersScheduler:
         sigma_data: of a network with the preconditioning of Karras et al. (2022), else None.
         negated: whether the sign of the network is turned (its velocity prediction there).
         unused: keys of the file that its class does not look at, with their values.
+        notes: where samples differ from those of the loop there, in sentences; mostly empty.
     """
 
     name: str
@@ -95,10 +111,16 @@ class DiffusersScheduler:
     sigma_data: float | None = None
     negated: bool = False
     unused: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def denoiser(self, model: Callable[..., Any], guidance: Guidance | None = None) -> Denoiser:
-        """The network, `(x, label) -> prediction` or `(x, label, condition)`, as a `Denoiser`."""
+        """The network, `(x, label) -> prediction` or `(x, label, condition)`, as a `Denoiser`.
+
+        With a learned variance it returns twice the channels, along axis 1.
+        """
         more: dict[str, Any] = {"guidance": guidance, "threshold": self.threshold}
+        if self.sampler.learns_variance:
+            more["variance_axis"] = 1
         if self.sigma_data is None:
             return Denoiser(model, self.schedule, self.predicts, time=self.time, **more)
         model = _Negated(model) if self.negated else model

@@ -21,6 +21,7 @@ from .classes import (
     in_table,
     predicts,
     refuse_flow_options,
+    refuse_variance,
     threshold_of,
 )
 from .reading import Config
@@ -121,7 +122,7 @@ def dpm_multistep(config: Config, asked: Asked) -> DiffusersScheduler:
     whole = {"karras": rounds, "lu": rounds, "exponential": "cut", "beta": "cut"}
     schedule, times, time, first = _grid(config, asked, kind, whole)
     form, eta = config.among("algorithm_type", {**_FORMS})
-    _variance(config)
+    refuse_variance(config)
     last = config.among("final_sigmas_type", {"zero": 0.0, "sigma_min": first})
     _check_form(config, form, last)
     grid = ended(config, times, last)
@@ -134,15 +135,6 @@ def dpm_multistep(config: Config, asked: Asked) -> DiffusersScheduler:
         config.name, schedule, predicts(config, _flow_kinds(config, kind)), sampler, grid, time,
         threshold=threshold_of(config),
     )  # fmt: skip
-
-
-def _variance(config: Config) -> None:
-    if config["variance_type"] is not None:
-        config.refuse(
-            "variance_type",
-            "stands for a network that says a variance too, which is thrown away: let the network "
-            "return what x looks like, and give variance_type=None.",
-        )
 
 
 def _check_form(config: Config, form: str, last: float) -> None:
@@ -170,7 +162,7 @@ def dpm_singlestep(config: Config, asked: Asked) -> DiffusersScheduler:
     form, eta = config.among("algorithm_type", {**_FORMS})
     if eta:
         config.refuse("algorithm_type", "in single steps is not here: use 'dpmsolver++'.")
-    _variance(config)
+    refuse_variance(config)
     last = config.among("final_sigmas_type", {"zero": 0.0, "sigma_min": first})
     _check_form(config, form, last)
     grid = times if not last else ended(config, times, last)
