@@ -291,6 +291,16 @@ def test_what_a_class_does_otherwise_is_refused(name, keys, message):
         gen.from_diffusers({"_class_name": name, **keys}, 10)
 
 
+def test_a_setup_says_what_it_is_in_ten_lines():
+    with pytest.warns(UserWarning, match="linspace"):
+        told = str(gen.from_diffusers({"_class_name": "DDIMScheduler", "solver_order": 2,
+                                       "timestep_spacing": "linspace"}, 25))  # fmt: skip
+    assert told.startswith("DDIMScheduler of diffusers\n") and len(told.splitlines()) <= 12
+    for said in ("DiscreteBetas", "noise", "25 steps from t = 1 to 0", "solver_order", "linspace"):
+        assert said in told
+    assert "4 steps" in repr(gen.from_diffusers({"_class_name": "LCMScheduler"}, 4))
+
+
 def test_pndm_needs_four_steps_of_some_size():
     with pytest.raises(rf.InputError, match="there are 3: take more, or skip_prk_steps=True"):
         gen.from_diffusers({"_class_name": "PNDMScheduler"}, 4)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ...reports.account import Account, as_text
 from ..denoiser import Denoiser
 from ..guidance import Guidance
 from ..preconditioning import EDMPreconditioned
@@ -112,6 +113,24 @@ class DiffusersScheduler:
     negated: bool = False
     unused: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def _account_(self) -> Account:
+        steps = len(self.times) - (not self.denoise)
+        lines = [
+            ("schedule", type(self.schedule).__name__),
+            ("predicts", self.predicts),
+            ("sampler", eqx.tree_pformat(self.sampler, width=200)),
+            ("times", f"{steps} steps from t = {self.times[0]:.6g} to "
+                      f"{0.0 if self.denoise else self.times[-1]:.6g}"),
+        ]  # fmt: skip
+        if self.unused:
+            lines.append(("unused", ", ".join(sorted(self.unused))))
+        lines += [("note", note) for note in self.notes]
+        lines.append(("more", ".denoiser(model), .sampling, .scale, .labels, .threshold"))
+        return Account(f"{self.name} of diffusers", tuple(lines))
+
+    def __repr__(self) -> str:
+        return as_text(self._account_())
 
     def denoiser(self, model: Callable[..., Any], guidance: Guidance | None = None) -> Denoiser:
         """The network, `(x, label) -> prediction` or `(x, label, condition)`, as a `Denoiser`.
