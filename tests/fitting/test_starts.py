@@ -77,10 +77,13 @@ def test_a_column_without_a_point_that_can_be_solved_takes_one_of_the_others():
     )
     before = values.copy()
     # The best of columns 0 and 2 are points 4 and 6; of what is left 0 (3.0) and 8 (5.0) are best.
-    np.testing.assert_array_equal(starts.best_of_columns(points, values)[:, 0], [4, 0, 6, 8])
+    chosen, dead = starts.best_of_columns(points, values)
+    np.testing.assert_array_equal(chosen[:, 0], [4, 0, 6, 8])
+    assert not len(dead)
     np.testing.assert_array_equal(values, before)
     # Nothing is left over: such a column begins where it cannot be solved.
-    few = starts.best_of_columns(points[:1, :2], np.array([[1.0, np.inf]]))
+    few, dead = starts.best_of_columns(points[:1, :2], np.array([[1.0, np.inf]]))
+    assert dead.tolist() == [1]
     np.testing.assert_array_equal(few[:, 0], [0, 1])
 
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from .problem import GroupData, Layout
 
@@ -45,11 +45,14 @@ def reach(lay: Layout) -> Float[np.ndarray, " n"]:
 
 def best_of_columns(
     points: Float[np.ndarray, "b starts n"], values: Float[np.ndarray, "b starts"]
-) -> Float[np.ndarray, "starts n"]:
+) -> tuple[Float[np.ndarray, "starts n"], Int[np.ndarray, " dead"]]:
     """The best point of each column; where a column has none that can be solved, of the rest.
 
     A search that begins where the model cannot be solved ends there. The best of the points that
     no column has chosen take the places of such columns, as far as there are any.
+
+    Returns:
+        The points, and the columns for which there are none left.
     """
     values = np.where(np.isfinite(values), values, np.inf)
     best = np.argmin(values, axis=0)
@@ -60,7 +63,7 @@ def best_of_columns(
     order = np.argsort(values, axis=None, kind="stable")[: len(dead)]
     spare = order[np.isfinite(values.flat[order])]
     chosen[dead[: len(spare)]] = points.reshape(-1, points.shape[-1])[spare]
-    return chosen
+    return chosen, dead[len(spare) :]
 
 
 class Part(NamedTuple):
