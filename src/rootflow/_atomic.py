@@ -10,7 +10,7 @@ from pathlib import Path
 from .errors import InputError
 
 
-def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes a file so that a reader sees the old content or the new one, never a part.
 
     Args:
@@ -34,12 +34,12 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
     _sync(path.parent)
 
 
-def write_text(path: str | os.PathLike, text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes text in UTF-8 as `write_bytes` does."""
     write_bytes(path, text.encode("utf-8"))
 
 
-def folder(path: str | os.PathLike) -> "contextlib.AbstractContextManager[Path]":
+def folder(path: str | os.PathLike[str]) -> "contextlib.AbstractContextManager[Path]":
     """A folder that is filled under another name and appears at `path` when it is complete.
 
     Use it as `with folder(path) as draft:` and write into `draft`. If the block raises, nothing is

@@ -19,7 +19,7 @@ from .predict import predict, simulate
 from .reproduce import reproduce
 from .sample import sample
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="rootflow",
     help="Solve equations, fit models to data, and measure published claims again.",
     no_args_is_help=True,

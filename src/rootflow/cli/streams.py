@@ -25,7 +25,7 @@ _INSTEAD = {"∞": "inf", "–": "-", "±": "+-", "…": "..."}
 class _Outlet(io.RawIOBase):
     """Writes to `raw` until that fails; then it takes everything and forgets it."""
 
-    def __init__(self, raw: Any):
+    def __init__(self, raw: Any) -> None:
         self.raw = raw
         self.failure: OSError | None = None
 

@@ -11,9 +11,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Key, PyTree
+from jaxtyping import Float, Int, Key
 
 from .. import training
+from .._typing import PyTree
 from ..errors import InputError
 from . import parameters
 from .checks import require_count, require_key

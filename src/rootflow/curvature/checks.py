@@ -1,5 +1,7 @@
 """The checks of options that the functions of this package share."""
 
+from typing import Any
+
 import numpy as np
 from jax.core import Tracer
 
@@ -7,7 +9,7 @@ from ..errors import InputError
 from .operators import Operator
 
 
-def require_operator(operator) -> None:
+def require_operator(operator: Any) -> None:
     """Raises `InputError` for what is no operator."""
     if not isinstance(operator, Operator):
         raise InputError(
@@ -16,7 +18,7 @@ def require_operator(operator) -> None:
         )
 
 
-def require_count(value, name: str, least: int = 1, most: int | None = None) -> int:
+def require_count(value: Any, name: str, least: int = 1, most: int | None = None) -> int:
     """`value` as an int; raises `InputError` unless it is a whole number in range."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
@@ -25,7 +27,7 @@ def require_count(value, name: str, least: int = 1, most: int | None = None) -> 
     return int(value)
 
 
-def require_positive(value, name: str) -> float:
+def require_positive(value: Any, name: str) -> float:
     """`value` as a float; raises `InputError` unless it is known, finite and positive."""
     if isinstance(value, Tracer):
         raise InputError(f"{name} must be known when the function is traced: give a number.")
@@ -34,7 +36,7 @@ def require_positive(value, name: str) -> float:
     return float(value)
 
 
-def require_key(key, what: str) -> None:
+def require_key(key: Any, what: str) -> None:
     """Raises `InputError` without a random key."""
     if key is None:
         raise InputError(f"{what} begins with random vectors and needs a key: give key=.")

@@ -6,8 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Key
 
+from .._typing import PyTree
 from ..errors import InputError
 from . import parameters
 from .checks import require_count, require_key

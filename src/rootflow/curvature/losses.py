@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Key
 
+from .._typing import PyTree
 from ..errors import InputError
 from ..roots.trees import from_vector, size, to_vector
 from . import parameters

@@ -8,8 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float
 
+from .._typing import PyTree
 from ..errors import InputError
 
 Vector = Float[Array, " n"]
@@ -151,7 +152,7 @@ class Sum(Operator):
     terms: tuple[Operator, ...]
     scales: tuple[Any, ...]
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         sizes = [term.size for term in self.terms]
         if len(set(sizes)) > 1:
             raise InputError(f"operators of sizes {sizes} cannot be added: they must be equal.")

@@ -9,13 +9,21 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.experimental.sparse.linalg import lobpcg_standard
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from .operators import Product
 
 
 def both_ends(
-    method: str, product: Product, key, n: int, dtype, low: int, high: int, tolerance, max_products
+    method: str,
+    product: Product,
+    key: PRNGKeyArray,
+    n: int,
+    dtype: Any,
+    low: int,
+    high: int,
+    tolerance: float,
+    max_products: int,
 ) -> tuple[Float[Array, "k n"], Array]:
     """Both ends by a method that knows the largest only; ascending, the low ones first."""
     solve = _METHODS[method]

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import PyTree
 
+from .._typing import PyTree
 from ..errors import InputError
 
 Mask = PyTree | Callable[[str], bool] | None
@@ -23,7 +23,7 @@ def _call(module: Any, x: Any) -> Any:
     return module(x)
 
 
-def model_and_params(model: Any, params: PyTree) -> tuple[Callable, PyTree]:
+def model_and_params(model: Any, params: PyTree) -> tuple[Callable[..., Any], PyTree]:
     """`model(params, x)` and its parameters; an Equinox module without `params` is both."""
     if not callable(model):
         raise InputError(f"the model must be a function model(params, x), got {model!r:.60}.")

@@ -4,7 +4,7 @@ Bai, Fahey and Golub (1996); Lin, Saad and Yang (2016); Ubaru, Chen and Saad (20
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -178,7 +178,7 @@ def density(
     if target is not None:
         target = require_positive(target, "target")
     given = None if grid is None else jnp.asarray(grid, operator.dtype)
-    taken: list = []
+    taken: list[Any] = []
     while True:
         key, now = jax.random.split(key)
         taken.append(quadratures(operator, probes, steps, now))

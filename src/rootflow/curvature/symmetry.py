@@ -1,6 +1,6 @@
 """The self-test of an operator: linear, symmetric, and the same at every product."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 
+from .._typing import PyTree
 from ..errors import InputError
 from ..roots.checks import raise_if
 from .operators import Operator, Sum
@@ -62,12 +63,12 @@ def checked(operator: Operator, key: Key[Array, ""]) -> Operator:
     return Sum((operator,), (one,)) if isinstance(one, Tracer) else operator
 
 
-def tolerance(dtype) -> float:
+def tolerance(dtype: Any) -> float:
     """What round-off may leave in a self-test, with room for long sums over data."""
     return 10 * float(jnp.finfo(dtype).eps) ** 0.5
 
 
-def require_symmetric(tree, test: SelfTest, dtype):
+def require_symmetric(tree: PyTree, test: SelfTest, dtype: Any) -> PyTree:
     """`tree`, unless the self-test failed: then raises `InputError`."""
     limit = tolerance(dtype)
     known = [None if isinstance(x, Tracer) else float(np.asarray(x)) for x in test]

@@ -1,6 +1,6 @@
 """Traces and Frobenius norms from random products, with standard errors."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -110,7 +110,9 @@ def _finite(found: Estimate) -> Estimate:
     return found._replace(value=value)
 
 
-def draw(key: Key[Array, ""], shape: tuple[int, int], dtype, distribution: Distribution) -> Array:
+def draw(
+    key: Key[Array, ""], shape: tuple[int, int], dtype: Any, distribution: Distribution
+) -> Array:
     """Random rows with E v v^T = I."""
     if distribution == "rademacher":
         return jax.random.rademacher(key, shape, dtype)

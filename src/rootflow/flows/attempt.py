@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from ..ground import varying
 from . import control, events
@@ -174,7 +174,9 @@ def _left(c: Carry, x: Inputs, direction: Array, target: Array, h: Array):
     return left, h * (1 + _STRETCH) + rounding >= left - direction * c.rest
 
 
-def window(stops: Array, t: Array, target: Array, lands: Array, direction: Array, args: Given):
+def window(
+    stops: Array, t: Array, target: Array, lands: Array, direction: Array, args: Given
+) -> tuple[Array, Array]:
     """The times at which a step from `t` evaluates the equation, which may jump at a stop.
 
     A step that begins at a stop is on its far side, one that ends there on its near side.
@@ -190,7 +192,9 @@ def window(stops: Array, t: Array, target: Array, lands: Array, direction: Array
     return jnp.minimum(begin, end), jnp.maximum(begin, end)
 
 
-def anew(setup: Setup, method: Method, stops: Array, t: Array, z: Array, direction, args: Given):
+def anew(
+    setup: Setup, method: Method, stops: Array, t: Array, z: Array, direction: Array, args: Given
+) -> tuple[Array, Given]:
     """The lifted state with which to go on from a stop at t, on its far side.
 
     What is remembered is evaluated again, and algebraic variables are found again.
@@ -497,7 +501,9 @@ def _signs_after(setup: Setup, which, jumped, old, pending, before, t, y, args, 
     return new if pending is None else jnp.where(pending > 0, old, new)
 
 
-def at_event(setup: Setup, method: Method, t, z, h, mark, args):
+def at_event(
+    setup: Setup, method: Method, t: Array, z: Float[Array, " m"], h: Array, mark: Any, args: Given
+) -> tuple[Array, Array, Step, Array]:
     """The step by `h` that ends at an event, and what the event does; differentiable.
 
     `mark` is the index of the event; with the number of events added, it happens at the time of

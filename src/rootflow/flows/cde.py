@@ -7,8 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import ArrayLike, PyTree
+from jaxtyping import ArrayLike
 
+from .._typing import PyTree
 from ..errors import InputError
 from ..ground.modes import own_modes
 from . import checks
@@ -118,7 +119,7 @@ def solve_cde(
 class _Controlled(eqx.Module):
     """The vector field of the ordinary equation."""
 
-    function: Callable
+    function: Callable[..., Any]
     control: Control
     brackets: bool = eqx.field(static=True)
 

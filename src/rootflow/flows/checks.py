@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
+from .._typing import PyTree
 from ..errors import InputError
 from .adjoints import Adjoint
 from .control import PIDController
@@ -44,7 +45,7 @@ def hashable(args: PyTree) -> None:
                 ) from None
 
 
-def function(name: str, form: str, f: Any) -> Callable | None:
+def function(name: str, form: str, f: Any) -> Callable[..., Any] | None:
     """A function, or `None`."""
     if f is not None and not callable(f):
         raise InputError(f"{name} must be a function {form}; got {f!r}.")

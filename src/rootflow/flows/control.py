@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ..errors import InputError
-from .system import Tolerances
+from .system import Given, System, Tolerances
 
 #: Logarithm of the smallest scaled error that is told apart from zero.
 _FLOOR = math.log(1e-10)
@@ -57,7 +57,7 @@ class PIDController(eqx.Module):
     dt_min: float | None = eqx.field(default=None, static=True)
     dt_max: float | None = eqx.field(default=None, static=True)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not 0 < self.safety <= 1:
             raise InputError(f"safety must be between 0 and 1; got {self.safety!r}.")
         if not 0 < self.factor_min < 1 < self.factor_max:
@@ -143,7 +143,17 @@ def _quick_log(x: Array) -> Array:
     return exponent.astype(x.dtype) * math.log(2) + series
 
 
-def first_step(f, t, y, slope, span, direction, args, tolerances, order: int):
+def first_step(
+    f: System,
+    t: Array,
+    y: Float[Array, " n"],
+    slope: Float[Array, " n"],
+    span: Array,
+    direction: Array,
+    args: Given,
+    tolerances: Tolerances,
+    order: int,
+) -> Array:
     """A first step from the size of y, y' and y'' (Hairer, Norsett & Wanner I, Section II.4)."""
     units = scale(tolerances, y)
     tiny = jnp.finfo(t.dtype).tiny

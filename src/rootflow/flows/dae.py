@@ -5,8 +5,9 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, PyTree
+from jaxtyping import Array, ArrayLike, Bool
 
+from .._typing import PyTree
 from ..errors import InputError
 from ..ground.modes import own_modes
 from ..roots.root import root

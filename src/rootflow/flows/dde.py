@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import ArrayLike, PyTree
+from jaxtyping import ArrayLike
 
+from .._typing import PyTree
 from ..errors import DerivativeError, InputError
 from ..ground.derivative import custom_jvp
 from ..ground.modes import own_modes

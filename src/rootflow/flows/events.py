@@ -13,8 +13,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int
 
+from .._typing import PyTree
 from ..errors import InputError
 from ..ground import varying
 from ..ground.derivative import custom_jvp, jvp_of_active
@@ -51,7 +52,7 @@ class Event(eqx.Module):
     terminal: bool = eqx.field(default=True, static=True)
     jump: Callable[[Any, Any, Any], PyTree] | None = None
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not callable(self.condition):
             raise InputError(
                 f"condition must be a function condition(t, y, args); got {self.condition!r}."
@@ -75,7 +76,9 @@ def values(f: System, watch: Watch, t: Array, y: Array, args: Given) -> Float[Ar
     return jnp.stack([f.parts[f"event{i}"](t, y, args) for i in range(len(watch.directions))])
 
 
-def signs(f: System, watch: Watch, t, y, args, direction) -> Float[Array, " events"]:
+def signs(
+    f: System, watch: Watch, t: Array, y: Float[Array, " n"], args: Given, direction: Array
+) -> Float[Array, " events"]:
     """The sign of each condition as the solve leaves (t, y): at zero, that of its derivative."""
     slope = f(t, y, args)
     now, moving = jax.jvp(
@@ -84,7 +87,15 @@ def signs(f: System, watch: Watch, t, y, args, direction) -> Float[Array, " even
     return jnp.where(now == 0, jnp.sign(direction * moving), jnp.sign(now))
 
 
-def signs_at(f: System, watch: Watch, t, y, args, before, final) -> Float[Array, " events"]:
+def signs_at(
+    f: System,
+    watch: Watch,
+    t: Array,
+    y: Float[Array, " n"],
+    args: Given,
+    before: Array,
+    final: Array,
+) -> Float[Array, " events"]:
     """The sign of each condition at the end of a step; zero at the `final` time is the other one.
 
     (Zero before that is on neither side yet: the next step sees it.)
@@ -114,8 +125,8 @@ class Crossing(NamedTuple):
 
 
 def locate(
-    f: System, method: Method, watch: Watch, t, z, h, args: Given, plain: Given, before,
-    target, last, t1,
+    f: System, method: Method, watch: Watch, t: Array, z: Float[Array, " m"], h: Array,
+    args: Given, plain: Given, before: Array, target: Array, last: Array, t1: Array,
 ) -> Crossing:  # fmt: skip
     """The first event within the step by `h` from (t, z); it has no derivative.
 
@@ -232,7 +243,15 @@ def _at_end(f, method, watch, t, z, h, args, plain, which):
 
 
 def with_derivative(
-    f: System, method: Method, watch: Watch, t, z, h, args: Given, which, moves
+    f: System,
+    method: Method,
+    watch: Watch,
+    t: Array,
+    z: Float[Array, " m"],
+    h: Array,
+    args: Given,
+    which: Array,
+    moves: Array,
 ) -> Array:
     """`h`, the step that ends at an event, as a differentiable function of (t, z, args).
 

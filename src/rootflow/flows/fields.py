@@ -10,7 +10,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import ArrayLike, PyTree
+from jaxtyping import Array, ArrayLike
+
+from .._typing import PyTree
 
 
 def _sum(a: PyTree, b: PyTree) -> PyTree:
@@ -28,7 +30,7 @@ class Split(eqx.Module):
     explicit: Callable[[Any, Any, Any], PyTree]
     implicit: Callable[[Any, Any, Any], PyTree]
 
-    def __call__(self, t, y, args):
+    def __call__(self, t: Array, y: PyTree, args: Any) -> PyTree:
         return _sum(self.explicit(t, y, args), self.implicit(t, y, args))
 
 
@@ -44,7 +46,7 @@ class SemiLinear(eqx.Module):
     linear: PyTree[ArrayLike]
     nonlinear: Callable[[Any, Any, Any], PyTree]
 
-    def __call__(self, t, y, args):
+    def __call__(self, t: Array, y: PyTree, args: Any) -> PyTree:
         return _sum(apply_linear(self.linear, y), self.nonlinear(t, y, args))
 
 
@@ -84,12 +86,12 @@ class Separable(eqx.Module):
     velocity: Callable[[Any, Any, Any], PyTree]
     force: Callable[[Any, Any, Any], PyTree]
 
-    def __call__(self, t, y, args):
+    def __call__(self, t: Array, y: PyTree, args: Any) -> PyTree:
         q, p = y
         return self.velocity(t, p, args), self.force(t, q, args)
 
 
-def _identity(t, v, args):
+def _identity(t: Any, v: PyTree, args: Any) -> PyTree:
     return v
 
 
@@ -101,8 +103,8 @@ class SecondOrder(Separable):
         force: the acceleration; returns the structure of q.
     """
 
-    def __init__(self, acceleration: Callable[[Any, Any, Any], PyTree]):
-        self.velocity = _identity
+    def __init__(self, acceleration: Callable[[Any, Any, Any], PyTree]) -> None:
+        self.velocity: Callable[[Any, Any, Any], PyTree] = _identity
         self.force = acceleration
 
 
@@ -117,6 +119,6 @@ class Damped(eqx.Module):
 
     acceleration: Callable[[Any, Any, Any, Any], PyTree]
 
-    def __call__(self, t, y, args):
+    def __call__(self, t: Array, y: PyTree, args: Any) -> PyTree:
         q, p = y
         return p, self.acceleration(t, q, p, args)

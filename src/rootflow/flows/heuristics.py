@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
+from .._typing import PyTree
 from ..errors import InputError
 from . import control
 from .methods import Method, Step
@@ -58,7 +59,7 @@ class StepPenalty(eqx.Module):
     reduce: Reduce | None = eqx.field(default="mean", static=True)
     stiffness_weight: float = eqx.field(default=0.1, static=True)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         names = ("error", "error_squared", "stiffness", "both")
         if self.which not in names:
             raise InputError(f"which must be one of {', '.join(names)}; got {self.which!r}.")

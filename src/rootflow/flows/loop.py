@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from ..ground import varying
 from ..ground.derivative import custom_jvp, jvp_of_active
@@ -28,10 +28,12 @@ from .attempt import (
 from .heuristics import heuristics, share, values_of
 from .interpolation import polynomial
 from .march import Phase, Record, Rows, march, record, run_phases
+from .methods.base import Method, Step
 from .problem import Inputs, Outcome, Setup
 from .replay import SMALL, Replayed, pad_rows, replay, replay_nested
 from .saving import observe, saved_at
 from .solution import MESSAGES, Result
+from .system import Given
 
 #: So many saved times are filled in during the march; more are found afterwards, from the steps.
 _FEW = 256
@@ -332,7 +334,17 @@ def _replay(setup: Setup, steps, recorded: Record, carry, rows, consts, known) -
     )  # fmt: skip
 
 
-def passed_over(setup: Setup, method, t, h, z, step, args, ts, last) -> Array:
+def passed_over(
+    setup: Setup,
+    method: Method,
+    t: Array,
+    h: Array,
+    z: Float[Array, " m"],
+    step: Step,
+    args: Given,
+    ts: Array,
+    last: Array,
+) -> Array:
     """What is saved at those of the times `ts` that a step passes over; zero at the others."""
     direction = jnp.sign(h)
     size = jnp.where(h == 0, 1.0, h)

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from jaxtyping import ArrayLike, PyTree
+from jaxtyping import ArrayLike
 
+from .._typing import PyTree
 from . import checks
 from .adjoints import Adjoint, DiscreteAdjoint
 from .control import PIDController

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from .._typing import PyTree
 from ..errors import InputError
 from . import checks, control
 from .heuristics import StepPenalty, numbers, require_estimates, split

@@ -34,12 +34,12 @@ from .march import (
 SMALL = 24
 
 
-def _choose(kind: Any, branches: list[Callable], *operands: Any) -> Any:
+def _choose(kind: Any, branches: list[Callable[..., Any]], *operands: Any) -> Any:
     """The branch of this kind; without kinds the only one."""
     return branches[0](*operands) if kind is None else varying.switch(kind, branches, *operands)
 
 
-def _scan(step: Callable, carry: Any, rows: Any, reverse: bool) -> tuple[Any, Any]:
+def _scan(step: Callable[..., Any], carry: Any, rows: Any, reverse: bool) -> tuple[Any, Any]:
     if jax.tree.leaves(rows)[0].shape[0] == 1:
         carry, out = step(carry, jax.tree.map(lambda r: jnp.squeeze(r, 0), rows))
         return carry, jax.tree.map(lambda o: jnp.expand_dims(o, 0), out)
@@ -71,7 +71,7 @@ class Replayed(NamedTuple):
 
 
 def replay(
-    steps: tuple[Callable, ...],
+    steps: tuple[Callable[..., Any], ...],
     count: Int[Array, ""],
     carry: Any,
     rows: Any,
@@ -111,7 +111,7 @@ def replay(
 
 
 def replay_nested(
-    steps: tuple[Callable, ...],
+    steps: tuple[Callable[..., Any], ...],
     count: Int[Array, ""],
     carry: Any,
     rows: Any,
@@ -282,7 +282,10 @@ def _bounded(step):
 class Active:
     """Which leaves of a pytree have a derivative, and how to put them back."""
 
-    def __init__(self, tree: Any, tangents: Any):
+    structure: Any
+    where: list[int]
+
+    def __init__(self, tree: Any, tangents: Any) -> None:
         self.structure = jax.tree.structure(tree)
         dots = self.structure.flatten_up_to(tangents)
         self.where = [i for i, d in enumerate(dots) if not isinstance(d, SymbolicZero)]
@@ -449,7 +452,7 @@ def _ravel_cotangents(bars: Any) -> tuple[Array, Callable[[Array], Any]]:
 class _Bars:
     """Those of a list of cotangents that are not known to be zero."""
 
-    def __init__(self, bars: Any):
+    def __init__(self, bars: Any) -> None:
         bars = jax.tree.leaves(bars)
         self.present = [b is not _Zero for b in bars]
         self.given = [b for b in bars if b is not _Zero]
@@ -476,7 +479,9 @@ class _Backward:
     not be holomorphic: complex numbers count as two real ones, and the Jacobians are real.
     """
 
-    def __init__(self, iterations, of_rows, of_consts, bars: Replayed, batched: bool, way: _Way):
+    def __init__(
+        self, iterations, of_rows, of_consts, bars: Replayed, batched: bool, way: _Way
+    ) -> None:
         self.iterations = iterations
         self.of_rows = of_rows
         self.of_consts = of_consts

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -155,7 +156,7 @@ def interpolants(
 
 
 def dense_output(
-    setup: Setup, x: Inputs, out: Outcome, unravel: Callable, origin: Array | None
+    setup: Setup, x: Inputs, out: Outcome, unravel: Callable[..., Any], origin: Array | None
 ) -> Dense:
     """The solution as a function of time, counted from `origin`."""
     steps = steps_of(setup, x, out)

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import ArrayLike, PyTree
+from jaxtyping import ArrayLike
 
+from .._typing import PyTree
 from ..errors import InputError
 from ..ground.modes import own_modes
 from . import checks
@@ -183,7 +184,7 @@ def solve_sde(
 class _Flat(eqx.Module):
     """The diffusion as one array: (n,) for scalar and diagonal noise, (n, m) for any other."""
 
-    function: Callable
+    function: Callable[..., Any]
     size: int = eqx.field(static=True)
     general: bool = eqx.field(static=True)
 
@@ -199,7 +200,7 @@ class _Flat(eqx.Module):
 class _First(eqx.Module):
     """What to save of a state that was extended: the first part, or a function of it."""
 
-    function: Callable | None
+    function: Callable[..., Any] | None
 
     def __call__(self, t, z, args):
         return z[0] if self.function is None else self.function(t, z[0], args)

@@ -11,8 +11,9 @@ import numpy as np
 from jax.core import Tracer
 from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
+from .._typing import PyTree
 from ..errors import InputError, SolveError
 from ..ground.derivative import custom_jvp, jvp_of_active
 from ..ground.modes import own_modes
@@ -45,7 +46,7 @@ _NUMBERS = 1 << 20
 class Problem(eqx.Module):
     """The arguments of a solve, checked and in the types that the loop works with."""
 
-    f: Callable
+    f: Callable[..., Any]
     y0: PyTree[Array]
     t0: Array
     t1: Array
@@ -60,11 +61,11 @@ class Problem(eqx.Module):
     stops: Array | None  # on the clock of the loop, as `times`
     times: Array | None  # at which to save
     events: tuple[Event, ...]
-    jac: Callable | None
+    jac: Callable[..., Any] | None
     mass: Any
-    diffusion: Callable | None
+    diffusion: Callable[..., Any] | None
     noise: Any
-    save: Callable | None
+    save: Callable[..., Any] | None
     jac_sparsity: Pattern | None = eqx.field(static=True)
     fixed: bool = eqx.field(static=True)
     given: bool = eqx.field(static=True)
@@ -72,19 +73,19 @@ class Problem(eqx.Module):
     enough: int = eqx.field(static=True)  # of max_steps, where each is as long as given
     max_events: int | None = eqx.field(static=True)
     hidden: int = eqx.field(static=True)  # so many of the events, the last, are not the user's
-    consistent: Callable | None = eqx.field(static=True)  # before the first step
-    again: Callable | None = eqx.field(static=True)  # after a jump
-    add_parts: Callable | None
+    consistent: Callable[..., Any] | None = eqx.field(static=True)  # before the first step
+    again: Callable[..., Any] | None = eqx.field(static=True)  # after a jump
+    add_parts: Callable[..., Any] | None
     penalty: PyTree[StepPenalty]
     relative: bool = eqx.field(static=True)  # the clock of the loop is counted from t0
     empty: bool = eqx.field(static=True)  # t0 may be t1
     sure: bool = eqx.field(static=True)  # the times were checked when they were given
-    progress: Callable | None = eqx.field(static=True)
+    progress: Callable[..., Any] | None = eqx.field(static=True)
 
     @own_modes
     def __init__(
         self,
-        f: Callable,
+        f: Callable[..., Any],
         y0: PyTree,
         span: Any,
         args: PyTree,
@@ -106,14 +107,14 @@ class Problem(eqx.Module):
         jac: Any = None,
         jac_sparsity: Any = None,
         mass: Any = None,
-        consistent: Callable | None = None,
-        again: Callable | None = None,
+        consistent: Callable[..., Any] | None = None,
+        again: Callable[..., Any] | None = None,
         diffusion: Any = None,
         noise: Any = None,
-        add_parts: Callable | None = None,
+        add_parts: Callable[..., Any] | None = None,
         penalty: Any = None,
         progress: Any = None,
-    ):
+    ) -> None:
         if not callable(f):
             raise InputError(f"The vector field must be a function f(t, y, args); got {f!r}.")
         checks.hashable((f, args))
@@ -322,7 +323,7 @@ class Problem(eqx.Module):
             dense = dense_output(setup, x, out, unravel, self.t0 if self.relative else None)
         return ts, ys, dense
 
-    def _observed(self, saved: Array, unravel: Callable) -> PyTree[Array]:
+    def _observed(self, saved: Array, unravel: Callable[..., Any]) -> PyTree[Array]:
         """Saved rows as what they were before they were flattened."""
         if self.save is None:
             return jax.vmap(unravel)(saved)

@@ -6,8 +6,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import ArrayLike, PyTree
+from jaxtyping import ArrayLike
 
+from .._typing import PyTree
 from ..errors import SolveError
 from ..ground.modes import own_modes
 from ..roots.checks import as_unknown, raise_if

@@ -17,9 +17,10 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 from scipy.sparse import csr_matrix
 
+from .._typing import PyTree
 from ..errors import InputError
 from ..ground.derivative import custom_jvp, jvp_of_active
 from ..ground.linear import product
@@ -78,7 +79,11 @@ def careful(f: Flat) -> Flat:
 class Pattern:
     """Where a Jacobian may be different from zero; compared by value, so that it can be static."""
 
-    def __init__(self, pattern: Any):
+    shape: tuple[int, int]
+    rows: np.ndarray
+    columns: np.ndarray
+
+    def __init__(self, pattern: Any) -> None:
         if not hasattr(pattern, "tocsr"):  # not of scipy.sparse
             pattern = np.asarray(pattern) != 0
             if pattern.ndim != 2:
@@ -90,12 +95,12 @@ class Pattern:
         self.rows, self.columns = rows[order].astype(np.int64), columns[order].astype(np.int64)
         self._hash = hash((self.shape, self.rows.tobytes(), self.columns.tobytes()))
 
-    def matrix(self) -> csr_matrix:
+    def matrix(self) -> Any:
         """As a sparse matrix of booleans."""
         ones = np.ones(self.rows.size, bool)
         return csr_matrix((ones, (self.rows, self.columns)), self.shape)
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Pattern)
             and self.shape == other.shape
@@ -103,7 +108,7 @@ class Pattern:
             and np.array_equal(self.columns, other.columns)
         )
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return self._hash
 
 
@@ -160,7 +165,11 @@ def _like(tree: PyTree[Array]) -> PyTree:
 class Builder:
     """Collects the functions of an equation, flat and with their constants hoisted."""
 
-    def __init__(self, y0: PyTree[Array], t0: Array, args: PyTree):
+    arrays: PyTree
+    rest: PyTree
+    reverse_only: bool
+
+    def __init__(self, y0: PyTree[Array], t0: Array, args: PyTree) -> None:
         self.t0 = t0
         self.arrays, self.rest = eqx.partition(args, eqx.is_array)
         self.y0 = y0

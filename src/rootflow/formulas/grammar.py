@@ -97,7 +97,7 @@ def parse(text: str, *, names: Collection[str] | None = None, fold: bool = True)
 class _Parser:
     """One pass over the tokens, one method per thing that can stand at a place."""
 
-    def __init__(self, text: str, names: Collection[str] | None, fold: bool):
+    def __init__(self, text: str, names: Collection[str] | None, fold: bool) -> None:
         self.text = text
         self.names = names
         self.fold = fold

@@ -50,7 +50,9 @@ def _everywhere(arity: int, compute: Callable[..., Any], binding: int, **given) 
     return Operation(arity, compute, compute, compute, binding, **given)
 
 
-def _function(name: str, numpy_name: str | None = None, on_floats: Callable | None = None):
+def _function(
+    name: str, numpy_name: str | None = None, on_floats: Callable[..., Any] | None = None
+):
     named = numpy_name or name
     return Operation(1, getattr(jnp, named), getattr(np, named), on_floats or getattr(math, name))
 

@@ -58,7 +58,7 @@ class Apply:
     def __repr__(self) -> str:
         return f"<formula of {size(self)} nodes: {self.operation} ...>"
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         flat = [
             (node.operation, len(node.arguments), node.at) if isinstance(node, Apply) else node
             for node in postorder(self)

@@ -1,6 +1,7 @@
 """AdjointDPM: the gradient of a sample from a second differential equation, solved backwards."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -11,6 +12,7 @@ from ..errors import DerivativeError, InputError
 from .grids import Knots
 from .loop import Turn, body, filled, zeros
 from .numerics import is_traced, namespace
+from .samplers.base import Sampler
 from .schedules import Level, Schedule
 
 # For each method the coefficients of its stages after the first, and of the step.
@@ -34,7 +36,7 @@ class Adjoint(eqx.Module):
 
     method: Literal["euler", "heun", "rk4"] = eqx.field(static=True, default="heun")
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if self.method not in _TABLEAUS:
             raise InputError(f"method={self.method!r} must be 'euler', 'heun' or 'rk4'.")
 
@@ -94,7 +96,13 @@ def steps_back(schedule: Schedule, knots: Knots, method: str) -> Back:
 
 
 @eqx.filter_custom_vjp
-def solve_adjoint(differentiable, number, sampler, keep, hooks):
+def solve_adjoint(
+    differentiable: Any,
+    number: Any,
+    sampler: Sampler,
+    keep: bool,
+    hooks: Any,
+) -> Any:
     """Runs the loop; the derivative is that of the probability-flow equation.
 
     Args:

@@ -171,7 +171,7 @@ class Sinkhorn(Coupling):
     tolerance: float = eqx.field(static=True, default=1e-3)
     max_steps: int = eqx.field(static=True, default=5000)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         value = self.regularisation
         if not is_traced(value) and not (np.ndim(value) == 0 and float(np.asarray(value)) > 0):
             raise InputError(f"regularisation={value} must be a positive number.")

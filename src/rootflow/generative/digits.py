@@ -89,7 +89,7 @@ class Recipe:
     predicts: str | None = None
     width: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.network not in ("mlp", "unet"):
             raise InputError(f"network={self.network!r} is not known; use 'mlp' or 'unet'.")
         if self.schedule not in _SCHEDULES:
@@ -139,7 +139,7 @@ def train_digits(
     key: PRNGKeyArray,
     batch_size: int = 128,
     rate: float = 2e-3,
-    checkpoint: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: bool | Callable[[int, Any], Any] | None = None,
 ) -> Trained:
     """Trains a model of the digits by Adam with a cosine schedule; `Trained.ema` is the one to use.
@@ -169,12 +169,12 @@ def train_digits(
     )
 
 
-def save_model(path: str | os.PathLike, recipe: Recipe, model: Any) -> None:
+def save_model(path: str | os.PathLike[str], recipe: Recipe, model: Any) -> None:
     """Writes a model and its recipe to an `.npz` file."""
     save(path, model, digits=dataclasses.asdict(recipe))
 
 
-def load_model(path: str | os.PathLike) -> tuple[Recipe, Any]:
+def load_model(path: str | os.PathLike[str]) -> tuple[Recipe, Any]:
     """Reads what `save_model` wrote.
 
     Raises:
@@ -189,7 +189,7 @@ def load_model(path: str | os.PathLike) -> tuple[Recipe, Any]:
 
 
 def save_grid(
-    path: str | os.PathLike, images: Float[Any, "n 8 8"], columns: int, zoom: int = 6
+    path: str | os.PathLike[str], images: Float[Any, "n 8 8"], columns: int, zoom: int = 6
 ) -> None:
     """Writes pictures to a PNG, in rows of `columns`, values from -1 (black) to 1 (white)."""
     import io

@@ -49,7 +49,7 @@ class GaussianMixture(eqx.Module):
         std: ArrayLike = 1.0,
         weights: ArrayLike | None = None,
         axes: ArrayLike | None = None,
-    ):
+    ) -> None:
         means = jnp.asarray(means, dtype=jnp.result_type(float, jnp.asarray(means).dtype))
         if means.ndim != 2:
             raise InputError(f"means must have shape (k, d); got {means.shape}.")
@@ -178,7 +178,7 @@ class GaussianMixture(eqx.Module):
         return _by_quantiles(x, law(begin), law(end))
 
 
-def _by_quantiles(x: Array, before: tuple, after: tuple) -> Array:
+def _by_quantiles(x: Array, before: tuple[Any, ...], after: tuple[Any, ...]) -> Array:
     """What has the probability below it after that x, shape (n, 1), has before.
 
     Both laws are mixtures on a line: log weights, means and variances, each of shape (k,).
@@ -241,7 +241,9 @@ class Interpolated(eqx.Module):
     means: tuple[Float[Array, "k d"], Float[Array, "k d"]]
     covariances: tuple[Array, Array]
 
-    def __init__(self, path: Path, data: GaussianMixture, base: GaussianMixture | None = None):
+    def __init__(
+        self, path: Path, data: GaussianMixture, base: GaussianMixture | None = None
+    ) -> None:
         if not isinstance(path, Path) or not path.linear:
             raise InputError(f"path must be a path that is linear in space; got {path!r}.")
         if (base is None) != (path.sides != "two"):

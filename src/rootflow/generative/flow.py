@@ -15,8 +15,9 @@ from typing import Any, Literal, NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
+from .._typing import PyTree
 from ..errors import InputError
 from .denoiser import Denoiser
 from .numerics import is_traced

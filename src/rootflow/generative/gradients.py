@@ -33,7 +33,7 @@ class Truncated(eqx.Module):
 
     steps: int = eqx.field(static=True)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not self.steps >= 1:
             raise InputError(f"steps={self.steps} must be at least 1.")
 
@@ -149,7 +149,7 @@ def chunk(count: int) -> int:
     return min(near, key=lambda k: abs(k - root)) if near else root
 
 
-def _checkpointed(run: Callable, state: Any, turns: Turn) -> tuple[Any, Record]:
+def _checkpointed(run: Callable[..., Any], state: Any, turns: Turn) -> tuple[Any, Record]:
     count = turns.number.shape[0]
     size = chunk(count)
     whole = count // size * size

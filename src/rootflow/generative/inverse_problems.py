@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, ArrayLike, PyTree
+from jaxtyping import Array, ArrayLike
 
+from .._typing import PyTree
 from ..errors import InputError
 from ..roots.krylov import conjugate_gradients
 from .guidance import Guidance, moved, per_sample, predicted
@@ -83,10 +84,12 @@ class DPS(Measured):
     scale: ArrayLike = 1.0
     normalized: bool = eqx.field(static=True, default=False)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_positive("scale", self.scale)
 
-    def gradient(self, predicted, miss, pull, level):
+    def gradient(
+        self, predicted: Array, miss: Array, pull: Callable[[Array], Array], level: Level
+    ) -> Array:
         _, transpose = jax.vjp(self.operator, predicted)
         slope = pull(transpose(miss)[0])
         slope = 2 * per_sample(self.scale, slope) * slope
@@ -117,11 +120,13 @@ class PiGDM(Measured):
     data_std: ArrayLike = 1.0
     max_steps: int = eqx.field(static=True, default=50)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_positive("noise", self.noise)
         _check_positive("data_std", self.data_std)
 
-    def gradient(self, predicted, miss, pull, level):
+    def gradient(
+        self, predicted: Array, miss: Array, pull: Callable[[Array], Array], level: Level
+    ) -> Array:
         transpose = jax.linear_transpose(self.operator, predicted)
         spread = level.sigma**2 * self.data_std**2
         spread = spread / (level.alpha**2 * self.data_std**2 + level.sigma**2)
@@ -151,10 +156,12 @@ class MomentMatching(Measured):
     noise: ArrayLike
     max_steps: int = eqx.field(static=True, default=10)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_positive("noise", self.noise)
 
-    def gradient(self, predicted, miss, pull, level):
+    def gradient(
+        self, predicted: Array, miss: Array, pull: Callable[[Array], Array], level: Level
+    ) -> Array:
         transpose = jax.linear_transpose(self.operator, predicted)
         spread = expand(level.sigma**2 / level.alpha, predicted)
 

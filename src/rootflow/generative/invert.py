@@ -6,8 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike, Float, PyTree
+from jaxtyping import ArrayLike, Float
 
+from .._typing import PyTree
 from ..errors import InputError, SolveError
 from ..roots.root import fixed_point
 from . import grids

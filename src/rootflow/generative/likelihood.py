@@ -7,8 +7,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Key, PyTree
+from jaxtyping import Array, ArrayLike, Float, Key
 
+from .._typing import PyTree
 from ..errors import InputError
 from ..flows.methods import Method, Tsit5
 from ..flows.ode import solve_ode

@@ -14,8 +14,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._typing import PyTree
 from ..errors import InputError
 from .denoiser import Denoiser
 from .grids import NAMED, Grid, check_inside, spacing
@@ -38,7 +39,7 @@ class LogNormal(Grid):
     mean: float = -1.2
     std: float = 1.2
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_std(self.std)
 
     def times(self, schedule: Schedule, fractions: Any, begin: Any, end: Any) -> Any:
@@ -64,7 +65,7 @@ class LogitNormal(Grid):
     mean: float = 0.0
     std: float = 1.0
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_std(self.std)
 
     def times(self, schedule: Schedule, fractions: Any, begin: Any, end: Any) -> Any:
@@ -125,7 +126,7 @@ class MinSNR(_Scaled):
 
     gamma: float = 5.0
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not self.gamma > 0:
             raise InputError(f"gamma={self.gamma} must be positive.")
 
@@ -200,7 +201,7 @@ class DiffusionLoss(eqx.Module):
     unconditional: PyTree = None
     time: Callable[[Any], Any] | None = None
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if self.predicts not in KINDS:
             raise InputError(
                 f"predicts={self.predicts!r} is not known; use one of {', '.join(map(repr, KINDS))}"

@@ -31,7 +31,7 @@ class EDMPreconditioned(eqx.Module):
     network: Callable[..., Any]
     sigma_data: float = 0.5
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if isinstance(self.sigma_data, float | int) and not self.sigma_data > 0:
             raise InputError(f"sigma_data={self.sigma_data} must be positive.")
 

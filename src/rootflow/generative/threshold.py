@@ -27,7 +27,7 @@ class DynamicThreshold(eqx.Module):
     bound: float = eqx.field(static=True, default=1.0)
     most: float = eqx.field(static=True, default=math.inf)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not 0 < self.quantile <= 1:
             raise InputError(f"quantile={self.quantile} must be above 0 and at most 1.")
         if not self.bound > 0:

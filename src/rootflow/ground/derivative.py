@@ -26,7 +26,7 @@ _p = Primitive("rootflow_derivative")
 _p.multiple_results = True
 
 
-def jvp_of_active(f: Callable, primals: Any, tangents: Any) -> tuple[Any, Any]:
+def jvp_of_active(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
     """`jax.jvp` in what has a derivative: the others' tangents are `SymbolicZero` or `float0`."""
     leaves, structure = jax.tree.flatten(primals)
     dots = structure.flatten_up_to(tangents)
@@ -55,15 +55,18 @@ class custom_jvp:
         nondiff_argnums: the arguments that are not arrays; they lead the arguments of the rule.
     """
 
-    def __init__(self, function: Callable, nondiff_argnums: tuple[int, ...] = ()):
+    symbolic_zeros: bool
+    signature: inspect.Signature
+
+    def __init__(self, function: Callable[..., Any], nondiff_argnums: tuple[int, ...] = ()) -> None:
         self.function = function
         self.static = nondiff_argnums
-        self.rule: Callable | None = None
+        self.rule: Callable[..., Any] | None = None
         self.symbolic_zeros = False
         self.signature = inspect.signature(function)
         functools.update_wrapper(self, function)
 
-    def defjvp(self, rule: Callable, symbolic_zeros: bool = False) -> Callable:
+    def defjvp(self, rule: Callable[..., Any], symbolic_zeros: bool = False) -> Callable[..., Any]:
         """Takes `rule(*static, primals, tangents) -> (value, tangent)`.
 
         With `symbolic_zeros` tangents that are known to be zero are
@@ -108,7 +111,7 @@ class custom_jvp:
 class _Outputs:
     """What the function returns looks like, and the effects that it has."""
 
-    def __init__(self, jaxpr: Any):
+    def __init__(self, jaxpr: Any) -> None:
         self.avals = tuple(jaxpr.out_avals)
         self.effects = jaxpr.effects
 

@@ -15,7 +15,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.core import ShapedArray
-from jaxtyping import ArrayLike, PyTree
+from jaxtyping import ArrayLike
+
+from .._typing import PyTree
 
 
 def is_sharded() -> bool:

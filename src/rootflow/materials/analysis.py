@@ -156,7 +156,7 @@ def _say_where_not_monotone(smoothed: Profile) -> None:
         warnings.warn(f"{wrong}; it is left out there, even after smoothing.", stacklevel=2)
 
 
-def _markers(reading: Reading, smoothed: Profile, phases: list[Phase], say: Callable):
+def _markers(reading: Reading, smoothed: Profile, phases: list[Phase], say: Callable[..., Any]):
     """Layers, intrinsic coefficients and the tracer ratio, where there are such."""
     say(0.95, "markers")
     layers = None

@@ -70,7 +70,7 @@ class _Columns(NamedTuple):
 
 
 def read_profile(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     time: Any = None,
     molar_volume: Any = None,
@@ -337,7 +337,9 @@ def _plain(table: Table, elements: Any) -> _Columns:
     return _Columns("table", x, N, sigma, pair, totals=_range(total))
 
 
-def _one(table: Table, name: str, values: np.ndarray, kind: Any, pair: tuple) -> np.ndarray:
+def _one(
+    table: Table, name: str, values: np.ndarray, kind: Any, pair: tuple[Any, ...]
+) -> np.ndarray:
     for row in np.flatnonzero((values < -0.02) | (values > 1.02)):
         shown = values[row] * (1 if kind == "fraction" else 100)
         raise InputError(

@@ -56,7 +56,7 @@ class Layers(eqx.Module):
         time: Any,
         thicknesses: Any = None,
         terminal: Any = (0.0, 0.0),
-    ):
+    ) -> None:
         self.ends = checks.real("ends", ends)
         if self.ends.shape != (2, 2):
             raise InputError(

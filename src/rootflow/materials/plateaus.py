@@ -1,12 +1,15 @@
 """The flat ends of a profile: their compositions, the scatter, and whether they are flat."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from ..errors import InputError
 from .curves import Phases
+
+if TYPE_CHECKING:
+    from .profile import Profile
 
 #: Of the points, how many an end may have at most.
 _LARGEST_SHARE = 1 / 3
@@ -89,7 +92,7 @@ class Flatness(NamedTuple):
         )  # fmt: skip
 
 
-def end_flatness(profile) -> tuple[Flatness, Flatness]:
+def end_flatness(profile: "Profile") -> tuple[Flatness, Flatness]:
     """How flat the two ends are; where one is not, diffusion may have reached the end of the alloy.
 
     The end is a twentieth of the length or of the points, whichever are fewer, but at least five
@@ -112,7 +115,7 @@ def end_flatness(profile) -> tuple[Flatness, Flatness]:
     return found[0], found[1]
 
 
-def not_flat(profile) -> str:
+def not_flat(profile: "Profile") -> str:
     """What is wrong with the ends, or an empty text where both are flat."""
     for name, end in zip(("left", "right"), end_flatness(profile), strict=True):
         if not end.flat:
@@ -124,7 +127,7 @@ def not_flat(profile) -> str:
     return ""
 
 
-def require_flat(profile) -> None:
+def require_flat(profile: "Profile") -> None:
     """Refuses a couple that cannot be taken as infinite.
 
     Raises:

@@ -72,7 +72,7 @@ class Profile(eqx.Module):
         sigma: Any = None,
         ends: Any = None,
         temperature: Any = None,
-    ):
+    ) -> None:
         self.x = checks.real("the positions x", x)
         self.N = checks.real("the mole fractions N", N)
         _check_shapes(self.x, self.N)

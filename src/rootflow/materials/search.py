@@ -1,5 +1,6 @@
 """The search behind a fit of profiles, and the spread of its answers."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array
 
 from ..errors import SolveError
 from ..roots import argmin
@@ -22,7 +24,7 @@ _CHUNK = 20
 def search(
     start: Parameters, data: tuple[Measured, ...], centres: Parameters, uncertain: Uncertain,
     max_steps: int,
-):  # fmt: skip
+) -> tuple[Parameters, Array]:  # fmt: skip
     """The parameters of least squares, and whether the search for them converged."""
 
     def misfit(p) -> Any:
@@ -47,7 +49,9 @@ def _jacobian(p: Parameters, data, centres, uncertain: Uncertain):
     return of_flat(flat), jax.jacfwd(of_flat)(flat)
 
 
-def curvature(p, data, centres, uncertain):
+def curvature(
+    p: Parameters, data: tuple[Measured, ...], centres: Parameters, uncertain: Uncertain
+) -> tuple[tuple[np.ndarray, np.ndarray], list[np.ndarray], int]:
     """Normal matrices of data and nuisances, the residuals of each profile, degrees of freedom."""
     (misfits, nuisances), (J, J_n) = _jacobian(p, data, centres, uncertain)
     J, J_n, misfits = np.asarray(J), np.asarray(J_n), np.asarray(misfits)
@@ -66,7 +70,17 @@ def inverse(normal: np.ndarray) -> np.ndarray:
     return (vectors / safe) @ vectors.T / np.outer(scale, scale)
 
 
-def bootstrap(p, data, residuals, uncertain, max_steps, repeats, seed, freedom, say):
+def bootstrap(
+    p: Parameters,
+    data: tuple[Measured, ...],
+    residuals: Sequence[np.ndarray],
+    uncertain: Uncertain,
+    max_steps: int,
+    repeats: int,
+    seed: int,
+    freedom: int,
+    say: Callable[..., Any],
+) -> np.ndarray:
     """Estimates, a row for each repeat, from residuals that are drawn with replacement."""
     rng = np.random.default_rng(seed)
     size = sum(map(len, residuals))

@@ -38,7 +38,15 @@ class Grid:
         whole: weights of the integral of f ds from the first node to each.
     """
 
-    def __init__(self, nodes: int):
+    s: np.ndarray
+    Y: np.ndarray
+    rest: np.ndarray
+    slope: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    whole: np.ndarray
+
+    def __init__(self, nodes: int) -> None:
         s = np.linspace(-REACH, REACH, nodes)
         h = s[1] - s[0]
         self.s = s

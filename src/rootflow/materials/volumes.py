@@ -44,7 +44,7 @@ class ConstantVolume(MolarVolume):
 
     value: Array
 
-    def __init__(self, value: ArrayLike = _USUAL):
+    def __init__(self, value: ArrayLike = _USUAL) -> None:
         self.value = checks.one("the molar volume", value, positive=True)
 
     def __call__(self, N: Any) -> Array:
@@ -62,7 +62,7 @@ class IdealVolume(MolarVolume):
     A: Array
     B: Array
 
-    def __init__(self, A: ArrayLike, B: ArrayLike):
+    def __init__(self, A: ArrayLike, B: ArrayLike) -> None:
         self.A = checks.one("the molar volume of A", A, positive=True)
         self.B = checks.one("the molar volume of B", B, positive=True)
 
@@ -84,7 +84,7 @@ class TableVolume(MolarVolume):
     volume: Float[Array, " rows"]
     slopes: Float[Array, " rows"]
 
-    def __init__(self, composition: Any, volume: Any):
+    def __init__(self, composition: Any, volume: Any) -> None:
         self.composition = checks.fractions("the table's composition", composition)
         self.volume = checks.real("the table's molar volume", volume, positive=True)
         if self.composition.ndim != 1 or self.composition.shape != self.volume.shape:

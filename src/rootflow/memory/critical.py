@@ -336,7 +336,9 @@ def _fold(data: Law, x: Point, gamma: Array, T: Array) -> _Fold:
     return _Fold(_residual(data, x, gamma, T), determinant)
 
 
-def _finish(equations: Callable, start: _Fold, ask: Array, *theta: Any) -> tuple[Array, Array]:
+def _finish(
+    equations: Callable[..., Any], start: _Fold, ask: Array, *theta: Any
+) -> tuple[Array, Array]:
     """Newton's method from a start, and whether it converged; NaN unless `ask`."""
     start = jax.lax.stop_gradient(start)
 

@@ -10,6 +10,7 @@ functions of v alone, so that v = 0 has derivatives too. In float64 errors are t
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +112,7 @@ def _around_zero(kernel: np.ndarray, s: Scalar, v: Scalar, T: Scalar, sign: int)
     return jnp.sum((right + sign * left) * weights) / jnp.sqrt(v)
 
 
-def _either(wide: Callable, narrow: Callable, s, v, temperature) -> Scalar:
+def _either(wide: Callable[..., Any], narrow: Callable[..., Any], s, v, temperature) -> Scalar:
     """The formula that fits, each given arguments at which the other does no harm."""
     s, v, T, is_wide = _sides(s, v, temperature)
     _, *parts = _pairs(s, v, T, is_wide)

@@ -52,7 +52,7 @@ class DenseHebbian(eqx.Module):
         normalise: bool = True,
         distinct: bool = True,
         weights: ArrayLike | None = None,
-    ):
+    ) -> None:
         h = checks.number("rows", rows)
         if h.ndim != 2 or not h.size:
             raise InputError(f"rows must have shape (rows, N), both at least 1; got {h.shape}.")

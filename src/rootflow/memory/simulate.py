@@ -137,7 +137,7 @@ def _once(key, T, o: _Options):
     return m, n, jnp.mean(magnetisation**2), jnp.mean(xi * before), taken
 
 
-def memory_of(key, o: _Options) -> tuple[Array, Array, DenseHebbian]:
+def memory_of(key: PRNGKeyArray, o: _Options) -> tuple[Array, Array, DenseHebbian]:
     """The first archetype, its mean example, and the memory."""
     sizes: dict[str, Any] = {"quality": o.quality, "quantity": o.quantity}
     if not o.supervised:

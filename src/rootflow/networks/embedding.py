@@ -32,7 +32,7 @@ class Embedding(eqx.Module):
         classes: int = 0,
         rates: tuple[float, float] = (0.2, 20.0),
         features: int = 64,
-    ):
+    ) -> None:
         low, high = rates
         if not 0 < low < high:
             raise InputError(f"rates={rates} must be positive, the lower first.")

@@ -42,7 +42,7 @@ class MLP(eqx.Module):
         key: PRNGKeyArray,
         classes: int = 0,
         rates: tuple[float, float] = (0.2, 20.0),
-    ):
+    ) -> None:
         for name, value in (("width", width), ("depth", depth)):
             if value < 1:
                 raise InputError(f"{name}={value} must be at least 1.")

@@ -94,7 +94,7 @@ class NeuralCDE(eqx.Module):
         solver: Solver = Solver(),
         key: PRNGKeyArray,
         dtype: Any = None,
-    ):
+    ) -> None:
         for name, value in (("channels", channels), ("hidden", hidden), ("out", out)):
             checks.whole(name, value)
         keys = jax.random.split(key, 2 * checks.whole("layers", layers) + 1)

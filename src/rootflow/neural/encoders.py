@@ -40,7 +40,7 @@ class GRUEncoder(eqx.Module):
         backwards: bool = True,
         key: PRNGKeyArray,
         dtype: Any = None,
-    ):
+    ) -> None:
         self.channels = checks.whole("channels", channels)
         self.backwards = backwards
         size = 2 * channels + 1
@@ -107,7 +107,7 @@ class ODERNN(GRUEncoder):
         solver: Solver = Solver(Heun(), dt=0.5, max_steps=16),
         key: PRNGKeyArray,
         dtype: Any = None,
-    ):
+    ) -> None:
         a, b = jax.random.split(key)
         super().__init__(channels, hidden, backwards=backwards, key=a, dtype=dtype)
         self.field = MLPField(

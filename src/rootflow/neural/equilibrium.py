@@ -42,7 +42,7 @@ class DeepEquilibrium(eqx.Module):
     atol: float | None = eqx.field(static=True, default=None)
     max_steps: int = eqx.field(static=True, default=1000)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         checks.whole("size", self.size)
         checks.one_of("method", self.method, ("anderson", "plain", "newton"))
 
@@ -90,7 +90,7 @@ class ContractiveCell(eqx.Module):
         contraction: float = 0.9,
         key: PRNGKeyArray,
         dtype: Any = None,
-    ):
+    ) -> None:
         if not 0 < contraction < 1:
             raise checks.InputError(f"contraction must lie in (0, 1); got {contraction!r}.")
         a, b = jax.random.split(key)

@@ -49,12 +49,12 @@ class MLPField(eqx.Module):
         *,
         width: int = 64,
         depth: int = 2,
-        activation: Callable = jax.nn.softplus,
+        activation: Callable[..., Any] = jax.nn.softplus,
         time: bool = True,
         bounded: bool = False,
         key: PRNGKeyArray,
         dtype: Any = None,
-    ):
+    ) -> None:
         checks.whole("size", size)
         checks.whole("width", width)
         checks.whole("depth", depth, 0)
@@ -96,12 +96,12 @@ class MatrixField(eqx.Module):
         *,
         width: int = 64,
         depth: int = 1,
-        activation: Callable = jax.nn.softplus,
+        activation: Callable[..., Any] = jax.nn.softplus,
         time: bool = False,
         scaled: bool = False,
         key: PRNGKeyArray,
         dtype: Any = None,
-    ):
+    ) -> None:
         self.shape = (checks.whole("size", size), checks.whole("channels", channels))
         checks.whole("width", width)
         self.mlp = eqx.nn.MLP(
@@ -126,7 +126,7 @@ class ConcatSquash(eqx.Module):
     gate: eqx.nn.Linear
     shift: eqx.nn.Linear
 
-    def __init__(self, size: int, out: int, *, key: PRNGKeyArray, dtype: Any = None):
+    def __init__(self, size: int, out: int, *, key: PRNGKeyArray, dtype: Any = None) -> None:
         a, b, c = jax.random.split(key, 3)
         self.linear = eqx.nn.Linear(size, out, dtype=dtype, key=a)
         self.gate = eqx.nn.Linear(1, out, dtype=dtype, key=b)
@@ -152,7 +152,7 @@ class ConcatSquashField(eqx.Module):
 
     def __init__(
         self, size: int, *, width: int = 64, depth: int = 2, key: PRNGKeyArray, dtype: Any = None
-    ):
+    ) -> None:
         checks.whole("size", size)
         checks.whole("width", width)
         sizes = [size] + [width] * checks.whole("depth", depth, 0) + [size]
@@ -172,6 +172,6 @@ def with_time(t: Any, y: Float[Array, " d"]) -> Float[Array, " d1"]:
     return jnp.append(jnp.asarray(t, y.dtype).reshape(1), y)
 
 
-def follow(t: Any, y: Any, field: Callable) -> Any:
+def follow(t: Any, y: Any, field: Callable[..., Any]) -> Any:
     """A field that is handed to the solver as an argument, so that its weights are traced."""
     return field(t, y, None)

@@ -68,7 +68,7 @@ class ContinuousFlow(eqx.Module):
         t1: float = 1.0,
         trace: Literal["exact", "hutchinson"] = "exact",
         solver: Solver = Solver(),
-    ):
+    ) -> None:
         self.fields = [fields] if callable(fields) else list(fields)
         if not self.fields:
             raise InputError("ContinuousFlow needs at least one field; got none.")

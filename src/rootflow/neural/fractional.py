@@ -15,8 +15,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float
 
+from .._typing import PyTree
 from ..errors import InputError
 from ..flows import checks
 from ..flows.adjoints import Adjoint, DiscreteAdjoint
@@ -163,7 +164,7 @@ def _push(g: Any, z: Any, u: Array, shape: tuple[int, ...]) -> Any:
     return jax.tree.map(lambda g: jnp.tensordot(g, u, len(shape)), g)
 
 
-def _bend(u: Callable, g: Any, z: Any, shape: tuple[int, ...]) -> Array:
+def _bend(u: Callable[..., Any], g: Any, z: Any, shape: tuple[int, ...]) -> Array:
     """The sum over the components j of the noise of the derivative of u[j] along g[:, j]."""
     if not shape:
         return jax.jvp(u, (z,), (g,))[1]
@@ -225,7 +226,7 @@ class ObservationControl(eqx.Module):
     def __init__(
         self, key: Array, terms: int, size: int = 1, *, ahead: int = 3, width: int = 64,
         depth: int = 2,
-    ):  # fmt: skip
+    ) -> None:  # fmt: skip
         inputs = size * (1 + terms + ahead) + 2
         self.network = zero_last(
             eqx.nn.MLP(inputs, size, width, depth, activation=jnp.tanh, key=key)
@@ -299,7 +300,7 @@ class MovingHurst(eqx.Module):
     def __init__(
         self, key: Array, horizon: float = 1.0, *, start: float = 0.5, width: int = 16,
         depth: int = 2,
-    ):  # fmt: skip
+    ) -> None:  # fmt: skip
         start = float(checked_hurst(start))
         self.network = zero_last(
             eqx.nn.MLP("scalar", "scalar", width, depth, activation=jnp.tanh, key=key)
@@ -332,22 +333,22 @@ class FractionalSDE(eqx.Module):
         options: options of the noise: `kind`, `terms`, `largest`, `standard`.
     """
 
-    drift: Callable
-    diffusion: Callable
-    control: Callable
+    drift: Callable[..., Any]
+    diffusion: Callable[..., Any]
+    control: Callable[..., Any]
     start: Float[Array, "..."]
     log_spread: Float[Array, "..."] | None
     logit: Float[Array, ""] | None
-    moving: Callable | None
+    moving: Callable[..., Any] | None
     horizon: float = eqx.field(static=True)
     learn_hurst: bool = eqx.field(static=True)
-    options: tuple = eqx.field(static=True)
+    options: tuple[Any, ...] = eqx.field(static=True)
 
     def __init__(
         self,
-        drift: Callable,
-        diffusion: Callable,
-        control: Callable,
+        drift: Callable[..., Any],
+        diffusion: Callable[..., Any],
+        control: Callable[..., Any],
         start: ArrayLike = 0.0,
         *,
         spread: ArrayLike = 0.0,
@@ -358,7 +359,7 @@ class FractionalSDE(eqx.Module):
         terms: int = 5,
         largest: float = 20.0,
         standard: bool = True,
-    ):
+    ) -> None:
         self.logit = self.moving = None
         if callable(hurst):
             self.moving = hurst

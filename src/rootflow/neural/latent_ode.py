@@ -64,7 +64,7 @@ class LatentODE(eqx.Module):
         solver: Solver = Solver(),
         key: PRNGKeyArray,
         dtype: Any = None,
-    ):
+    ) -> None:
         checks.whole("latent", latent)
         if not noise > 0:
             raise InputError(f"noise must be positive; got {noise!r}.")

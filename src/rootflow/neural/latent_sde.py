@@ -84,7 +84,7 @@ class LatentSDE(eqx.Module):
         solver: Solver,
         key: PRNGKeyArray,
         dtype: Any = None,
-    ):
+    ) -> None:
         checks.whole("latent", latent)
         checks.whole("context", context)
         if not noise > 0:

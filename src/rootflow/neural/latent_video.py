@@ -44,7 +44,7 @@ class FrameEncoder(eqx.Module):
 
     def __init__(
         self, side: int, channels: int, features: int, *, key: PRNGKeyArray, dtype: Any = None
-    ):
+    ) -> None:
         widths = _widths(side, features)
         keys = jax.random.split(key, len(widths) + 1)
         self.convolutions = [
@@ -83,7 +83,7 @@ class FrameDecoder(eqx.Module):
     def __init__(
         self, inputs: int, side: int, channels: int, features: int, *, key: PRNGKeyArray,
         dtype: Any = None,
-    ):  # fmt: skip
+    ) -> None:  # fmt: skip
         widths = _widths(side, features)[::-1]
         keys = jax.random.split(key, len(widths) + 3)
         conv = lambda a, b, k: eqx.nn.Conv2d(a, b, 3, padding=1, key=k, dtype=dtype)
@@ -210,7 +210,7 @@ class LatentVideo(eqx.Module):
         adjoint: Adjoint = DiscreteAdjoint(),
         key: PRNGKeyArray,
         dtype: Any = None,
-    ):
+    ) -> None:
         self.frames = checks.whole("frames", frames)
         self.channels = checks.whole("channels", channels)
         self.substeps = checks.whole("substeps", substeps)

@@ -55,5 +55,5 @@ class Lagrangian(eqx.Module):
         return jnp.concatenate([v, jnp.linalg.solve(mass, jax.grad(value, 0)(q, v) - moved)])
 
 
-def _number(function: Callable, what: str) -> Callable:
+def _number(function: Callable[..., Any], what: str) -> Callable[..., Any]:
     return lambda *x: checks.shaped(function(*x), (), what)

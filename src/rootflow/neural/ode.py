@@ -69,9 +69,9 @@ class Augment(eqx.Module):
     """
 
     extra: int = eqx.field(static=True)
-    network: Callable | None = None
+    network: Callable[..., Any] | None = None
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         checks.whole("extra", self.extra)
 
     def __call__(self, x: Float[Any, " d"]) -> Float[Array, " dp"]:
@@ -97,7 +97,7 @@ class WithVelocity(eqx.Module):
 
     def __init__(
         self, size: int, *, width: int = 32, depth: int = 1, key: PRNGKeyArray, dtype: Any = None
-    ):
+    ) -> None:
         self.network = eqx.nn.MLP(size, size, width, depth, jnp.tanh, dtype=dtype, key=key)
 
     def __call__(self, x: Float[Any, " d"]) -> Float[Array, " 2d"]:

@@ -67,7 +67,7 @@ class SDEGenerator(eqx.Module):
         solver: Solver,
         key: PRNGKeyArray,
         dtype: Any = None,
-    ):
+    ) -> None:
         self.channels = checks.whole("channels", channels)
         self.noise, self.solver = checks.whole("noise", noise), solver
         a, b, c, d = jax.random.split(key, 4)
@@ -140,7 +140,7 @@ class CDECritic(eqx.Module):
         solver: Solver,
         key: PRNGKeyArray,
         dtype: Any = None,
-    ):
+    ) -> None:
         self.channels, self.solver = checks.whole("channels", channels), solver
         a, b, c, d = jax.random.split(key, 4)
         sizes: dict[str, Any] = {"width": width, "depth": depth, "dtype": dtype}
@@ -247,7 +247,7 @@ def scale_initial(factor: float = 10.0) -> optax.GradientTransformation:
     return optax.stateless(update)
 
 
-def wasserstein(ts: ArrayLike) -> tuple[Callable, Callable]:
+def wasserstein(ts: ArrayLike) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The losses of a generator and of a critic of series at the times `ts`.
 
     For `rootflow.training.train_adversarial(*wasserstein(ts), generator, critic, ys, project=clip,

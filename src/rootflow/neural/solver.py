@@ -36,7 +36,7 @@ class Solver:
     adjoint: Adjoint = _DISCRETE
     max_steps: int = 4096
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.method, type):
             raise InputError(f"method must be an instance: write {self.method.__name__}().")
 

@@ -159,7 +159,7 @@ class Grid(Volumes):
     bounds: tuple[tuple[float, float], ...]
     cells: tuple[int, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         try:
             bounds = tuple((float(low), float(high)) for low, high in self.bounds)
             cells = tuple(self.cells)
@@ -227,7 +227,7 @@ class Grid(Volumes):
         """The field with these modes."""
         return _transformed(modes, self.cells, True)
 
-    def helmholtz(self, right, a0, a1):
+    def helmholtz(self, right: Array, a0: ArrayLike, a1: ArrayLike) -> Array:
         if self.ndim == 1:
             return _line(self, right, a0, a1)
         return self.inverse_transform(self.transform(right) / (a0 + a1 * self.eigenvalues))
@@ -278,7 +278,7 @@ class RadialGrid(Volumes):
     dim: int = 2
     grading: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("radius", "grading"):
             value = getattr(self, name)
             good = isinstance(value, (int, float, np.number)) and math.isfinite(value)
@@ -320,7 +320,7 @@ class RadialGrid(Volumes):
     def conductances(self) -> tuple[np.ndarray]:  # pyright: ignore
         return (self.areas[1:-1] / np.diff(self.centres),)
 
-    def helmholtz(self, right, a0, a1):
+    def helmholtz(self, right: Array, a0: ArrayLike, a1: ArrayLike) -> Array:
         return _line(self, right, a0, a1)
 
     def refined(self, factor: int = 2) -> "RadialGrid":

@@ -28,7 +28,7 @@ def _run(report: Report, quick: bool) -> Outcome:
     return Outcome(measured, figure, data)
 
 
-def _descent(report: Report, quick: bool, measured: dict, data: dict) -> None:
+def _descent(report: Report, quick: bool, measured: dict[str, Any], data: dict[str, Any]) -> None:
     sizes = {1: (16, 128), 2: (16, 32), 3: (8, 32)}
     if quick:
         sizes = {1: (16, 32), 2: (8,)}
@@ -57,7 +57,7 @@ def _descent(report: Report, quick: bool, measured: dict, data: dict) -> None:
     data["plain"] = counts
 
 
-def _dictionaries(quick: bool, measured: dict, data: dict) -> None:
+def _dictionaries(quick: bool, measured: dict[str, Any], data: dict[str, Any]) -> None:
     made = [dictionaries.manufactured(d) for d in ((10, 30) if quick else (5, 10, 30, 100))]
     errors = [row["errors"][-1] for row in made]
     measured["dictionary"] = max(errors)
@@ -74,7 +74,7 @@ def _dictionaries(quick: bool, measured: dict, data: dict) -> None:
     data["manufactured"], data["driven"], data["driven, fine"] = made, driven, fine
 
 
-def _sampling(quick: bool, measured: dict, data: dict) -> None:
+def _sampling(quick: bool, measured: dict[str, Any], data: dict[str, Any]) -> None:
     repeats = 60 if quick else 400
     found = dictionaries.sampled(20, _WIDTHS, repeats)
     predicted = [(0.5 - 2.0**-20) / width for width in _WIDTHS]
@@ -89,7 +89,7 @@ def _sampling(quick: bool, measured: dict, data: dict) -> None:
         measured["sampling-slope-2"] = training.slope_of(_WIDTHS, flat)
 
 
-def _training(report: Report, quick: bool, measured: dict, data: dict) -> None:
+def _training(report: Report, quick: bool, measured: dict[str, Any], data: dict[str, Any]) -> None:
     marks = {"sobolev": (10, 25), "energy": (10, 25), "adam": (1000,) if quick else (10_000,)}
     data["line"] = {m: training.trained(1, 16, 64, m, marks[m]) for m in marks}
     line = {m: rows[-1] for m, rows in data["line"].items()}
@@ -112,7 +112,7 @@ def _training(report: Report, quick: bool, measured: dict, data: dict) -> None:
     measured["time"] = found["energy"][-1]["seconds"] / found["adam"][-1]["seconds"]
 
 
-def _greedy(quick: bool, measured: dict, data: dict) -> None:
+def _greedy(quick: bool, measured: dict[str, Any], data: dict[str, Any]) -> None:
     sizes = (8, 16) if quick else (8, 16, 32, 64)
     found = [training.greedy(2, sizes)] if quick else [training.greedy(k, sizes) for k in (1, 2)]
     data["greedy"] = found
@@ -124,7 +124,7 @@ def _greedy(quick: bool, measured: dict, data: dict) -> None:
         )  # fmt: skip
 
 
-def _draw(data: dict) -> Figure:
+def _draw(data: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(6.8, 7.6), layout="constrained")
     (steps, norms), (widths, nets) = figure.subplots(2, 2)
     for color, dim in zip(("C0", "C1", "C2"), (1, 2, 3)):

@@ -38,7 +38,7 @@ def _run(report: Report, quick: bool) -> Outcome:
     return Outcome(measured, figure, data)
 
 
-def _first(report: Report, quick: bool, measured: dict, data: dict) -> None:
+def _first(report: Report, quick: bool, measured: dict[str, Any], data: dict[str, Any]) -> None:
     report(0.0, "rates of the first limit")
     epsilons = rates.EPSILONS[2:4] if quick else rates.EPSILONS
     found = rates.first_limit(epsilons)
@@ -68,7 +68,7 @@ def _first(report: Report, quick: bool, measured: dict, data: dict) -> None:
     )  # fmt: skip
 
 
-def _second(report: Report, quick: bool, measured: dict, data: dict) -> None:
+def _second(report: Report, quick: bool, measured: dict[str, Any], data: dict[str, Any]) -> None:
     report(0.3, "Keller and Segel's limit")
     taus = (0.02, 0.01) if quick else (0.04, 0.02, 0.01, 0.005)
     found = rates.corrected(taus)
@@ -97,7 +97,7 @@ def _second(report: Report, quick: bool, measured: dict, data: dict) -> None:
     data["square"] = plane
 
 
-def _ball(quick: bool, measured: dict, data: dict) -> None:
+def _ball(quick: bool, measured: dict[str, Any], data: dict[str, Any]) -> None:
     masses = (0.95, 1.05) if quick else _MASSES
     slopes, grown = collapse.virial(masses), collapse.centre(masses)
     measured["virial"] = max(abs(slope - 1) for slope in slopes)
@@ -117,7 +117,7 @@ def _ball(quick: bool, measured: dict, data: dict) -> None:
     measured["ball-rates"] = max(abs(rate - due) for rate, due in wanted)
 
 
-def _plane(quick: bool, measured: dict, data: dict) -> None:
+def _plane(quick: bool, measured: dict[str, Any], data: dict[str, Any]) -> None:
     places = ("boundary",) if quick else ("interior", "boundary", "corner")
     found = collapse.thresholds(32 if quick else 48, places)
     below = [row["ratio"] for name, row in found.items() if "0.8" in name]
@@ -135,7 +135,7 @@ def _plane(quick: bool, measured: dict, data: dict) -> None:
     data["steady"] = {"taus": taus, "centre": peaks}
 
 
-def _draw(strip: dict, data: dict) -> Figure:
+def _draw(strip: dict[str, Any], data: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(6.8, 7.6), layout="constrained")
     rows: Any = figure.subfigures(2, 1, height_ratios=(1, 1.15))
     frames = rows[0].subplots(2, 3)

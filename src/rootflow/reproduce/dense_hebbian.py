@@ -41,7 +41,9 @@ def _run(report: Report, quick: bool) -> Outcome:
     return Outcome(measured, figure, data)
 
 
-def _supervised(report: Report, quick: bool, measured: dict, data: dict) -> None:
+def _supervised(
+    report: Report, quick: bool, measured: dict[str, Any], data: dict[str, Any]
+) -> None:
     rows = random_data.ROWS[1:2] if quick else random_data.ROWS
     loads = (0.1,) if quick else random_data.LOADS
     cells = random_data.supervised(
@@ -57,7 +59,7 @@ def _supervised(report: Report, quick: bool, measured: dict, data: dict) -> None
         data["unsupervised"] = {"with labels": with_labels, "without": without}
 
 
-def _detection(quick: bool, measured: dict, data: dict) -> None:
+def _detection(quick: bool, measured: dict[str, Any], data: dict[str, Any]) -> None:
     sizes = ((60, 0.5),) if quick else ((200, 0.5), (200, 1.0), (100, 0.25))
     found = {f"N={n}, tau={tau:g}": random_data.detection(n, tau, 2) for n, tau in sizes}
     data["detection"] = found
@@ -69,7 +71,7 @@ def _detection(quick: bool, measured: dict, data: dict) -> None:
         measured["detection-weak"] = each[2]["final"]
 
 
-def _structured(quick: bool, measured: dict, data: dict) -> None:
+def _structured(quick: bool, measured: dict[str, Any], data: dict[str, Any]) -> None:
     split = structured.digit_spins()
     quantities = (20,) if quick else (5, 20, 100)
     orders = (2, 30) if quick else _ORDERS
@@ -99,7 +101,7 @@ def _structured(quick: bool, measured: dict, data: dict) -> None:
     measured["tumours"] = rows[-1]["accuracy"] - rows[0]["accuracy"]
 
 
-def _mean_fields(quick: bool, measured: dict, data: dict) -> None:
+def _mean_fields(quick: bool, measured: dict[str, Any], data: dict[str, Any]) -> None:
     points = ((0.1, 0.6),) if quick else ((0.1, 0.6), (0.2, 0.4))
     size, sweeps = 80, 100 if quick else 400
     found = [random_data.mean_field(size, load, T, sweeps) for load, T in points]
@@ -111,7 +113,7 @@ def _mean_fields(quick: bool, measured: dict, data: dict) -> None:
     measured["speed"] = min(row["speed"] for row in found)
 
 
-def _draw(diagram: mem.PhaseDiagram, data: dict) -> Figure:
+def _draw(diagram: mem.PhaseDiagram, data: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(6.6, 9.6), layout="constrained")
     phases, agreement, plain, real = figure.subplots(4, height_ratios=(1.5, 1, 1, 1))
     mem.draw_phases(diagram, phases)

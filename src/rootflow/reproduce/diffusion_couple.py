@@ -59,7 +59,7 @@ def _run(report: Report, quick: bool) -> Outcome:
     return Outcome(measured, figure, data)
 
 
-def _closed_forms(measured: dict, data: dict) -> None:
+def _closed_forms(measured: dict[str, Any], data: dict[str, Any]) -> None:
     found = closed_forms.logistic_errors()
     data["logistic"] = found
     measured["logistic"] = max(found[m] for m in ("wagner", "den-broeder", "matano"))
@@ -68,7 +68,7 @@ def _closed_forms(measured: dict, data: dict) -> None:
     measured["power"] = max(closed_forms.power_error(m) for m in (0.5, 1.0, 2.0))
 
 
-def _variables(measured: dict, data: dict, sags: tuple[float, ...]) -> None:
+def _variables(measured: dict[str, Any], data: dict[str, Any], sags: tuple[float, ...]) -> None:
     found = {sag: closed_forms.two_variables(sag) for sag in sags}
     data["variables"] = {str(sag): row for sag, row in found.items()}
     measured["ideal"] = max(float(np.max(np.abs(found[0.0]["ratio"] - 1))), found[0.0]["error"])
@@ -80,7 +80,7 @@ def _variables(measured: dict, data: dict, sags: tuple[float, ...]) -> None:
     measured["ignored-high"] = float(found[0.02]["ignored"][-1])
 
 
-def _markers(measured: dict, data: dict) -> None:
+def _markers(measured: dict[str, Any], data: dict[str, Any]) -> None:
     found = {str(r): closed_forms.markers(r) for r in (3.0, 0.3)}
     data["markers"] = found
     measured["markers-3"], measured["markers-0.3"] = found["3.0"]["shift"], found["0.3"]["shift"]
@@ -90,7 +90,7 @@ def _markers(measured: dict, data: dict) -> None:
     measured["velocity"] = max(row["velocity, van-loo"] for row in found.values())
 
 
-def _compounds(measured: dict, data: dict) -> None:
+def _compounds(measured: dict[str, Any], data: dict[str, Any]) -> None:
     found = compounds.measure()
     data["compounds"] = found
     away = [np.array(found[name]) - np.array(values) for name, values in _TENTHS.items()]
@@ -106,7 +106,7 @@ def _compounds(measured: dict, data: dict) -> None:
         measured[f"ratio-{round(100 * share)}"] = ratio
 
 
-def _draw(data: dict) -> Figure:
+def _draw(data: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(6.6, 7.8), layout="constrained")
     variables, stack, scatter = figure.subplots(3)
     for sag, row in data["variables"].items():

@@ -83,7 +83,7 @@ def _tuned(steps, batch, quick, measured) -> None:
         measured["then"] = float(np.median(more[:, 1] / more[:, 0]))
 
 
-def _draw(net: Any, batch: Any, kinds: dict, steps: dict) -> Figure:
+def _draw(net: Any, batch: Any, kinds: dict[str, Any], steps: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(6.8, 5.6), layout="constrained")
     grid = figure.add_gridspec(2, 6)
     fields = runs.pictures(net, batch)

@@ -45,7 +45,7 @@ def _measured(report: Report, quick: bool) -> Outcome:
     return Outcome(measured, figure, data)
 
 
-def _diagnostics(quick: bool, measured: dict, data: dict) -> None:
+def _diagnostics(quick: bool, measured: dict[str, Any], data: dict[str, Any]) -> None:
     widths = landscape.widths((10.0,) if quick else (0.0, 10.0, 30.0, 50.0))
     data["widths"] = widths
     measured["width-pulse"] = widths["pulse 1"][0][2]
@@ -63,7 +63,9 @@ def _diagnostics(quick: bool, measured: dict, data: dict) -> None:
     measured["stiff-moving"] = max(stiff["moving"]) / min(stiff["moving"]) - 1
 
 
-def _full(report: Report, size: training.Size, measured: dict, data: dict) -> None:
+def _full(
+    report: Report, size: training.Size, measured: dict[str, Any], data: dict[str, Any]
+) -> None:
     report(0.15, "other speeds")
     for c in (0.0, 10.0, 50.0):
         found = training.sine(c, size)
@@ -102,7 +104,7 @@ def _full(report: Report, size: training.Size, measured: dict, data: dict) -> No
     measured["over-lbfgs"] = found["lbfgs"] / found["ssbroyden"]
 
 
-def _draw(fields: Any, around: dict, data: dict) -> Figure:
+def _draw(fields: Any, around: dict[str, Any], data: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(9.0, 9.5), layout="constrained")
     grid = figure.add_gridspec(3, 6)
     x, t = training.grid()
@@ -135,7 +137,7 @@ def _draw(fields: Any, around: dict, data: dict) -> Figure:
     return figure
 
 
-def _bars(axes: Any, data: dict) -> None:
+def _bars(axes: Any, data: dict[str, Any]) -> None:
     """Errors by optimiser, or, in a quick run, widths."""
     if "optimisers" in data:
         names = list(data["optimisers"])

@@ -37,7 +37,7 @@ def _run(report: Report, quick: bool) -> Outcome:
     return Outcome(measured, figure, data)
 
 
-def _shooting(quick: bool, measured: dict, data: dict) -> None:
+def _shooting(quick: bool, measured: dict[str, Any], data: dict[str, Any]) -> None:
     found = shooting.shoot(8, ("lorenz",)) if quick else shooting.shoot(20)
     data["shooting"] = found
     gains = {name: row["nominal"] / row["refined"] for name, row in found.items()}
@@ -49,7 +49,7 @@ def _shooting(quick: bool, measured: dict, data: dict) -> None:
     measured["refine-future"] = min(futures)
 
 
-def _scarce(report: Report, setting: Any, measured: dict, data: dict) -> None:
+def _scarce(report: Report, setting: Any, measured: dict[str, Any], data: dict[str, Any]) -> None:
     found = data["scarce"] = training.scarce(setting, lambda name: report(0.1, name))
     mean = {name: float(np.mean(row)) for name, row in found.items()}
     ratios = np.array(found["skeleton"]) / np.array(found["no symbols, deep"])
@@ -61,7 +61,7 @@ def _scarce(report: Report, setting: Any, measured: dict, data: dict) -> None:
     measured["scarce-label"] = mean["label"] / mean["skeleton"]
 
 
-def _plenty(report: Report, setting: Any, measured: dict, data: dict) -> None:
+def _plenty(report: Report, setting: Any, measured: dict[str, Any], data: dict[str, Any]) -> None:
     first = training.plenty(setting, "skeleton", fitted=True)
     found = data["plenty"] = {"skeleton": first}
     measured["valid"] = first["valid"]
@@ -86,7 +86,7 @@ def _plenty(report: Report, setting: Any, measured: dict, data: dict) -> None:
     measured["ordered"] = found["ordered"]["expression"] / found["ordered"]["nominal"]
 
 
-def _draw(data: dict) -> Figure:
+def _draw(data: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(6.8, 6.6), layout="constrained")
     (scarce, numbers), (shot, futures) = figure.subplots(2, 2)
     names = list(data.get("scarce", ()))

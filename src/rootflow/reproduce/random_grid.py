@@ -41,7 +41,7 @@ def _measured(report: Report, quick: bool) -> Outcome:
     return Outcome(measured, figure, data)
 
 
-def _full(report: Report, measured: dict, data: dict) -> None:
+def _full(report: Report, measured: dict[str, Any], data: dict[str, Any]) -> None:
     report(0.3, "grids of 5 and 30 points")
     for name, points, grid in (("random, 5", 5, "random"), ("random, 30", 30, "random"),
                                ("fixed, 30", 30, "fixed")):  # fmt: skip
@@ -72,7 +72,7 @@ def _full(report: Report, measured: dict, data: dict) -> None:
     data |= {"burgers": burgers, "cavity": cavity}
 
 
-def _draw(data: dict) -> Figure:
+def _draw(data: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(6.8, 5.6), layout="constrained")
     (fields, seen), (levels, ranks) = figure.subplots(2, 2)
     names = [name for name in data if name.startswith(("random", "fixed"))]

@@ -139,7 +139,7 @@ class Table:
 
 
 def load_table(
-    path: str | os.PathLike, *, missing: Sequence[str] = (), decimal: str = "."
+    path: str | os.PathLike[str], *, missing: Sequence[str] = (), decimal: str = "."
 ) -> Table:
     """Reads a CSV file.
 

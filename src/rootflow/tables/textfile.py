@@ -6,7 +6,7 @@ from pathlib import Path
 from ..errors import InputError
 
 
-def read_text(path: str | os.PathLike, *, what: str, limit: int) -> str:
+def read_text(path: str | os.PathLike[str], *, what: str, limit: int) -> str:
     """The text of a UTF-8 file; a byte-order mark is dropped, line ends are left as they are.
 
     Args:

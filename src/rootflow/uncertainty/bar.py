@@ -43,7 +43,13 @@ class Bar:
         step: size of a step.
     """
 
-    def __init__(self, *, length: float, elements: int, speed: float = 1.0, courant: float = 1.0):
+    speed: float
+    step: float
+    x: np.ndarray
+
+    def __init__(
+        self, *, length: float, elements: int, speed: float = 1.0, courant: float = 1.0
+    ) -> None:
         """The bar.
 
         Args:

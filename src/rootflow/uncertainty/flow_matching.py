@@ -35,6 +35,10 @@ class FlowMatching(Generator):
     Source: Lipman, Chen, Ben-Hamu, Nickel & Le (2023), "Flow matching for generative modeling".
     """
 
+    width: int
+    depth: int
+    ema: float
+
     baseline = False
     conditional = True
 
@@ -46,7 +50,7 @@ class FlowMatching(Generator):
         width: int = 128,
         depth: int = 3,
         ema: float = 0.999,
-    ):
+    ) -> None:
         """The recipe; for coefficients (`POD`, `WholeField`)."""
         super().__init__(rank, representation=representation)
         self.width, self.depth = whole("width", width), whole("depth", depth)

@@ -40,6 +40,14 @@ class Fitted:
         baseline: whether the recipe is a standard route, which a network has to beat.
     """
 
+    name: str
+    representation: Representation
+    codes: np.ndarray
+    conditions: "Scaled | None"
+    history: dict[str, np.ndarray] | None
+    model: Any
+    baseline: bool
+
     def __init__(
         self,
         name: str,
@@ -51,7 +59,7 @@ class Fitted:
         history: dict[str, np.ndarray] | None = None,
         model: Any = None,
         baseline: bool = True,
-    ):
+    ) -> None:
         self.baseline = baseline
         self.name, self.representation, self.codes = name, representation, codes
         self.conditions, self.history, self.model = conditions, history, model
@@ -124,7 +132,11 @@ class Fitted:
 class Scaled:
     """Conditions in units of their spread."""
 
-    def __init__(self, conditions: Any, samples: int):
+    mean: np.ndarray
+    spread: np.ndarray
+    values: np.ndarray
+
+    def __init__(self, conditions: Any, samples: int) -> None:
         values = np.asarray(conditions, float)
         values = values[:, None] if values.ndim == 1 else values
         if values.ndim != 2 or values.shape[0] != samples:
@@ -170,12 +182,14 @@ class Generator(abc.ABC):
         representation: in which the traces are described; not fitted yet.
     """
 
+    representation: Representation
+
     #: A standard route, which a trained network has to beat.
     baseline = True
     #: Whether it can be told what the traces are to belong to.
     conditional = False
 
-    def __init__(self, rank: int = 16, *, representation: Representation | None = None):
+    def __init__(self, rank: int = 16, *, representation: Representation | None = None) -> None:
         """The recipe.
 
         Args:
@@ -290,13 +304,15 @@ class Bootstrap(Generator):
             the first; 0: none.
     """
 
+    bandwidth: float
+
     def __init__(
         self,
         rank: int = 16,
         *,
         representation: Representation | None = None,
         bandwidth: float = 0.0,
-    ):
+    ) -> None:
         """The recipe; `bandwidth` is not negative."""
         super().__init__(rank, representation=representation)
         if not bandwidth >= 0:
@@ -327,6 +343,9 @@ class GaussianMixture(Generator):
         floor: added to the variances, in units of the variance of the first coefficient.
     """
 
+    components: int
+    floor: float
+
     def __init__(
         self,
         rank: int = 16,
@@ -334,7 +353,7 @@ class GaussianMixture(Generator):
         representation: Representation | None = None,
         components: int = 8,
         floor: float = 1e-5,
-    ):
+    ) -> None:
         """The recipe."""
         super().__init__(rank, representation=representation)
         self.components = whole("components", components)

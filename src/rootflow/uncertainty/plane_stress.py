@@ -46,6 +46,16 @@ class PlaneStress:
         density: rho.
     """
 
+    mesh: Any
+    density: float
+    poisson: float
+    young: np.ndarray
+    stiffness: NodeProduct
+    nodes: Array
+    mass: Array
+    stress: NodeProduct
+    frequency: float
+
     def __init__(
         self,
         mesh: Any,
@@ -53,7 +63,7 @@ class PlaneStress:
         young: Any = 1.0,
         poisson: float = 0.3,
         density: float = 1.0,
-    ):
+    ) -> None:
         """Assembles.
 
         Args:

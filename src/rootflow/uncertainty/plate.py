@@ -135,6 +135,14 @@ class PlateImpact:
         tip: node of the zone nearest to the middle of the right edge.
     """
 
+    height: float
+    interface: int
+    body: PlaneStress
+    zone_body: PlaneStress
+    tip: int
+    step: float
+    times: np.ndarray
+
     def __init__(
         self,
         *,
@@ -149,7 +157,7 @@ class PlateImpact:
         patch: Patch | None = None,
         step: float | None = None,
         lines: ArrayLike | None = None,
-    ):
+    ) -> None:
         """Assembles the plate and its zone.
 
         Args:

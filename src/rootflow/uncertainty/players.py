@@ -19,7 +19,9 @@ class Layers(eqx.Module):
 
     inner: eqx.nn.MLP
 
-    def __init__(self, size: int, out: int, width: int, depth: int, told: int, key: PRNGKeyArray):
+    def __init__(
+        self, size: int, out: int, width: int, depth: int, told: int, key: PRNGKeyArray
+    ) -> None:
         self.inner = eqx.nn.MLP(size + told, out, width, depth, leaky, key=key, dtype=jnp.float32)
 
     def __call__(self, x: Float[Array, " size"], told: Array | None) -> Float[Array, " out"]:
@@ -41,7 +43,7 @@ class ImageGenerator(eqx.Module):
 
     def __init__(
         self, latent: int, shape: tuple[int, int, int], width: int, told: int, key: PRNGKeyArray
-    ):
+    ) -> None:
         levels = 3
         keys = jax.random.split(key, levels + 2)
         channels = [max(width // 2**i, 8) for i in range(levels + 1)]
@@ -73,7 +75,9 @@ class ImageCritic(eqx.Module):
     layers: list[eqx.nn.Conv2d]
     last: eqx.nn.Linear
 
-    def __init__(self, shape: tuple[int, int, int], width: int, told: int, key: PRNGKeyArray):
+    def __init__(
+        self, shape: tuple[int, int, int], width: int, told: int, key: PRNGKeyArray
+    ) -> None:
         keys = jax.random.split(key, 4)
         channels = [shape[0], max(width // 4, 8), max(width // 2, 8), width]
         self.layers = [

@@ -154,7 +154,7 @@ def compare(
 class _Judge:
     """Distances of quantities from the reference, with their intervals."""
 
-    def __init__(self, true: dict[str, np.ndarray], rng: Any, level: float, resamples: int):
+    def __init__(self, true: dict[str, np.ndarray], rng: Any, level: float, resamples: int) -> None:
         self.true, self.rng, self.resamples = true, rng, resamples
         self.outside = (1 - level) / 2
         self.level = level
@@ -236,7 +236,7 @@ def _row(
     )  # fmt: skip
 
 
-def _cut(representation: Any, codes: np.ndarray, plate: PlateImpact, cuts: list) -> Any:
+def _cut(representation: Any, codes: np.ndarray, plate: PlateImpact, cuts: list[Any]) -> Any:
     """Quantities of the true traces with what the representation keeps, found once for each."""
     kept = representation.decode(codes[:2])
     for other, found in cuts:

@@ -31,6 +31,9 @@ class POD:
         captured: the part of the variance that they hold.
     """
 
+    rank: int
+    every: int
+
     mean: np.ndarray
     basis: np.ndarray
     spectrum: np.ndarray
@@ -38,7 +41,7 @@ class POD:
     captured: float
     _thin_shape: tuple[int, ...]
 
-    def __init__(self, rank: int = 16, *, every: int = 1):
+    def __init__(self, rank: int = 16, *, every: int = 1) -> None:
         """The representation; `fit` finds its basis.
 
         Raises:
@@ -130,7 +133,9 @@ class WholeField(POD):
     Fit it to `field` of a run; what is decoded is the trace, on the first `interface` nodes.
     """
 
-    def __init__(self, rank: int = 16, *, every: int = 1, interface: int = 1):
+    interface: int
+
+    def __init__(self, rank: int = 16, *, every: int = 1, interface: int = 1) -> None:
         """The representation.
 
         Args:
@@ -175,7 +180,10 @@ class Image:
         scale: the root mean square of the traces.
     """
 
-    def __init__(self):
+    scale: float
+    captured: float
+
+    def __init__(self) -> None:
         self.shape: tuple[int, ...] = ()
         self.scale = 1.0
         self.captured = 1.0

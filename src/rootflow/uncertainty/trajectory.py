@@ -47,7 +47,7 @@ class Trajectory(eqx.Module):
         values: Float[ArrayLike, "times ..."],
         interval: ArrayLike,
         rates: Float[ArrayLike, "times ..."] | None = None,
-    ):
+    ) -> None:
         """The trajectory.
 
         Args:

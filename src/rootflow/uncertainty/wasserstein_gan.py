@@ -22,7 +22,7 @@ class GeneratorLoss(eqx.Module):
 
     latent: int = eqx.field(static=True)
 
-    def __call__(self, generator, critic, batch, key) -> Array:
+    def __call__(self, generator: Any, critic: Any, batch: Any, key: PRNGKeyArray) -> Array:
         _, told = batch
         fake = _made(generator, key, batch[0].shape[0], self.latent, told)
         return -jnp.mean(_judged(critic, fake, told))
@@ -44,7 +44,9 @@ class CriticLoss(eqx.Module):
     penalty: float = eqx.field(static=True)
     sides: Literal["two", "one"] = eqx.field(static=True)
 
-    def __call__(self, generator, critic, batch, key) -> tuple[Array, dict[str, Array]]:
+    def __call__(
+        self, generator: Any, critic: Any, batch: Any, key: PRNGKeyArray
+    ) -> tuple[Array, dict[str, Array]]:
         real, told = batch
         made, place = jax.random.split(key)
         fake = _made(generator, made, real.shape[0], self.latent, told)
@@ -105,6 +107,13 @@ class WassersteinGAN(Generator):
     Arjovsky, Dumoulin & Courville, "Improved training of Wasserstein GANs" (2017).
     """
 
+    width: int
+    depth: int
+    latent: int
+    penalty: float
+    spectral: bool
+    ema: float
+
     baseline = False
     conditional = True
 
@@ -120,7 +129,7 @@ class WassersteinGAN(Generator):
         sides: Literal["two", "one"] = "two",
         spectral: bool = False,
         ema: float = 0.999,
-    ):
+    ) -> None:
         """The recipe.
 
         Raises:
@@ -185,6 +194,11 @@ class SlicedWasserstein(Generator):
     (2018).
     """
 
+    width: int
+    depth: int
+    lines: int
+    ema: float
+
     baseline = False
     conditional = False
 
@@ -197,7 +211,7 @@ class SlicedWasserstein(Generator):
         depth: int = 3,
         lines: int = 64,
         ema: float = 0.999,
-    ):
+    ) -> None:
         """The recipe."""
         super().__init__(rank, representation=representation)
         self.width, self.depth = whole("width", width), whole("depth", depth)

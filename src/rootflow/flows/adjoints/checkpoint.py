@@ -4,9 +4,11 @@ import math
 from collections.abc import Callable
 
 import equinox as eqx
+from jaxtyping import Array
 
 from ...errors import InputError
 from .. import loop
+from ..problem import Inputs, Outcome, Setup
 from .base import Adjoint
 
 #: The deepest nesting tried: four replays, eight levels.
@@ -34,12 +36,12 @@ class CheckpointAdjoint(Adjoint):
 
     checkpoints: int | None = eqx.field(default=None, static=True)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         n = self.checkpoints
         if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 4):
             raise InputError(f"checkpoints must be an integer of at least 4; got {n!r}.")
 
-    def check(self, setup, x):
+    def check(self, setup: Setup, x: Inputs) -> None:
         if setup.rows:
             raise InputError(
                 "rf.CheckpointAdjoint() does not keep the steps, which saveat='steps', "
@@ -47,7 +49,7 @@ class CheckpointAdjoint(Adjoint):
                 "save at given times."
             )
 
-    def solve(self, setup, x, ts):
+    def solve(self, setup: Setup, x: Inputs, ts: Array | None) -> tuple[Outcome, Array | None]:
         room = loop.room_of(setup)
         block, blocks, pairs = levels(room, setup.block, self.checkpoints)
         if blocks * block < room * setup.block:  # what makes no step has room of its own

@@ -50,7 +50,7 @@ class ContinuousAdjoint(Adjoint):
     seminorm: bool = eqx.field(default=True, static=True)
     max_steps: int | None = eqx.field(default=None, static=True)
 
-    def check(self, setup, x):
+    def check(self, setup: Setup, x: Inputs) -> None:
         name = type(self).__name__
         if setup.penalties:
             raise InputError(
@@ -89,7 +89,7 @@ class ContinuousAdjoint(Adjoint):
         """The diffusion of the adjoint equation; equations that have one pass `check_noise`."""
         raise TypeError(f"{type(self).__name__} is for equations without noise")
 
-    def solve(self, setup, x, ts):
+    def solve(self, setup: Setup, x: Inputs, ts: Array | None) -> tuple[Outcome, Array | None]:
         arrays, static = eqx.partition((x, ts), eqx.is_array)
 
         @jax.custom_vjp
@@ -125,7 +125,9 @@ class ContinuousAdjoint(Adjoint):
         run.defvjp(forward, backward, symbolic_zeros=True)
         return run(arrays)
 
-    def remember(self, setup: Setup, x: Inputs, ts: Array | None):
+    def remember(
+        self, setup: Setup, x: Inputs, ts: Array | None
+    ) -> tuple[Outcome, Array | None, Any]:
         """The forward solve, and what the backward solve needs of it."""
         return *loop.solve(setup, x, ts), None
 
@@ -315,10 +317,10 @@ class BacksolveAdjoint(ContinuousAdjoint):
     NeurIPS 2018, Algorithm 1.
     """
 
-    def begin(self, y):
+    def begin(self, y: Array) -> Array:
         return y
 
-    def field(self, f, n, restore):
+    def field(self, f: System, n: int, restore: Any) -> Any:
         def aug(t, state, given):
             args, flat, _ = given.arrays
             y, a = state[:n], state[n : 2 * n]
@@ -328,7 +330,7 @@ class BacksolveAdjoint(ContinuousAdjoint):
 
         return aug
 
-    def check_noise(self, setup, x):
+    def check_noise(self, setup: Setup, x: Inputs) -> None:
         method = setup.methods[0] if self.method is None else self.method
         g = setup.f.parts["diffusion"]
         if backward_form(method) is None:
@@ -347,7 +349,7 @@ class BacksolveAdjoint(ContinuousAdjoint):
                 "rf.EulerHeun(), rf.Heun() or rf.SPaRK(), or use rf.DiscreteAdjoint()."
             )
 
-    def diffusion(self, f, n, restore):
+    def diffusion(self, f: System, n: int, restore: Any) -> Any:
         g = f.parts["diffusion"]
 
         def aug(t, state, given):
@@ -376,10 +378,12 @@ class InterpolatingAdjoint(ContinuousAdjoint):
     (2020), Section on adjoints ("interpolating adjoint").
     """
 
-    def begin(self, y):
+    def begin(self, y: Array) -> Array:
         return y[:0]
 
-    def remember(self, setup, x, ts):
+    def remember(
+        self, setup: Setup, x: Inputs, ts: Array | None
+    ) -> tuple[Outcome, Array | None, Any]:
         keeping = setup._replace(rows=True)
         out, _ = loop.solve(keeping, x, None)
         saved = None if ts is None else loop.saved_at(setup, x, out, ts)
@@ -391,7 +395,7 @@ class InterpolatingAdjoint(ContinuousAdjoint):
         bare = out._replace(rows=None, last=None, kinds=None)
         return bare, saved, (bare_steps, interpolants(setup, x, out, steps))
 
-    def field(self, f, n, restore):
+    def field(self, f: System, n: int, restore: Any) -> Any:
         def aug(t, state, given):
             args, flat, (steps, coefficients) = given.arrays
             row, s = steps.locate(t)

@@ -1,6 +1,9 @@
 """The exact derivative of the steps."""
 
+from jaxtyping import Array
+
 from .. import loop
+from ..problem import Inputs, Outcome, Setup
 from .base import Adjoint
 
 
@@ -12,5 +15,5 @@ class DiscreteAdjoint(Adjoint):
     computed again. Where states are saved (`saveat`), all are kept.
     """
 
-    def solve(self, setup, x, ts):
+    def solve(self, setup: Setup, x: Inputs, ts: Array | None) -> tuple[Outcome, Array | None]:
         return loop.solve(setup, x, ts)

@@ -1,7 +1,10 @@
 """Forward sensitivities."""
 
+from jaxtyping import Array
+
 from ...errors import InputError
 from .. import loop
+from ..problem import Inputs, Outcome, Setup
 from .base import Adjoint
 
 
@@ -14,12 +17,12 @@ class ForwardAdjoint(Adjoint):
     mode is refused by JAX with an error about `while_loop`.
     """
 
-    def check(self, setup, x):
+    def check(self, setup: Setup, x: Inputs) -> None:
         if setup.rows:
             raise InputError(
                 "rf.ForwardAdjoint() keeps no steps, which saveat='steps', saveat='dense', "
                 "max_events and reduce=None need: use rf.DiscreteAdjoint(), or save at given times."
             )
 
-    def solve(self, setup, x, ts):
+    def solve(self, setup: Setup, x: Inputs, ts: Array | None) -> tuple[Outcome, Array | None]:
         return loop.solve_forward(setup, x, ts)

@@ -19,7 +19,7 @@ from .. import loop
 from ..attempt import lifted
 from ..heuristics import Gathered, heuristics, share, values_of
 from ..march import row_at
-from ..problem import Inputs, Setup
+from ..problem import Inputs, Outcome, Setup
 from ..replay import Active
 from ..solution import Result
 from .base import Adjoint
@@ -46,11 +46,11 @@ class ReversibleAdjoint(Adjoint):
 
     tolerance: float = eqx.field(default=1e-3, static=True)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not self.tolerance > 0:
             raise InputError(f"tolerance must be positive; got {self.tolerance!r}.")
 
-    def check(self, setup, x):
+    def check(self, setup: Setup, x: Inputs) -> None:
         if setup.rows:
             raise InputError(
                 "rf.ReversibleAdjoint() does not keep the states, which saveat='steps', "
@@ -71,7 +71,7 @@ class ReversibleAdjoint(Adjoint):
                 "rf.CheckpointAdjoint()."
             )
 
-    def solve(self, setup, x, ts):
+    def solve(self, setup: Setup, x: Inputs, ts: Array | None) -> tuple[Outcome, Array | None]:
         return _solve(setup, self.tolerance, x, ts)
 
 
@@ -160,7 +160,7 @@ class _Unwinding:
     what it reads that has a derivative.
     """
 
-    def __init__(self, setup: Setup, tolerance: float, of: Active, given: Any):
+    def __init__(self, setup: Setup, tolerance: float, of: Active, given: Any) -> None:
         self.setup, self.tolerance, self.of, self.given = setup, tolerance, of, given
 
     def step(self, read: _Read, z, t, h, is_last, active):

@@ -12,6 +12,7 @@ from ...roots.checks import raise_if
 from ...roots.conserved import Conserved, conserved
 from ...roots.implicit import implicit
 from .. import loop
+from ..problem import Inputs, Outcome, Setup
 from .base import Adjoint
 
 _HEURISTICS = (
@@ -29,7 +30,7 @@ class ImplicitAdjoint(Adjoint):
     `rf.steady_state` finds such a state by Newton's method.
     """
 
-    def check(self, setup, x):
+    def check(self, setup: Setup, x: Inputs) -> None:
         if setup.rows:
             raise InputError(
                 "rf.ImplicitAdjoint() is about the state at the end: leave saveat and max_events "
@@ -41,7 +42,7 @@ class ImplicitAdjoint(Adjoint):
                 "of: use rf.DiscreteAdjoint()."
             )
 
-    def solve(self, setup, x, ts):
+    def solve(self, setup: Setup, x: Inputs, ts: Array | None) -> tuple[Outcome, Array | None]:
         if ts is not None:
             raise InputError(
                 "rf.ImplicitAdjoint() is about the state at the end: leave saveat out."

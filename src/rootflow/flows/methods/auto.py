@@ -31,7 +31,7 @@ class AutoSwitch(eqx.Module):
         """The methods that take turns, the first first."""
         return self.explicit, self.stiff
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         for name in ("explicit", "stiff"):
             method = getattr(self, name)
             if not isinstance(method, Method):

@@ -1,7 +1,7 @@
 """Backward differentiation formulas of variable order."""
 
 import math
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -152,12 +152,12 @@ class BDF(Method):
     iterative: ClassVar[bool] = True
     mass_matrix: ClassVar[bool] = True
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         check_linear_solver(self.linear_solver)
         if self.max_order not in range(1, _MOST + 1):
             raise InputError(f"max_order must be a number from 1 to 5; got {self.max_order!r}.")
 
-    def lift(self, f, t, y, args):
+    def lift(self, f: System, t: Array, y: Float[Array, " n"], args: Given) -> Float[Array, " m"]:
         refuse_complex(y, "BDF")
         slope = _slope(args, f(t, y, args))
         differences = jnp.zeros((_ROWS, f.size), y.dtype).at[0].set(y).at[1].set(slope)
@@ -165,13 +165,15 @@ class BDF(Method):
         # As if the step before had had the size one: the first step scales it to its own.
         return _History(differences, one, one, 0 * one).pack()
 
-    def project(self, z):
+    def project(self, z: Float[Array, " m"]) -> Float[Array, " n"]:
         return z[: (z.size - 3) // _ROWS]
 
-    def init(self, f, t, z, args):
+    def init(self, f: System, t: Array, z: Float[Array, " m"], args: Given) -> Any:
         return None
 
-    def step(self, f, t, z, h, args, state):
+    def step(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         live, h = idle_safe(t, h)
         past = _unpack(z)
         k = past.order.astype(int)
@@ -245,5 +247,5 @@ class BDF(Method):
         # Of a step that is not kept nothing remains; with a fixed size every step is.
         return proposal, _Move(settled, jnp.argmax(growth) - 1)
 
-    def coefficients(self, h, y, step) -> Float[Array, "degree n"]:
+    def coefficients(self, h: Array, y: Float[Array, " m"], step: Step) -> Float[Array, "degree n"]:
         return jnp.asarray(_POWERS.T, y.dtype) @ step.stages

@@ -1,5 +1,7 @@
 """The method of steps: any one-step method for equations with delays."""
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -7,6 +9,7 @@ from jaxtyping import Array, Float
 from ...errors import InputError
 from ..interpolation import polynomial
 from ..system import Given, System
+from .base import Step
 from .wrapper import Wrapper
 
 
@@ -38,21 +41,23 @@ class Delayed(Wrapper):
         pieces = z[n + 1 + 2 * k :].reshape(k, self.degree + 1, n)
         return z[:n], count, starts, sizes, pieces
 
-    def lift(self, f, t, y, args):
+    def lift(self, f: System, t: Array, y: Float[Array, " n"], args: Given) -> Float[Array, " m"]:
         if jnp.iscomplexobj(y):
             raise InputError("Equations with delays are for real states: split y into two parts.")
         past = jnp.zeros(1 + self.capacity * (2 + (self.degree + 1) * self.size), y.dtype)
         return jnp.concatenate([y, past])
 
-    def project(self, z):
+    def project(self, z: Float[Array, " m"]) -> Float[Array, " n"]:
         return z[: self.size]
 
-    def restart(self, f, t, z, y, args):
+    def restart(
+        self, f: System, t: Array, z: Float[Array, " m"], y: Float[Array, " n"], args: Given
+    ) -> Float[Array, " m"]:
         return z.at[: self.size].set(y)
 
-    def limit(self, f, t, z, args):
+    def limit(self, f: System, t: Array, z: Float[Array, " m"], args: Given) -> Array | None:
         y = self.project(z)
-        shortest = jnp.inf
+        shortest: Any = jnp.inf
         for i in range(self.delays):
             shortest = jnp.minimum(shortest, jnp.abs(f.parts[f"delay{i}"](t, y, args)))
         return shortest
@@ -87,10 +92,12 @@ class Delayed(Wrapper):
 
         return System(field, self.size)
 
-    def init(self, f, t, z, args):
+    def init(self, f: System, t: Array, z: Float[Array, " m"], args: Given) -> Any:
         return self.method.init(self._system(f, z, args), t, z[: self.size], args)
 
-    def step(self, f, t, z, h, args, state):
+    def step(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         inner = self._system(f, z, args)
         y, count, *_ = self._split(z)
         if self.method.keeps_slope:

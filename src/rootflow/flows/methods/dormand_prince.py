@@ -4,7 +4,9 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
+from ..system import Given, System
 from .explicit import ExplicitRungeKutta, combine, nested
 
 
@@ -190,7 +192,15 @@ class Dopri8(ExplicitRungeKutta):
         ),
     ]  # fmt: skip
 
-    def local_error(self, f, h, y, new, args, stages):
+    def local_error(
+        self,
+        f: System,
+        h: Array,
+        y: Float[Array, " n"],
+        new: Float[Array, " n"],
+        args: Given,
+        stages: list[Array],
+    ) -> Float[Array, " n"] | None:
         assert self.error_weights is not None
         units = f.tolerance(args, jnp.maximum(jnp.abs(y), jnp.abs(new)))
         fine = combine(self.error_weights, stages)

@@ -1,6 +1,6 @@
 """Singly diagonally implicit Runge-Kutta methods, most of them with an explicit first stage."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -172,17 +172,19 @@ class ESDIRK(Method):
     nodes: ClassVar[np.ndarray]
     matrix: ClassVar[np.ndarray]
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         check_linear_solver(self.linear_solver)
 
-    def lift(self, f, t, y, args):
+    def lift(self, f: System, t: Array, y: Float[Array, " n"], args: Given) -> Float[Array, " m"]:
         refuse_complex(y, type(self).__name__)
         return y
 
-    def init(self, f, t, y, args):
+    def init(self, f: System, t: Array, y: Float[Array, " m"], args: Given) -> Any:
         return f(t, y, args)
 
-    def step(self, f, t, y, h, args, state):
+    def step(
+        self, f: System, t: Array, y: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         live, h = idle_safe(t, h)
         shift = 1 / (self.gamma * h)
         linear = linearise(f, t, y, args, shift, self.linear_solver)
@@ -234,7 +236,7 @@ class ESDIRK(Method):
         """The last stage but one is an embedded solution, as stable as the method itself."""
         return stages.increments[-1] - stages.increments[-2]
 
-    def coefficients(self, h, y, step) -> Float[Array, "degree n"]:
+    def coefficients(self, h: Array, y: Float[Array, " m"], step: Step) -> Float[Array, "degree n"]:
         increments, slopes, mass = step.stages.increments, step.stages.slopes, step.stages.mass
         if mass is None:
             return self._smooth(slopes, increments[-1])
@@ -280,7 +282,7 @@ class ImplicitEuler(ESDIRK):
         difference = 0.5 * (stages.slopes[0] - stages.slopes[1])
         return filtered(f, t, y, args, shift, difference, self.linear_solver)
 
-    def coefficients(self, h, y, step):
+    def coefficients(self, h: Array, y: Float[Array, " m"], step: Step) -> Float[Array, "degree n"]:
         return step.stages.increments[-1:]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
+from ..system import Given, System
 from .base import Method, Step
 
 
@@ -100,10 +101,19 @@ class ExplicitRungeKutta(Method):
 
     slope: ClassVar[bool] = True
 
-    def init(self, f, t, y, args):
+    def init(self, f: System, t: Array, y: Float[Array, " m"], args: Given) -> Any:
         return f(t, y, args)
 
-    def run(self, f, t, y, h, args, first, last=True) -> tuple[list[Array], list[Array]]:
+    def run(
+        self,
+        f: System,
+        t: Array,
+        y: Float[Array, " n"],
+        h: Array,
+        args: Given,
+        first: Float[Array, " n"],
+        last: bool = True,
+    ) -> tuple[list[Array], list[Array]]:
         """The stages and their arguments; the stage at the new state only if `last`."""
         stages, arguments = [first], [y]
         for i, (node, row) in enumerate(zip(self.nodes[1:], self.matrix, strict=True)):
@@ -112,22 +122,32 @@ class ExplicitRungeKutta(Method):
                 stages.append(f(t + float(node) * h, arguments[-1], args))
         return stages, arguments
 
-    def increment(self, h, stages) -> Float[Array, " n"]:
+    def increment(self, h: Array, stages: list[Array]) -> Float[Array, " n"]:
         """By what the step moves the state."""
         return h * combine(self.matrix[-1], stages)
 
-    def local_error(self, f, h, y, new, args, stages) -> Float[Array, " n"] | None:
+    def local_error(
+        self,
+        f: System,
+        h: Array,
+        y: Float[Array, " n"],
+        new: Float[Array, " n"],
+        args: Given,
+        stages: list[Array],
+    ) -> Float[Array, " n"] | None:
         """The error estimate."""
         del f, y, new, args
         return None if self.error_weights is None else h * combine(self.error_weights, stages)
 
-    def kept(self, f, t, args, stages) -> Stages:
+    def kept(self, f: System, t: Array, args: Given, stages: list[Array]) -> Stages:
         """What the interpolant needs."""
         if not self.extra_matrix:
             return Stages(stages)
         return Stages(stages, t, Partial(f, args=args))
 
-    def step(self, f, t, y, h, args, state):
+    def step(
+        self, f: System, t: Array, y: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         stages, arguments = self.run(f, t, y, h, args, state)
         new = arguments[-1]
         error = self.local_error(f, h, y, new, args, stages)
@@ -136,7 +156,7 @@ class ExplicitRungeKutta(Method):
             stiffness = stiffness_of(stages[-1] - stages[-2], new - arguments[-2])
         return Step(new, error, stages[-1], self.kept(f, t, args, stages), stiffness)
 
-    def coefficients(self, h, y, step) -> Float[Array, "degree n"]:
+    def coefficients(self, h: Array, y: Float[Array, " m"], step: Step) -> Float[Array, "degree n"]:
         values, t, field = step.stages
         values = list(values)
         for node, row in zip(self.extra_nodes, self.extra_matrix, strict=True):

@@ -5,14 +5,15 @@ diagonal L it is found in every step; for a matrix, whose exponential costs tens
 matrices, it is kept while the size of the step stays the same, as with `dt`.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from ...errors import InputError
+from ..system import Given, System
 from . import phi
 from .base import Method, Step
 
@@ -45,7 +46,7 @@ class _Exponential(Method):
     adaptive: ClassVar[bool] = False
     part: ClassVar[float]
 
-    def check(self, f):
+    def check(self, f: System) -> None:
         if "nonlinear" not in f.parts:
             raise InputError(
                 f"{type(self).__name__} solves dy/dt = L y + N(t, y) with a constant L: pass "
@@ -53,8 +54,9 @@ class _Exponential(Method):
                 "(t, y, args); got a vector field without these parts."
             )
 
-    def init(self, f, t, y, args):
+    def init(self, f: System, t: Array, y: Float[Array, " m"], args: Given) -> Any:
         slope = f.parts["nonlinear"](t, y, args)
+        assert args.linear is not None
         if args.linear.ndim == 1:
             return Known(slope, None, None)
         shapes = jax.eval_shape(phi.of_matrix, args.linear)
@@ -75,12 +77,12 @@ class _Exponential(Method):
     def _keep(self, slope, h, functions, known: Known) -> Known:
         return Known(slope, None, None) if known.h is None else Known(slope, h, functions)
 
-    def coefficients(self, h, y, step):
+    def coefficients(self, h: Array, y: Float[Array, " m"], step: Step) -> Float[Array, "degree n"]:
         linear, first, middle, last = step.stages
         functions = (phi.of_diagonal if linear.ndim == 1 else phi.of_matrix)((0.25 * h) * linear)
         # N(s) = first + rise s + bend s**2 / 2, over a quarter of the step at a time.
         rise, bend = 4 * middle - 3 * first - last, 4 * (first - 2 * middle + last)
-        values = [y]
+        values: list[Any] = [y]
         for k in range(3):
             s = 0.25 * k
             source = first + s * rise + 0.5 * s**2 * bend
@@ -110,7 +112,9 @@ class ExponentialEuler(_Exponential):
     evaluations: ClassVar[int] = 1
     part: ClassVar[float] = 1.0
 
-    def step(self, f, t, y, h, args, state):
+    def step(
+        self, f: System, t: Array, y: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         functions = self._functions(h, args, state)
         new = _apply(functions[0], y) + h * _apply(functions[1], state.slope)
         slope = f.parts["nonlinear"](t + h, new, args)
@@ -132,8 +136,11 @@ class ETDRK4(_Exponential):
     evaluations: ClassVar[int] = 4
     part: ClassVar[float] = 0.5
 
-    def step(self, f, t, y, h, args, state):
+    def step(
+        self, f: System, t: Array, y: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         linear, nonlinear = args.linear, f.parts["nonlinear"]
+        assert linear is not None
         functions = self._functions(h, args, state)
         half, weight = functions[0], functions[1]
         if linear.ndim == 1:

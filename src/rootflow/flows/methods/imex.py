@@ -1,7 +1,7 @@
 """Implicit-explicit Runge-Kutta methods, for a field that is the sum of a tame and a stiff part."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from ...errors import InputError
 from ...ground import varying
 from ..jacobian import LinearSolver, check_linear_solver, idle_safe, refuse_complex
 from ..newton import Stage, solve_stage
-from ..system import System
+from ..system import Given, System
 from .base import Method, Step
 from .esdirk import linearise, predict
 
@@ -106,10 +106,10 @@ class KenCarp4(Method):
         ]
     )  # fmt: skip
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         check_linear_solver(self.linear_solver)
 
-    def check(self, f):
+    def check(self, f: System) -> None:
         if "implicit" not in f.parts:
             raise InputError(
                 "KenCarp4 needs a field in two parts: pass rf.Split(explicit, implicit), or use a "
@@ -121,14 +121,16 @@ class KenCarp4(Method):
                 "part: leave it out (jac_sparsity may be given)."
             )
 
-    def lift(self, f, t, y, args):
+    def lift(self, f: System, t: Array, y: Float[Array, " n"], args: Given) -> Float[Array, " m"]:
         refuse_complex(y, "KenCarp4")
         return y
 
-    def init(self, f, t, y, args):
+    def init(self, f: System, t: Array, y: Float[Array, " m"], args: Given) -> Any:
         return None
 
-    def step(self, f, t, y, h, args, state):
+    def step(
+        self, f: System, t: Array, y: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         live, h = idle_safe(t, h)
         shift = 1 / (self.gamma * h)
         stiff: System = dataclasses.replace(f, field=f.parts["implicit"], parts={})
@@ -178,5 +180,5 @@ class KenCarp4(Method):
             y1, error, None, slow + fast, linear.stiffness, iterations=iterations - 5
         )  # fmt: skip
 
-    def coefficients(self, h, y, step) -> Float[Array, "degree n"]:
+    def coefficients(self, h: Array, y: Float[Array, " m"], step: Step) -> Float[Array, "degree n"]:
         return jnp.asarray(self.interpolation, y.dtype) @ step.stages

@@ -5,6 +5,7 @@ where the Taylor series is exact; matrices are scaled until they are small and d
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ def _taylor(product, one: Array, z: Array) -> Phi:
     return product(z, first) + one, first, second, third
 
 
-def double(product, one: Array, phi: Phi) -> Phi:
+def double(product: Callable[[Array, Array], Array], one: Array, phi: Phi) -> Phi:
     """The functions of 2 z from those of z.
 
     Source: B. Skaflestad & W. Wright, "The scaling and modified squaring method for matrix

@@ -1,10 +1,12 @@
 """Methods whose lifted state holds the slope."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from .base import Method
+from ..system import Given, System
+from .base import Method, Step
 from .wrapper import Wrapper
 
 
@@ -23,20 +25,22 @@ class Remembered(Wrapper):
 
     remembers: ClassVar[bool] = True
 
-    def lift(self, f, t, y, args):
+    def lift(self, f: System, t: Array, y: Float[Array, " n"], args: Given) -> Float[Array, " m"]:
         y = self.method.lift(f, t, y, args)
         return jnp.concatenate([y, f(t, self.method.project(y), args)])
 
-    def project(self, z):
+    def project(self, z: Float[Array, " m"]) -> Float[Array, " n"]:
         return z[: z.shape[0] // 2]
 
-    def limit(self, f, t, z, args):
+    def limit(self, f: System, t: Array, z: Float[Array, " m"], args: Given) -> Array | None:
         return self.method.limit(f, t, self.project(z), args)
 
-    def init(self, f, t, z, args):
+    def init(self, f: System, t: Array, z: Float[Array, " m"], args: Given) -> Any:
         return None
 
-    def step(self, f, t, z, h, args, state):
+    def step(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         y, slope = jnp.split(z, 2)
         if self.method.slope:
             step = self.method.step(f, t, y, h, args, slope)

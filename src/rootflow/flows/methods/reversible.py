@@ -7,13 +7,14 @@ decay for long, at any step size.
 """
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ...errors import InputError
+from ..system import Given, System
 from .base import Method, Step
 from .explicit import ExplicitRungeKutta, stiffness_of
 from .hermite import hermite
@@ -24,7 +25,7 @@ def _halves(z: Float[Array, " m"]) -> tuple[Array, Array]:
     return z[:n], z[n:]
 
 
-def still(h, z: Float[Array, " m"], *new: Array) -> Float[Array, " m"]:
+def still(h: Array, z: Float[Array, " m"], *new: Array) -> Float[Array, " m"]:
     """The new pair; after an idle repetition, by h = 0, the old one, not the two exchanged."""
     return jnp.where(h == 0, z, jnp.concatenate(new))
 
@@ -34,11 +35,11 @@ class _Pair(Method):
 
     exact_inverse: ClassVar[bool] = True
 
-    def lift(self, f, t, y, args):
+    def lift(self, f: System, t: Array, y: Float[Array, " n"], args: Given) -> Float[Array, " m"]:
         del f, t, args
         return jnp.concatenate([y, y])
 
-    def project(self, z):
+    def project(self, z: Float[Array, " m"]) -> Float[Array, " n"]:
         return _halves(z)[0]
 
 
@@ -74,10 +75,12 @@ class ReversibleHeun(_Pair):
         assert total is not None
         return total
 
-    def init(self, f, t, z, args):
+    def init(self, f: System, t: Array, z: Float[Array, " m"], args: Given) -> Any:
         return self._slopes(f, t, _halves(z)[1], args)
 
-    def step(self, f, t, z, h, args, state):
+    def step(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         y, x = _halves(z)
         drivers = self._drivers(f, t, h, args)
         new_x = 2 * y - x + self._move(drivers, state)
@@ -89,7 +92,9 @@ class ReversibleHeun(_Pair):
         kept = (state[0], slopes[0])
         return Step(still(h, z, new, new_x), error, slopes, kept, stiffness)
 
-    def inverse(self, f, t, z, h, args):
+    def inverse(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given
+    ) -> Float[Array, " m"]:
         new, new_x = _halves(z)
         drivers = self._drivers(f, t - h, h, args)
         slopes = self._slopes(f, t, new_x, args)
@@ -97,7 +102,7 @@ class ReversibleHeun(_Pair):
         y = new - self._move(drivers, self._slopes(f, t - h, x, args), slopes)
         return jnp.concatenate([y, x])
 
-    def coefficients(self, h, z, step):
+    def coefficients(self, h: Array, z: Float[Array, " m"], step: Step) -> Float[Array, "degree n"]:
         return hermite(h, self.project(z), self.project(step.y), *step.stages)
 
 
@@ -117,13 +122,15 @@ class AsynchronousLeapfrog(_Pair):
     evaluations: ClassVar[int] = 1
     stability: ClassVar[float] = 0.0
 
-    def lift(self, f, t, y, args):
+    def lift(self, f: System, t: Array, y: Float[Array, " n"], args: Given) -> Float[Array, " m"]:
         return jnp.concatenate([y, f(t, y, args)])
 
-    def init(self, f, t, z, args):
+    def init(self, f: System, t: Array, z: Float[Array, " m"], args: Given) -> Any:
         return None
 
-    def step(self, f, t, z, h, args, state):
+    def step(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         y, v = _halves(z)
         move = (0.5 * h) * v
         middle = f(t + 0.5 * h, y + move, args)
@@ -134,12 +141,14 @@ class AsynchronousLeapfrog(_Pair):
             still(h, z, new, new_v), h * change, None, (v, new_v), stiffness_of(change, move)
         )
 
-    def inverse(self, f, t, z, h, args):
+    def inverse(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given
+    ) -> Float[Array, " m"]:
         new, new_v = _halves(z)
         middle = f(t - 0.5 * h, new - (0.5 * h) * new_v, args)
         return jnp.concatenate([new - h * middle, 2 * middle - new_v])
 
-    def coefficients(self, h, z, step):
+    def coefficients(self, h: Array, z: Float[Array, " m"], step: Step) -> Float[Array, "degree n"]:
         return hermite(h, self.project(z), self.project(step.y), *step.stages)
 
 
@@ -166,7 +175,7 @@ class Reversible(_Pair):
     method: ExplicitRungeKutta
     coupling: float = eqx.field(static=True)
 
-    def __init__(self, method: ExplicitRungeKutta, coupling: float = 0.999):
+    def __init__(self, method: ExplicitRungeKutta, coupling: float = 0.999) -> None:
         if not isinstance(method, ExplicitRungeKutta):
             raise InputError(
                 "rf.Reversible wraps an explicit Runge-Kutta method, such as "
@@ -181,10 +190,10 @@ class Reversible(_Pair):
         self.coupling = float(coupling)
 
     # What a class attribute is for other methods depends here on the method wrapped.
-    order = property(lambda self: self.method.order)  # pyright: ignore
-    error_order = property(lambda self: self.method.error_order)  # pyright: ignore
-    adaptive = property(lambda self: self.method.adaptive)  # pyright: ignore
-    stability = property(lambda self: -math.log(self.coupling))  # pyright: ignore
+    order: ClassVar[int] = property(lambda self: self.method.order)  # pyright: ignore
+    error_order: ClassVar[int] = property(lambda self: self.method.error_order)  # pyright: ignore
+    adaptive: ClassVar[bool] = property(lambda self: self.method.adaptive)  # pyright: ignore
+    stability: ClassVar[float] = property(lambda self: -math.log(self.coupling))  # pyright: ignore
     start: ClassVar[int] = 0
 
     @property
@@ -192,7 +201,7 @@ class Reversible(_Pair):
         # All stages forwards and backwards; the estimates need the one at the new state, too.
         return 2 * len(self.method.matrix) + self.method.adaptive
 
-    def init(self, f, t, z, args):
+    def init(self, f: System, t: Array, z: Float[Array, " m"], args: Given) -> Any:
         return None
 
     def _increment(self, f, t, y, h, args) -> Float[Array, " n"]:
@@ -200,7 +209,9 @@ class Reversible(_Pair):
         stages, _ = self.method.run(f, t, y, h, args, self.method.init(f, t, y, args), last=False)
         return self.method.increment(h, stages)
 
-    def step(self, f, t, z, h, args, state):
+    def step(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         y, x = _halves(z)
         inner = self.method.step(f, t, x, h, args, self.method.init(f, t, x, args))
         move = self.method.increment(h, inner.stages.values[: len(self.method.matrix)])
@@ -208,14 +219,16 @@ class Reversible(_Pair):
         new_x = x - self._increment(f, t + h, new, -h, args)
         return Step(still(h, z, new, new_x), inner.error, None, inner, inner.stiffness)
 
-    def inverse(self, f, t, z, h, args):
+    def inverse(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given
+    ) -> Float[Array, " m"]:
         new, new_x = _halves(z)
         x = new_x + self._increment(f, t, new, -h, args)
         move = self._increment(f, t - h, x, h, args)
         y = x + (new - x - move) / self.coupling
         return jnp.concatenate([y, x])
 
-    def coefficients(self, h, z, step):
+    def coefficients(self, h: Array, z: Float[Array, " m"], step: Step) -> Float[Array, "degree n"]:
         y, x = _halves(z)
         inner = self.method.coefficients(h, x, step.stages)
         return inner.at[0].add((1 - self.coupling) * (x - y))

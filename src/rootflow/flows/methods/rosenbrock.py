@@ -1,6 +1,6 @@
 """Rosenbrock methods: linearly implicit, with one Jacobian and one factorisation for each step."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +16,7 @@ from ..jacobian import (
     stiffness,
     time_derivative,
 )
+from ..system import Given, System
 from .base import Method, Step
 
 
@@ -57,14 +58,16 @@ class Rosenbrock(Method):
     #: Row k: weights of the stages in the coefficient of s**(k + 1).
     interpolation: ClassVar[np.ndarray]
 
-    def lift(self, f, t, y, args):
+    def lift(self, f: System, t: Array, y: Float[Array, " n"], args: Given) -> Float[Array, " m"]:
         refuse_complex(y, type(self).__name__)
         return y
 
-    def init(self, f, t, y, args):
+    def init(self, f: System, t: Array, y: Float[Array, " m"], args: Given) -> Any:
         return None
 
-    def step(self, f, t, y, h, args, state):
+    def step(
+        self, f: System, t: Array, y: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         live, h = idle_safe(t, h)
         matrix = jacobian(f, t, y, args)
         solve = shifted(f, args, 1 / (self.gamma * h), matrix)
@@ -85,7 +88,7 @@ class Rosenbrock(Method):
         y1 = jnp.where(live, y + change, y)
         return Step(y1, error, None, u, stiffness(matrix))
 
-    def coefficients(self, h, y, step) -> Float[Array, "degree n"]:
+    def coefficients(self, h: Array, y: Float[Array, " m"], step: Step) -> Float[Array, "degree n"]:
         return jnp.asarray(self.interpolation, y.dtype) @ step.stages
 
 

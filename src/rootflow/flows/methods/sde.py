@@ -15,7 +15,7 @@ from jax.extend.core import Literal as Constant
 from jaxtyping import Array, Float
 
 from ...errors import InputError
-from ..system import System
+from ..system import Given, System
 from .base import Method, Step
 
 Calculus = Literal["ito", "stratonovich"]
@@ -54,10 +54,10 @@ class StochasticMethod(Method):
                 "a method for ordinary ones such as rf.Tsit5()."
             )
 
-    def init(self, f, t, z, args) -> Any:
+    def init(self, f: System, t: Array, z: Float[Array, " m"], args: Given) -> Any:
         return args.noise.start(t)
 
-    def coefficients(self, h, z, step):
+    def coefficients(self, h: Array, z: Float[Array, " m"], step: Step) -> Float[Array, "degree n"]:
         # Between its steps a solution is as rough as the noise: what is known there is the line.
         return (self.project(step.y) - self.project(z))[None]
 
@@ -90,7 +90,9 @@ class EulerMaruyama(StochasticMethod):
     evaluations: ClassVar[int] = 1
     adaptive: ClassVar[bool] = False
 
-    def step(self, f, t, z, h, args, state):
+    def step(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         noise, state = args.noise.advance(t, h, state)
         g = f.parts["diffusion"](t, z, args)
         return Step(z + h * f(t, z, args) + times(g, noise.w), None, state, None)
@@ -111,7 +113,9 @@ class EulerHeun(StochasticMethod):
     evaluations: ClassVar[int] = 1
     adaptive: ClassVar[bool] = False
 
-    def step(self, f, t, z, h, args, state):
+    def step(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         noise, state = args.noise.advance(t, h, state)
         diffusion = f.parts["diffusion"]
         first = times(diffusion(t, z, args), noise.w)
@@ -134,7 +138,9 @@ class StratonovichHeun(StochasticMethod):
     error_order: ClassVar[int] = 2
     evaluations: ClassVar[int] = 2
 
-    def step(self, f, t, z, h, args, state):
+    def step(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         noise, state = args.noise.advance(t, h, state)
         diffusion = f.parts["diffusion"]
         first = h * f(t, z, args) + times(diffusion(t, z, args), noise.w)
@@ -197,13 +203,15 @@ class Milstein(StochasticMethod):
     adaptive: ClassVar[bool] = False
     general_areas: ClassVar[bool] = True
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if self.calculus not in ("ito", "stratonovich"):
             raise InputError(f'calculus must be "ito" or "stratonovich"; got {self.calculus!r}.')
         if self.area not in ("foster", "davie"):
             raise InputError(f'area must be "foster" or "davie"; got {self.area!r}.')
 
-    def step(self, f, t, z, h, args, state):
+    def step(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         noise, state = args.noise.advance(t, h, state)
         ito = self.calculus == "ito"
 
@@ -258,7 +266,9 @@ class SRA1(_Additive):
     differential equations" (2010).
     """
 
-    def step(self, f, t, z, h, args, state):
+    def step(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         _, g1, noise, integral, state = self._noise(f, t, z, h, args, state)
         first = f(t, z, args)
         inner = z + 0.75 * h * first + 1.5 * times(g1, 0.5 * noise.w + noise.area)
@@ -279,7 +289,9 @@ class ShARK(_Additive):
 
     evaluations: ClassVar[int] = 2
 
-    def step(self, f, t, z, h, args, state):
+    def step(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         g0, _, noise, integral, state = self._noise(f, t, z, h, args, state)
         shifted = z + times(g0, noise.area)
         first = f(t, shifted, args)
@@ -305,7 +317,9 @@ class SPaRK(StochasticMethod):
     evaluations: ClassVar[int] = 3
     areas: ClassVar[bool] = True
 
-    def step(self, f, t, z, h, args, state):
+    def step(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         noise, state = args.noise.advance(t, h, state)
         diffusion = f.parts["diffusion"]
 

@@ -13,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, ArrayLike, PyTree
+from jaxtyping import Array, ArrayLike, Float
 
+from ..._typing import PyTree
 from ...errors import InputError
+from ..system import Given, System
 from .base import Step
 from .sde import Calculus, StochasticMethod
 
@@ -51,7 +53,7 @@ class Langevin(eqx.Module):
         friction: PyTree[ArrayLike] = 1.0,
         temperature: PyTree[ArrayLike] = 1.0,
         mass: PyTree[ArrayLike] = 1.0,
-    ):
+    ) -> None:
         if not callable(force):
             raise InputError(f"The force must be a function force(t, q, args); got {force!r}.")
         self.force = force
@@ -74,7 +76,7 @@ class Langevin(eqx.Module):
             return jax.tree.map(lambda a, q: jnp.broadcast_to(a, jnp.shape(q)), value, q)
         return jax.tree.map(lambda q: jnp.broadcast_to(value, jnp.shape(q)), q)
 
-    def __call__(self, t, y, args):
+    def __call__(self, t: Array, y: PyTree, args: Any) -> PyTree:
         q, v = y
         slow = jax.tree.map(
             lambda f, m, g, v: f / m - g * v,
@@ -89,7 +91,7 @@ class Langevin(eqx.Module):
             *(self._like(x, q) for x in (self.friction, self.temperature, self.mass)),
         )
 
-    def diffusion(self, t, y, args):
+    def diffusion(self, t: Array, y: PyTree, args: Any) -> PyTree:
         """What the noise does to (q, v): to q nothing."""
         q, _ = y
         leaves, structure = jax.tree.flatten(self.strength(q))
@@ -130,7 +132,7 @@ class LangevinMethod(StochasticMethod):
 
     calculus: ClassVar[Calculus | None] = None
 
-    def check(self, f):
+    def check(self, f: System) -> None:
         super().check(f)
         if "langevin" not in f.parts:
             raise InputError(
@@ -144,7 +146,7 @@ class LangevinMethod(StochasticMethod):
         friction, strength = f.parts["langevin"](t, q, args).astype(z.dtype)
         return q, v, friction, strength
 
-    def init(self, f, t, z, args):
+    def init(self, f: System, t: Array, z: Float[Array, " m"], args: Given) -> Any:
         return f.parts["force"](t, z[: z.size // 2], args), args.noise.start(t)
 
 
@@ -164,7 +166,9 @@ class BAOAB(LangevinMethod):
     start: ClassVar[int] = 1
     adaptive: ClassVar[bool] = False
 
-    def step(self, f, t, z, h, args, state):
+    def step(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         force, path = state
         noise, path = args.noise.advance(t, h, path)
         (w,) = _made_once(noise.w.astype(z.dtype))
@@ -199,7 +203,9 @@ class ALIGN(LangevinMethod):
     start: ClassVar[int] = 1
     areas: ClassVar[bool] = True
 
-    def step(self, f, t, z, h, args, state):
+    def step(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         force, path = state
         noise, path = args.noise.advance(t, h, path)
         q, v, friction, strength = self._coefficients(f, t, z, args)

@@ -1,9 +1,11 @@
 """The reversible Heun method for stochastic equations."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
+from ..system import Given, System
 from .base import Step
 from .reversible import still
 from .sde import Calculus, StochasticMethod, times
@@ -27,20 +29,22 @@ class StochasticReversibleHeun(StochasticMethod):
     start: ClassVar[int] = 1
     exact_inverse: ClassVar[bool] = True
 
-    def lift(self, f, t, y, args):
+    def lift(self, f: System, t: Array, y: Float[Array, " n"], args: Given) -> Float[Array, " m"]:
         del f, t, args
         return jnp.concatenate([y, y])
 
-    def project(self, z):
+    def project(self, z: Float[Array, " m"]) -> Float[Array, " n"]:
         return z[: z.shape[0] // 2]
 
     def _slopes(self, f, t, x, args):
         return f(t, x, args), f.parts["diffusion"](t, x, args)
 
-    def init(self, f, t, z, args):
+    def init(self, f: System, t: Array, z: Float[Array, " m"], args: Given) -> Any:
         return self._slopes(f, t, z[z.shape[0] // 2 :], args), args.noise.start(t)
 
-    def step(self, f, t, z, h, args, state):
+    def step(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         y, x = jnp.split(z, 2)
         (drift, g), path = state
         noise, path = args.noise.advance(t, h, path)
@@ -51,7 +55,9 @@ class StochasticReversibleHeun(StochasticMethod):
         new = y + 0.5 * (first + second)
         return Step(still(h, z, new, new_x), 0.5 * (second - first), (slopes, path), None)
 
-    def inverse(self, f, t, z, h, args):
+    def inverse(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given
+    ) -> Float[Array, " m"]:
         new, new_x = jnp.split(z, 2)
         start = t - h
         noise, _ = args.noise.advance(start, h, args.noise.start(start))

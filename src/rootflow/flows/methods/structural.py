@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from ...errors import InputError
 from ..jacobian import (
@@ -68,7 +68,7 @@ class Alpha(Method):
     def weights(self) -> tuple[float, float, float, float]:
         """alpha_m, alpha_f, beta and gamma."""
 
-    def check(self, f):
+    def check(self, f: System) -> None:
         check_linear_solver(self.linear_solver)
         if "acceleration" not in f.parts:
             raise InputError(
@@ -77,17 +77,19 @@ class Alpha(Method):
                 "rf.Damped(acceleration) for acceleration(t, q, dq/dt, args), with y0 = (q, dq/dt)."
             )
 
-    def lift(self, f, t, y, args):
+    def lift(self, f: System, t: Array, y: Float[Array, " n"], args: Given) -> Float[Array, " m"]:
         refuse_complex(y, type(self).__name__)
         return jnp.concatenate([y, f.parts["acceleration"](t, y, args)])
 
-    def project(self, z):
+    def project(self, z: Float[Array, " m"]) -> Float[Array, " n"]:
         return z[: 2 * (z.shape[0] // 3)]
 
-    def init(self, f, t, z, args):
+    def init(self, f: System, t: Array, z: Float[Array, " m"], args: Given) -> Any:
         return None
 
-    def step(self, f, t, z, h, args, state):
+    def step(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         live, h = idle_safe(t, h)
         alpha_m, alpha_f, beta, gamma = self.weights
         part, square = 1 - alpha_f, h * h
@@ -112,7 +114,7 @@ class Alpha(Method):
         new = jnp.where(live, new, z)
         return Step(new, None, None, (z, new), iterations=solved.iterations)
 
-    def coefficients(self, h, z, step):
+    def coefficients(self, h: Array, z: Float[Array, " m"], step: Step) -> Float[Array, "degree n"]:
         size = z.shape[0] // 3
         before, after = step.stages
         return hermite(h, before[: 2 * size], after[: 2 * size], before[size:], after[size:])
@@ -153,7 +155,7 @@ class Newmark(Alpha):
     beta: float = eqx.field(static=True, default=0.25)
     gamma: float = eqx.field(static=True, default=0.5)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not (2 * self.beta >= self.gamma >= 0.5):
             raise InputError(
                 "Newmark's method is stable for any step where 2 beta >= gamma >= 1/2; got "
@@ -162,7 +164,7 @@ class Newmark(Alpha):
             )
 
     @property
-    def weights(self):
+    def weights(self) -> tuple[float, float, float, float]:
         return 0.0, 0.0, self.beta, self.gamma
 
 
@@ -183,14 +185,14 @@ class GeneralizedAlpha(Alpha):
 
     rho: float = eqx.field(static=True, default=0.8)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not 0 <= self.rho <= 1:
             raise InputError(
                 f"rho must lie in [0, 1], what is left of fast oscillations; got {self.rho!r}."
             )
 
     @property
-    def weights(self):
+    def weights(self) -> tuple[float, float, float, float]:
         alpha_m = (2 * self.rho - 1) / (self.rho + 1)
         alpha_f = self.rho / (self.rho + 1)
         excess = alpha_f - alpha_m

@@ -4,12 +4,14 @@ They alternate kicks, which move p by the force, and drifts, which move q by the
 and each drift can be undone exactly, and with them the step.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jax.tree_util import Partial
+from jaxtyping import Array, Float
 
 from ...errors import InputError
+from ..system import Given, System
 from .base import Method, Step
 from .hermite import hermite
 
@@ -37,7 +39,7 @@ class Symplectic(Method):
     kicks: ClassVar[tuple[float, ...]]
     drifts: ClassVar[tuple[float, ...]]
 
-    def check(self, f):
+    def check(self, f: System) -> None:
         if "velocity" not in f.parts:
             raise InputError(
                 f"{type(self).__name__} needs to know positions and momenta apart: pass "
@@ -50,7 +52,7 @@ class Symplectic(Method):
     def _shared(self) -> bool:
         return len(self.kicks) > len(self.drifts)
 
-    def init(self, f, t, y, args):
+    def init(self, f: System, t: Array, y: Float[Array, " m"], args: Given) -> Any:
         return f.parts["force"](t, y[: f.split], args) if self._shared else None
 
     def _moves(self):
@@ -64,7 +66,9 @@ class Symplectic(Method):
                 q_time += self.drifts[i]
         return moves
 
-    def step(self, f, t, y, h, args, state):
+    def step(
+        self, f: System, t: Array, y: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         velocity, force = f.parts["velocity"], f.parts["force"]
         q, p = y[: f.split], y[f.split :]
         for fraction, time, kick in self._moves():
@@ -78,7 +82,9 @@ class Symplectic(Method):
         kept = (t, Partial(f, args=args))
         return Step(jnp.concatenate([q, p]), None, state, kept)
 
-    def inverse(self, f, t, y, h, args):
+    def inverse(
+        self, f: System, t: Array, y: Float[Array, " m"], h: Array, args: Given
+    ) -> Float[Array, " m"]:
         velocity, force = f.parts["velocity"], f.parts["force"]
         q, p = y[: f.split], y[f.split :]
         for fraction, time, kick in reversed(self._moves()):
@@ -89,7 +95,7 @@ class Symplectic(Method):
                 q = q - (fraction * h) * velocity(at, p, args)
         return jnp.concatenate([q, p])
 
-    def coefficients(self, h, y, step):
+    def coefficients(self, h: Array, y: Float[Array, " m"], step: Step) -> Float[Array, "degree n"]:
         t, field = step.stages
         return hermite(h, y, step.y, field(t, y), field(t + h, step.y))
 

@@ -1,6 +1,11 @@
 """What a method has from the one that it wraps."""
 
-from .base import Method
+from typing import ClassVar
+
+from jaxtyping import Array, Float
+
+from ..system import System
+from .base import Method, Step
 
 
 class Wrapper(Method):
@@ -12,18 +17,18 @@ class Wrapper(Method):
 
     method: Method
 
-    order = property(lambda self: self.method.order)  # pyright: ignore
-    error_order = property(lambda self: self.method.error_order)  # pyright: ignore
-    evaluations = property(lambda self: self.method.evaluations)  # pyright: ignore
-    start = property(lambda self: self.method.start)  # pyright: ignore
-    jacobians = property(lambda self: self.method.jacobians)  # pyright: ignore
-    factorisations = property(lambda self: self.method.factorisations)  # pyright: ignore
-    adaptive = property(lambda self: self.method.adaptive)  # pyright: ignore
-    iterative = property(lambda self: self.method.iterative)  # pyright: ignore
-    stability = property(lambda self: self.method.stability)  # pyright: ignore
+    order: ClassVar[int] = property(lambda self: self.method.order)  # pyright: ignore
+    error_order: ClassVar[int] = property(lambda self: self.method.error_order)  # pyright: ignore
+    evaluations: ClassVar[int] = property(lambda self: self.method.evaluations)  # pyright: ignore
+    start: ClassVar[int] = property(lambda self: self.method.start)  # pyright: ignore
+    jacobians: ClassVar[int] = property(lambda self: self.method.jacobians)  # pyright: ignore
+    factorisations: ClassVar[int] = property(lambda self: self.method.factorisations)  # pyright: ignore
+    adaptive: ClassVar[bool] = property(lambda self: self.method.adaptive)  # pyright: ignore
+    iterative: ClassVar[bool] = property(lambda self: self.method.iterative)  # pyright: ignore
+    stability: ClassVar[float] = property(lambda self: self.method.stability)  # pyright: ignore
 
-    def check(self, f):
+    def check(self, f: System) -> None:
         self.method.check(f)
 
-    def coefficients(self, h, z, step):
+    def coefficients(self, h: Array, z: Float[Array, " m"], step: Step) -> Float[Array, "degree n"]:
         return self.method.coefficients(h, self.project(z), step)

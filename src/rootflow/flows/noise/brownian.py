@@ -78,7 +78,7 @@ class BrownianMotion(Noise):
         steps: int | None = None,
         depth: int = _DEPTH,
         dtype: Any = None,
-    ):
+    ) -> None:
         self.data = words(key)
         self.shape = checked_shape(shape)
         dtype = jnp.dtype(jnp.result_type(float) if dtype is None else dtype)

@@ -92,7 +92,7 @@ class FractionalBrownianMotion(Noise):
         *,
         shape: tuple[int, ...] = (),
         steps: int | None = None,
-    ):
+    ) -> None:
         self.data = words(key)
         self.hurst = checked_hurst(hurst)
         self.shape = checked_shape(shape)

@@ -106,13 +106,15 @@ def estimate_hurst(
     )
 
 
-def _hashable(options: dict[str, Any]) -> tuple:
+def _hashable(options: dict[str, Any]) -> tuple[Any, ...]:
     plain = lambda value: tuple(np.ravel(value).tolist()) if np.ndim(value) else value
     return tuple((name, plain(options[name])) for name in sorted(options))
 
 
 @functools.lru_cache(maxsize=16)
-def _fitter(times: tuple, seen: tuple | None, options: tuple | None, fit: bool) -> Callable:
+def _fitter(
+    times: tuple[Any, ...], seen: tuple[Any, ...] | None, options: tuple[Any, ...] | None, fit: bool
+) -> Callable[..., Any]:
     """The compiled fit for these times; `seen`: which of them every path has."""
     ts = np.array(times)
     grow = float(np.sqrt(ts.mean()))

@@ -209,7 +209,7 @@ class MarkovLaw(eqx.Module):
         largest: ArrayLike = 20.0,
         rates: ArrayLike | Literal["spread"] | None = None,
         standard: bool = True,
-    ):
+    ) -> None:
         if kind not in (1, 2):
             raise InputError(f"kind must be 1 (Mandelbrot-Van Ness) or 2; got {kind!r}.")
         if isinstance(terms, bool) or not isinstance(terms, int) or terms < 1:

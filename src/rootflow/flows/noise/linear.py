@@ -83,7 +83,7 @@ class LinearFractional(eqx.Module):
         observe: ArrayLike | None = None,
         error: ArrayLike = 0.1,
         t0: ArrayLike = 0.0,
-    ):
+    ) -> None:
         dtype = law.rates.dtype
         x0 = jnp.atleast_1d(jnp.asarray(start, dtype))
         d, K = x0.size, law.rates.size

@@ -7,8 +7,9 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, PyTree, Shaped
+from jaxtyping import Array, ArrayLike, Float, Shaped
 
+from ..._typing import PyTree
 from ...errors import InputError
 from .base import checked_shape, checked_span
 from .brownian import BrownianMotion
@@ -78,7 +79,7 @@ class MarkovFractional(eqx.Module):
         rates: ArrayLike | Literal["spread"] | None = None,
         standard: bool = True,
         steps: int | None = None,
-    ):
+    ) -> None:
         dtype = jnp.result_type(float)
         self.shape = checked_shape(shape)
         self.t0, self.t1 = checked_span(t0, t1, dtype)
@@ -123,8 +124,8 @@ class MarkovFractional(eqx.Module):
         return jax.random.normal(self.start_key, shape) @ self.law.start_root().T
 
     def augmented(
-        self, drift: Callable, diffusion: Callable, y0: PyTree[Array]
-    ) -> tuple[Callable, Callable, Any, BrownianMotion]:
+        self, drift: Callable[..., Any], diffusion: Callable[..., Any], y0: PyTree[Array]
+    ) -> tuple[Callable[..., Any], Callable[..., Any], Any, BrownianMotion]:
         """Drift, diffusion and initial state of (y, Y), and the Brownian motion that drives it."""
         start = self.initial().astype(jnp.result_type(*jax.tree.leaves(y0)))
         parts = _Extended(drift, diffusion, self.law, start, jnp.asarray(self.t0), self.shape)
@@ -132,8 +133,8 @@ class MarkovFractional(eqx.Module):
 
 
 class _Extended(eqx.Module):
-    drift: Callable
-    diffusion: Callable
+    drift: Callable[..., Any]
+    diffusion: Callable[..., Any]
     law: Law
     start: Array
     t0: Array

@@ -60,7 +60,7 @@ class MovingLaw(eqx.Module):
         rates: ArrayLike | None = None,
         standard: bool = True,
         knots: int = 64,
-    ):
+    ) -> None:
         if isinstance(rates, str):
             raise InputError(
                 f"rates={rates!r} depends on the Hurst index, which is not one number here: give "

@@ -87,7 +87,7 @@ class LogSignature(Control):
     depth: int = eqx.field(static=True)
     width: int = eqx.field(static=True)
 
-    def __init__(self, ts: ArrayLike, xs: ArrayLike, *, window: int, depth: int = 2):
+    def __init__(self, ts: ArrayLike, xs: ArrayLike, *, window: int, depth: int = 2) -> None:
         ts, xs = checked_data(ts, xs, "LogSignature")
         xs = filled(ts, xs, "LogSignature")
         if depth not in (1, 2, 3):

@@ -68,9 +68,10 @@ class Linear(_Piecewise):
             observation.
     """
 
-    def __init__(self, ts: ArrayLike, xs: ArrayLike):
+    def __init__(self, ts: ArrayLike, xs: ArrayLike) -> None:
         ts, xs = checked_data(ts, xs, "Linear")
-        self.knots, self.coefficients = ts, _lines(ts, filled(ts, xs, "Linear"))
+        self.knots: Float[Array, " n"] = ts
+        self.coefficients: Float[Array, "pieces degree c"] = _lines(ts, filled(ts, xs, "Linear"))
 
 
 class Rectilinear(_Piecewise):
@@ -93,15 +94,19 @@ class Rectilinear(_Piecewise):
     prediction tasks" (2021).
     """
 
-    def __init__(self, ts: ArrayLike, xs: ArrayLike):
+    def __init__(self, ts: ArrayLike, xs: ArrayLike) -> None:
         ts, xs = checked_data(ts, xs, "Rectilinear")
         xs = carried_forward(xs)
         both = jnp.concatenate([ts[:, None], xs], axis=1)
         moved = jnp.concatenate([ts[1:, None], xs[:-1]], axis=1)
         middle = 0.5 * (ts[1:] + ts[:-1])
-        self.knots = jnp.append(jnp.stack([ts[:-1], middle], axis=1).ravel(), ts[-1])
+        self.knots: Float[Array, " n"] = jnp.append(
+            jnp.stack([ts[:-1], middle], axis=1).ravel(), ts[-1]
+        )
         values = jnp.stack([both[:-1], moved], axis=1).reshape(-1, both.shape[1])
-        self.coefficients = _lines(self.knots, jnp.concatenate([values, both[-1:]]))
+        self.coefficients: Float[Array, "pieces degree c"] = _lines(
+            self.knots, jnp.concatenate([values, both[-1:]])
+        )
 
 
 class CubicNatural(_Piecewise):
@@ -119,7 +124,7 @@ class CubicNatural(_Piecewise):
             observation.
     """
 
-    def __init__(self, ts: ArrayLike, xs: ArrayLike):
+    def __init__(self, ts: ArrayLike, xs: ArrayLike) -> None:
         ts, xs = checked_data(ts, xs, "CubicNatural")
         xs = filled(ts, xs, "CubicNatural")
         h = ts[1:] - ts[:-1]
@@ -133,8 +138,8 @@ class CubicNatural(_Piecewise):
         right = jnp.concatenate([ends, 6 * (slope[1:] - slope[:-1]), ends])
         m = tridiagonal_solve(lower, middle, upper, right) if len(ts) > 2 else jnp.zeros_like(xs)
         step = h[:, None]
-        self.knots = ts
-        self.coefficients = jnp.stack(
+        self.knots: Float[Array, " n"] = ts
+        self.coefficients: Float[Array, "pieces degree c"] = jnp.stack(
             [
                 xs[:-1],
                 slope - step * (2 * m[:-1] + m[1:]) / 6,
@@ -164,7 +169,7 @@ class CubicHermite(_Piecewise):
     prediction tasks" (2021).
     """
 
-    def __init__(self, ts: ArrayLike, xs: ArrayLike):
+    def __init__(self, ts: ArrayLike, xs: ArrayLike) -> None:
         ts, xs = checked_data(ts, xs, "CubicHermite")
         xs = filled(ts, xs, "CubicHermite")
         h = (ts[1:] - ts[:-1])[:, None]
@@ -172,8 +177,10 @@ class CubicHermite(_Piecewise):
         before = jnp.concatenate([after[:1], after[:-1]])
         bend = (after - before) / h
         # With the slopes b at the start and d at the end, and the line's own slope d.
-        self.knots = ts
-        self.coefficients = jnp.stack([xs[:-1], before, 2 * bend, -bend / h], axis=1)
+        self.knots: Float[Array, " n"] = ts
+        self.coefficients: Float[Array, "pieces degree c"] = jnp.stack(
+            [xs[:-1], before, 2 * bend, -bend / h], axis=1
+        )
 
 
 def _lines(ts: Array, xs: Array) -> Any:

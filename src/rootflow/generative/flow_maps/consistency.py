@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from scipy.special import erf
 
+from ..._typing import PyTree
 from ...errors import InputError
 from .. import grids
 from ..denoiser import Denoiser
@@ -30,7 +31,7 @@ class _Consistency(eqx.Module):
     weighted: bool = eqx.field(static=True, default=False)
     often: LogNormal | None = None
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         steps = self.steps
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise InputError(f"steps={steps!r} must be a positive integer.")
@@ -85,7 +86,16 @@ class _Consistency(eqx.Module):
         return jnp.mean(value)
 
     @abstractmethod
-    def neighbour(self, schedule, x, data, noise, s, r, condition) -> Array:
+    def neighbour(
+        self,
+        schedule: Schedule,
+        x: Array,
+        data: Array,
+        noise: Array,
+        s: Array,
+        r: Array,
+        condition: PyTree,
+    ) -> Array:
         """x_r on the trajectory through x_s."""
 
 
@@ -111,10 +121,19 @@ class ConsistencyDistillation(_Consistency):
 
     teacher: Denoiser | None = None
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         check_teacher(self.teacher, "ConsistencyDistillation")
 
-    def neighbour(self, schedule, x, data, noise, s, r, condition):
+    def neighbour(
+        self,
+        schedule: Schedule,
+        x: Array,
+        data: Array,
+        noise: Array,
+        s: Array,
+        r: Array,
+        condition: PyTree,
+    ) -> Array:
         assert self.teacher is not None
         return teacher_step(self.teacher, schedule, x, s, r, condition)
 
@@ -128,7 +147,16 @@ class ConsistencyTraining(_Consistency):
     Args: those of `ConsistencyDistillation`, without the teacher.
     """
 
-    def neighbour(self, schedule, x, data, noise, s, r, condition):
+    def neighbour(
+        self,
+        schedule: Schedule,
+        x: Array,
+        data: Array,
+        noise: Array,
+        s: Array,
+        r: Array,
+        condition: PyTree,
+    ) -> Array:
         return noisy(schedule, data, noise, r).x
 
     @classmethod

@@ -42,7 +42,7 @@ class ContinuousConsistency(eqx.Module):
     mean: float = eqx.field(static=True, default=-1.0)
     std: float = eqx.field(static=True, default=1.4)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if self.teacher is not None:
             check_teacher(self.teacher, "ContinuousConsistency")
         if self.normalise not in ("batch", "sample"):

@@ -7,8 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..._typing import PyTree
 from ...errors import InputError
 from ..denoiser import Denoiser
 from ..grids import NAMED, Grid
@@ -187,7 +188,7 @@ class MapLoss(eqx.Module):
 
     times: str | Grid = eqx.field(default="time", kw_only=True)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         check_times(self.times)
 
     def drawn(self, model: Any, batch: Any, key: PRNGKeyArray) -> tuple[Point, Array, PyTree, Any]:

@@ -8,8 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float
 
+from ..._typing import PyTree
 from ...errors import InputError
 from ..denoiser import Denoiser
 from ..grids import check_inside
@@ -146,7 +147,7 @@ class FlowMap(Map):
     schedule: Schedule = RectifiedFlow()
     end: float = eqx.field(static=True, default=0.0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_parts(self)
 
     def mean_velocity(self, x: Array, s: Array, t: Array, condition: PyTree) -> Array:
@@ -172,7 +173,7 @@ class TrajectoryMap(Map):
     end: float = eqx.field(static=True, default=EDM.end)
     schedule: Schedule = EDM()
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_parts(self)
 
     def mean_velocity(self, x: Array, s: Array, t: Array, condition: PyTree) -> Array:
@@ -203,7 +204,7 @@ class ConsistencyMap(Map):
     end: float = eqx.field(static=True, default=EDM.end)
     schedule: Schedule = EDM()
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_parts(self)
 
     def mean_velocity(self, x: Array, s: Array, t: Array, condition: PyTree) -> Array:
@@ -237,7 +238,7 @@ class TrigConsistencyMap(Map):
     def schedule(self) -> Schedule:  # pyright: ignore[reportIncompatibleVariableOverride]
         return TrigFlow(self.sigma_data)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_parts(self)
 
     def mean_velocity(self, x: Array, s: Array, t: Array, condition: PyTree) -> Array:

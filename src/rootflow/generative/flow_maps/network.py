@@ -40,7 +40,7 @@ class MapMLP(eqx.Module):
         times: int = 2,
         activation: Callable[[Array], Array] = jax.nn.gelu,
         dtype: Any = None,
-    ):
+    ) -> None:
         for name, value in (("width", width), ("depth", depth), ("times", times)):
             if value < 1:
                 raise InputError(f"{name}={value} must be at least 1.")

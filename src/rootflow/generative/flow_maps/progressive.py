@@ -5,8 +5,9 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..._typing import PyTree
 from ...errors import InputError
 from .. import grids
 from ..denoiser import Denoiser
@@ -40,7 +41,7 @@ class ProgressiveDistillation(eqx.Module):
     grid: str | Grid = "time"
     end: float | None = eqx.field(static=True, default=None)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         check_teacher(self.teacher, "ProgressiveDistillation")
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
             raise InputError(f"steps={self.steps!r} must be a positive integer.")

@@ -6,8 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Key, PyTree
+from jaxtyping import Array, ArrayLike, Float, Key
 
+from ..._typing import PyTree
 from ...errors import InputError
 from ...training.keys import check_key
 from .. import gradients, grids
@@ -42,7 +43,7 @@ class Jumps(Sampler):
 
     gamma: float = eqx.field(static=True, default=0.0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require(0 <= self.gamma <= 1, f"gamma={self.gamma} must be at least 0 and at most 1.")
 
     @property

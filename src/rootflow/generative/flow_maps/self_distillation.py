@@ -17,8 +17,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray
 
+from ..._typing import PyTree
 from ...errors import InputError
 from ..denoiser import Denoiser
 from ..numerics import expand
@@ -66,7 +67,7 @@ class MeanFlow(MapLoss):
     power: float = eqx.field(static=True, default=0.0)
     teacher: Denoiser | None = None
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_share(self.share)
         if not self.power >= 0:
             raise InputError(f"power={self.power} must not be negative.")
@@ -97,7 +98,7 @@ class _Guess(MapLoss):
     teacher: Denoiser | None = None
     huber: float = eqx.field(static=True, default=1.0, kw_only=True)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not self.huber > 0:
             raise InputError(f"huber={self.huber} must be positive; math.inf for plain squares.")
         if self.teacher is not None:
@@ -135,7 +136,9 @@ class _Guess(MapLoss):
 class _Distillation(_Guess):
     """The jumps are from the same points as the velocity."""
 
-    def errors(self, model, batch, x, s, t, condition, key):
+    def errors(
+        self, model: Map, batch: Any, x: Array, s: Array, t: Array, condition: PyTree, key: Any
+    ) -> Array:
         return self.residual(model, x, s, t, condition, key)
 
     @abstractmethod
@@ -154,7 +157,9 @@ class Eulerian(_Distillation):
         times: how times are drawn: a spacing by name, or a `Grid`.
     """
 
-    def residual(self, model, x, s, t, condition, key):
+    def residual(
+        self, model: Map, x: Array, s: Array, t: Array, condition: PyTree, key: Any
+    ) -> Array:
         v = self._v(model, x, s, condition)
         u, rate = _along_flow(model, x, v, s, t, condition)
         return u - jax.lax.stop_gradient(v - expand(s - t, x) * rate)
@@ -169,7 +174,9 @@ class Lagrangian(_Distillation):
         times: how times are drawn: a spacing by name, or a `Grid`.
     """
 
-    def residual(self, model, x, s, t, condition, key):
+    def residual(
+        self, model: Map, x: Array, s: Array, t: Array, condition: PyTree, key: Any
+    ) -> Array:
         there, rate = jax.jvp(lambda t: model(x, s, t, condition), (t,), (jnp.ones_like(t),))
         return rate - self._v(model, jax.lax.stop_gradient(there), t, condition)
 
@@ -183,7 +190,9 @@ class Semigroup(_Distillation):
         times: how times are drawn: a spacing by name, or a `Grid`.
     """
 
-    def residual(self, model, x, s, t, condition, key):
+    def residual(
+        self, model: Map, x: Array, s: Array, t: Array, condition: PyTree, key: Any
+    ) -> Array:
         share = jax.random.uniform(key, s.shape, s.dtype)
         r = s - share * (s - t)
         first = model.average(x, s, r, condition)
@@ -204,11 +213,13 @@ class Shortcut(_Guess):
 
     levels: int = eqx.field(static=True, default=7)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if isinstance(self.levels, bool) or not isinstance(self.levels, int) or self.levels < 1:
             raise InputError(f"levels={self.levels!r} must be a positive integer.")
 
-    def errors(self, model, batch, x, s, t, condition, key):
+    def errors(
+        self, model: Map, batch: Any, x: Array, s: Array, t: Array, condition: PyTree, key: Any
+    ) -> Array:
         data, _ = split(batch)
         key_level, key_place, key_noise = jax.random.split(key, 3)
         level = jax.random.randint(key_level, s.shape, 0, self.levels)

@@ -34,7 +34,7 @@ class ConsistencyTrajectory(MapLoss):
     solver_steps: int = eqx.field(static=True, default=4)
     velocity: float = eqx.field(static=True, default=1.0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         check_teacher(self.teacher, "ConsistencyTrajectory")
         if self.solver_steps < 1:
             raise InputError(f"solver_steps={self.solver_steps} must be at least 1.")

@@ -30,7 +30,7 @@ class TrigFlow(Schedule):
 
     sigma_data: Any = 0.5
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not is_traced(self.sigma_data) and not self.sigma_data > 0:
             raise InputError(f"sigma_data={self.sigma_data} must be positive.")
 

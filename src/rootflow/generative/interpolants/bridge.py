@@ -40,7 +40,7 @@ class SchrodingerBridge(eqx.Module):
     epsilon: ArrayLike
     times: tuple[float, float] = eqx.field(static=True, default=(NEAR, 1 - NEAR))
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not is_traced(self.epsilon) and not (np.asarray(self.epsilon) > 0).all():
             raise InputError(f"epsilon={self.epsilon} must be positive.")
 

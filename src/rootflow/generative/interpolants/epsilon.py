@@ -29,7 +29,7 @@ class Epsilon(eqx.Module):
 
     level: ArrayLike | Callable[[Any], Any] = eqx.field(converter=_level)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not callable(self.level) and not eqx.is_array_like(self.level):
             raise InputError(f"epsilon must be a number or a function of t; got {self.level!r}.")
         if is_traced(self.level):
@@ -71,7 +71,7 @@ class Proportional(Epsilon):
         level: a number, at least zero.
     """
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if callable(self.level):
             raise InputError("Proportional(level) takes a number.")
 

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float
 
+from ..._typing import PyTree
 from ...errors import InputError
 from ..denoiser import Denoiser
 from ..numerics import expand
@@ -192,7 +193,7 @@ class Fields(eqx.Module):
     path: Path
     predicts: tuple[str, ...] = eqx.field(static=True, converter=as_kinds, default=("b",))
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not isinstance(self.path, Path):
             raise InputError(f"path must be a path such as Linear(); got {self.path!r}.")
         if not callable(self.model) and not isinstance(self.model, Mapping):

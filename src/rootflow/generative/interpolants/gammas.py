@@ -77,7 +77,7 @@ class Brownian(Gamma):
 
     a: ArrayLike = 1.0
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not is_traced(self.a) and not (np.asarray(self.a) > 0).all():
             raise InputError(f"a={self.a} must be positive; use Zero() for no latent noise.")
 
@@ -126,7 +126,7 @@ class SigmoidBump(Gamma):
 
     steepness: float = 10.0
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not is_traced(self.steepness) and not self.steepness > 0:
             raise InputError(f"steepness={self.steepness} must be positive.")
 
@@ -160,7 +160,7 @@ class FromSquare(Gamma):
 
     square: Callable[[Any], Any]
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not callable(self.square):
             raise InputError(f"square must be a function of t, gamma^2; got {self.square!r}.")
         values = known_values(self.square, np.linspace(0.0, 1.0, 33))

@@ -70,7 +70,7 @@ class Regression(eqx.Module):
     antithetic: bool | None = eqx.field(static=True, default=None)
     times: tuple[float, float] | None = eqx.field(static=True, default=None)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         path = self.path
         if not isinstance(path, Path):
             raise InputError(f"path must be a path such as Linear(); got {path!r}.")

@@ -135,7 +135,7 @@ class Path(eqx.Module):
 class _TwoSided(Path):
     gamma: Gamma = Zero()
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         check_gamma(self.gamma)
 
     @property
@@ -199,7 +199,7 @@ class Trigonometric(_TwoSided):
         InputError: gamma reaches 1, where the path would divide by zero.
     """
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         check_gamma(self.gamma)
         values = known_values(self.gamma.value, np.linspace(0.0, 1.0, 101)[:, None])
         if values is not None and not (most := float(values.max())) < 1:
@@ -248,7 +248,7 @@ class EncodingDecoding(_TwoSided):
 
     stops: ClassVar[tuple[float, ...]] = (0.5,)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         check_gamma(self.gamma)
         if self.gamma.zero:
             raise InputError(
@@ -296,7 +296,7 @@ class Mirror(Path):
 
     gamma: Gamma
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         check_gamma(self.gamma)
         if self.gamma.zero:
             raise InputError("A mirror path without latent noise does not move: give a gamma.")
@@ -389,7 +389,7 @@ class Custom(_TwoSided):
     alpha: Callable[[Any], Any] = eqx.field(kw_only=True)
     beta: Callable[[Any], Any] = eqx.field(kw_only=True)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         check_gamma(self.gamma)
         _check_weights(self.alpha, self.beta, "A path")
 
@@ -411,7 +411,7 @@ class OneSidedCustom(_OneSided):
     alpha: Callable[[Any], Any]
     beta: Callable[[Any], Any]
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_weights(self.alpha, self.beta, "A one-sided path")
 
     def coefficients(self, t: Any) -> Coefficients:
@@ -435,7 +435,7 @@ class Bent(Path):
     path: Path
     bend: Callable[[Any, Array, Array], Any]
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not isinstance(self.path, Path) or self.path.sides != "two":
             raise InputError(f"Bent bends a two-sided path; got {self.path!r}.")
 

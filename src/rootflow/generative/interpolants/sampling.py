@@ -7,8 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Key, PyTree
+from jaxtyping import Array, ArrayLike, Float, Key
 
+from ..._typing import PyTree
 from ...errors import InputError
 from ...flows.adjoints import Adjoint, DiscreteAdjoint
 from ...flows.methods import Method, Tsit5

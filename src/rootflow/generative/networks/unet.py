@@ -23,7 +23,7 @@ class _Convolution(eqx.Module):
     kernel: Float[Array, "inputs outputs"]
     offset: Float[Array, " outputs"]
 
-    def __init__(self, inward: int, outward: int, *, key: PRNGKeyArray, size: float = 1.0):
+    def __init__(self, inward: int, outward: int, *, key: PRNGKeyArray, size: float = 1.0) -> None:
         bound = size / math.sqrt(9 * inward)
         shape = (9 * inward, outward)
         self.kernel = jax.random.uniform(key, shape, minval=-bound, maxval=bound)
@@ -42,7 +42,7 @@ class _Norm(eqx.Module):
     scale: Float[Array, " channels"]
     shift: Float[Array, " channels"]
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int) -> None:
         self.scale, self.shift = jnp.ones(channels), jnp.zeros(channels)
 
     def __call__(self, x: Images) -> Images:
@@ -62,7 +62,7 @@ class _Block(eqx.Module):
     tell: eqx.nn.Linear
     pass_on: eqx.nn.Linear
 
-    def __init__(self, inward: int, outward: int, width: int, *, key: PRNGKeyArray):
+    def __init__(self, inward: int, outward: int, width: int, *, key: PRNGKeyArray) -> None:
         keys = jax.random.split(key, 4)
         self.norms = (_Norm(inward), _Norm(outward))
         self.convolutions = (
@@ -113,7 +113,7 @@ class UNet(eqx.Module):
         key: PRNGKeyArray,
         classes: int = 0,
         rates: tuple[float, float] = (0.2, 20.0),
-    ):
+    ) -> None:
         if len(shape) not in (2, 3):
             raise InputError(f"shape={shape} must be (channels, height, width) or (height, width).")
         channels = 1 if len(shape) == 2 else shape[0]

@@ -71,7 +71,7 @@ class Charges(ExactField):
         noise: PoissonNoise,
         weights: ArrayLike | None = None,
         together: int = 64,
-    ):
+    ) -> None:
         points = jnp.asarray(points, dtype=jnp.result_type(float, jnp.asarray(points).dtype))
         if points.ndim < 2 or not len(points):
             raise InputError(f"points must have shape (k, ...), k >= 1; got {points.shape}.")
@@ -148,7 +148,7 @@ class MixtureCharges(ExactField):
     noise: PoissonNoise
     nodes: int = eqx.field(static=True, default=256)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not isinstance(self.data, GaussianMixture):
             raise InputError(f"data must be a GaussianMixture; got {self.data!r}.")
         _check_noise(self.noise)

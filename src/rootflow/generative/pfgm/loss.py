@@ -34,7 +34,7 @@ class PoissonLoss(DiffusionLoss):
     law: PoissonNoise = PoissonNoise(float("inf"))
     stable: bool = eqx.field(static=True, default=False)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not isinstance(self.law, PoissonNoise):
             raise InputError(f"law must be PoissonNoise(dimension); got {self.law!r}.")
         if self.stable and self.predicts == "score":

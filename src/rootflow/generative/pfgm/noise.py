@@ -41,7 +41,7 @@ class PoissonNoise(eqx.Module):
 
     dimension: Any = eqx.field(converter=_dimension)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         d = self.dimension
         if is_traced(d):
             return

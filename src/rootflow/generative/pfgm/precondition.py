@@ -28,7 +28,7 @@ class TailPreconditioned(EDMPreconditioned):
 
     noise: PoissonNoise = eqx.field(kw_only=True)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not isinstance(self.noise, PoissonNoise):
             raise InputError(f"noise must be PoissonNoise(dimension); got {self.noise!r}.")
 

@@ -10,8 +10,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Key, PyTree
+from jaxtyping import Array, ArrayLike, Float, Key
 
+from ..._typing import PyTree
 from ...errors import InputError
 from ...training.keys import check_key
 from .. import grids
@@ -168,7 +169,7 @@ class Jolted(EDMSampler):
 
     jolt: float = eqx.field(static=True, default=0.0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require(self.jolt >= 0, f"jolt={self.jolt} must not be negative.")
         require(not self.churn, "A jolted sampler has no churn of its own: leave churn out.")
 

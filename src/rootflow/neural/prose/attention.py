@@ -20,7 +20,7 @@ class Attention(eqx.Module):
     out: eqx.nn.Linear
     heads: int = eqx.field(static=True)
 
-    def __init__(self, width: int, heads: int, *, key: PRNGKeyArray):
+    def __init__(self, width: int, heads: int, *, key: PRNGKeyArray) -> None:
         if width % heads:
             raise InputError(f"width={width} must be a multiple of heads={heads}.")
         a, b, c = jax.random.split(key, 3)
@@ -57,7 +57,7 @@ class Layer(eqx.Module):
 
     def __init__(
         self, width: int, heads: int, *, inner: bool = True, outer: bool = False, key: PRNGKeyArray
-    ):
+    ) -> None:
         a, b, c, d = jax.random.split(key, 4)
         self.inner = Attention(width, heads, key=a) if inner else None
         self.outer = Attention(width, heads, key=b) if outer else None

@@ -65,7 +65,7 @@ class Examples(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _solver(f: Callable, rtol: float, atol: float, max_steps: int, method: Any = Tsit5()):
+def _solver(f: Callable[..., Any], rtol: float, atol: float, max_steps: int, method: Any = Tsit5()):
     def one(y0, p, ts):
         sol = solve_ode(
             f, y0, (ts[0], ts[-1]), p, saveat=ts, rtol=rtol, atol=atol, max_steps=max_steps,

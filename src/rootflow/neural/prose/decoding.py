@@ -40,7 +40,16 @@ class Grammar:
         limit: the most words, the one at the end included.
     """
 
-    def __init__(self, words: w.Vocabulary, limit: int):
+    arities: np.ndarray
+    mantissa: np.ndarray
+    exponent: np.ndarray
+    sign: np.ndarray
+    operation: np.ndarray
+    state: np.ndarray
+    separator: np.ndarray
+    eos: np.ndarray
+
+    def __init__(self, words: w.Vocabulary, limit: int) -> None:
         self.limit = limit
         self.arities = words.arities
         index, listed = words.index, words.words

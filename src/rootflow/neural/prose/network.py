@@ -107,7 +107,7 @@ class Prose(eqx.Module):
         scaled: bool = True,
         ordered_numbers: bool = False,
         key: PRNGKeyArray,
-    ):
+    ) -> None:
         checks.whole("width", width)
         checks.one_of("inputs", inputs, ("both", "data", "symbols"))
         checks.one_of("outputs", outputs, ("both", "trajectory", "symbols"))

@@ -123,7 +123,7 @@ def refine(
     )  # fmt: skip
 
 
-def _field(given: Any, d: int) -> tuple[Callable, Callable[[Any], Equations], np.ndarray]:
+def _field(given: Any, d: int) -> tuple[Callable[..., Any], Callable[[Any], Equations], np.ndarray]:
     """The field f(t, y, numbers), the equations with numbers in them, and where to start."""
     if isinstance(given, System):
         if given.dims != d:
@@ -136,7 +136,9 @@ def _field(given: Any, d: int) -> tuple[Callable, Callable[[Any], Equations], np
 
 
 @lru_cache(maxsize=128)
-def _search(field: Callable, k: int, rtol, atol, max_steps: int, max_iterations: int, method: Any):
+def _search(
+    field: Callable[..., Any], k: int, rtol, atol, max_steps: int, max_iterations: int, method: Any
+):
     def residuals(x, ts, us, scale):
         sol = solve_ode(
             field, x[k:], (ts[0], ts[-1]), x[:k], saveat=ts, rtol=rtol, atol=atol,

@@ -37,6 +37,17 @@ class System:
         InputError: a formula that cannot be read or is outside the vocabulary, or an empty range.
     """
 
+    name: str
+    formulas: tuple[str, ...]
+    dims: int
+    parameters: tuple[str, ...]
+    nominal: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    together: tuple[str, ...]
+    initial: tuple[Any, Any]
+    functions: tuple[str, ...]
+
     def __init__(
         self,
         name: str,
@@ -48,7 +59,7 @@ class System:
         together: Sequence[str] = (),
         initial: tuple[Any, Any] = (-2.0, 2.0),
         functions: Sequence[str] = (),
-    ):
+    ) -> None:
         parameters = dict(parameters or {})
         self.name, self.formulas, self.dims = name, tuple(formulas), len(formulas)
         self.parameters = tuple(parameters)

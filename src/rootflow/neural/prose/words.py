@@ -40,7 +40,12 @@ class Vocabulary:
         InputError: no components, a function that formulas do not have.
     """
 
-    def __init__(self, dims: int = 3, *, functions: Iterable[str] = ()):
+    dims: int
+    operations: tuple[str, ...]
+    variables: tuple[str, ...]
+    words: tuple[str, ...]
+
+    def __init__(self, dims: int = 3, *, functions: Iterable[str] = ()) -> None:
         self.dims = checks.whole("dims", dims)
         more = tuple(functions)
         for name in more:

@@ -96,6 +96,18 @@ class Evolution:
         seed: of the search.
     """
 
+    columns: list[np.ndarray]
+    names: tuple[str, ...]
+    target: np.ndarray
+    unary: list[str]
+    binary: list[str]
+    largest: int
+    parsimony: float
+    baseline: float
+    births: int
+    frequency: np.ndarray
+    populations: list[list[Member]]
+
     def __init__(
         self,
         columns: list[np.ndarray],
@@ -106,12 +118,12 @@ class Evolution:
         parsimony: float,
         populations: int,
         seed: int,
-    ):
+    ) -> None:
         self.columns, self.names, self.target = columns, tuple(names), target
         self.unary = [name for name in operators if OPERATORS[name] == 1]
         self.binary = [name for name in operators if OPERATORS[name] == 2]
         self.largest, self.parsimony = largest, parsimony
-        self.random = random.Random(seed)
+        self.random: random.Random = random.Random(seed)
         self.baseline = float(np.mean((target - target.mean()) ** 2)) or 1.0
         self.births = 0
         self.frequency = np.ones(largest + 2)

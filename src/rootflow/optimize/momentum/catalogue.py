@@ -1,16 +1,22 @@
 """The methods with a name: coefficients, what is proved about them, their Lyapunov functions."""
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float
 
+from ..._typing import PyTree
 from ...errors import InputError
 from . import checks, energies, equations
 from .checks import Scalar, namespace, plain
 from .equations import Equation
 from .guarantees import Guarantee, NoGuarantee
 from .method import Momentum
+
+if TYPE_CHECKING:
+    from .descent import Run
 
 #: Above this condition number, (2 + sqrt 5)^2, no off-by-one constraint certifies the heavy ball.
 HEAVY_BALL_LIMIT = (2 + 5**0.5) ** 2
@@ -19,12 +25,14 @@ HEAVY_BALL_LIMIT = (2 + 5**0.5) ** 2
 class GradientDescent(Momentum):
     """x_{k+1} = x_k - alpha grad f(x_k); output x."""
 
-    def lyapunov(self, value, run, *theta, minimiser):
+    def lyapunov(
+        self, value: Callable[..., Any], run: "Run", *theta: Any, minimiser: PyTree[ArrayLike]
+    ) -> Float[Array, " steps"]:
         """|x_k - x*|^2."""
         self.contraction()
         return energies.distance(run, minimiser)
 
-    def contraction(self):
+    def contraction(self) -> Any:
         """(max(|1 - alpha mu|, |1 - alpha L|))^2.
 
         Raises:
@@ -84,7 +92,9 @@ class HeavyBall(Momentum):
 class Nesterov(Momentum):
     """Nesterov's method for strongly convex functions, gamma = beta; output x."""
 
-    def lyapunov(self, value, run, *theta, minimiser):
+    def lyapunov(
+        self, value: Callable[..., Any], run: "Run", *theta: Any, minimiser: PyTree[ArrayLike]
+    ) -> Float[Array, " steps"]:
         """f(x_k) - f* + mu/2 |v_k - x*|^2 with v_k = x_k + (1/sqrt(mu s) - 1) (x_k - x_{k-1})."""
         xp = namespace(self.alpha, self.mu)
         factor = 1 / xp.sqrt(self.mu * self.alpha) - 1
@@ -92,7 +102,7 @@ class Nesterov(Momentum):
             value, run, theta, minimiser, mu=self.mu, factor=plain(factor)
         )
 
-    def contraction(self):
+    def contraction(self) -> Any:
         """1 - sqrt(mu s)."""
         xp = namespace(self.alpha, self.mu)
         return plain(1 - xp.sqrt(self.mu * self.alpha))
@@ -112,7 +122,7 @@ class Robust(Momentum):
 
     rho: Scalar = 0.0
 
-    def __init__(self, *coefficients, rho, **options):
+    def __init__(self, *coefficients: Scalar, rho: Scalar, **options: Any) -> None:
         super().__init__(*coefficients, **options)
         self.rho = rho
 
@@ -126,14 +136,16 @@ class Robust(Momentum):
             return jnp.where(zero, mu * L, weight)
         return mu * L if zero else weight
 
-    def lyapunov(self, value, run, *theta, minimiser):
+    def lyapunov(
+        self, value: Callable[..., Any], run: "Run", *theta: Any, minimiser: PyTree[ArrayLike]
+    ) -> Float[Array, " steps"]:
         """mu L |z_k - x*|^2 + q_{k-1} (for the triple momentum method; else another weight)."""
         return energies.robust(
             value, run, theta, minimiser,
             mu=self.mu, L=self.L, delta=self.delta, weight=self._weight(),
         )  # fmt: skip
 
-    def contraction(self):
+    def contraction(self) -> Any:
         """rho^2."""
         return self.rho**2
 
@@ -158,35 +170,37 @@ class NesterovConvex(Momentum):
     friction: Scalar = 3.0
     constant: ClassVar[bool] = False
 
-    def __init__(self, alpha, *, friction, L, name):
+    def __init__(self, alpha: Scalar, *, friction: Scalar, L: Scalar | None, name: str) -> None:
         super().__init__(alpha, L=L, name=name)
         self.friction = friction
 
-    def coefficients(self, k):
+    def coefficients(self, k: Any) -> tuple[Any, Any, Any, Any]:
         """alpha, and beta = gamma = (k - 1) / (k + r - 1); from rest k = 0 has no effect."""
         real = jnp.result_type(float, self.alpha) if checks.traced(k) else float
         k = jnp.asarray(k, real) if checks.traced(k) else float(k)
         momentum = (k - 1) / (k + self.friction - 1)
         return self.alpha, momentum, momentum, 0.0
 
-    def quadratic_rate(self):
+    def quadratic_rate(self) -> Any:
         """Refused: the method falls as a power of k, not geometrically."""
         raise InputError(
             "nesterov_convex has no rate on quadratics: its momentum grows with k and its error "
             "falls as a power of k. Use nesterov, with mu."
         )
 
-    def iqc_rate(self):
+    def iqc_rate(self) -> float | None:
         """None: the coefficients change from step to step."""
         return None
 
-    def lyapunov(self, value, run, *theta, minimiser):
+    def lyapunov(
+        self, value: Callable[..., Any], run: "Run", *theta: Any, minimiser: PyTree[ArrayLike]
+    ) -> Float[Array, " steps"]:
         """2 s (k + r - 2)^2 / (r - 1) (f(x_k) - f*) + (r - 1) |v_k - x*|^2, which does not grow."""
         return energies.convex(
             value, run, theta, minimiser, step=self.alpha, friction=self.friction
         )
 
-    def contraction(self):
+    def contraction(self) -> Any:
         """1: the Lyapunov function does not grow."""
         return 1.0
 

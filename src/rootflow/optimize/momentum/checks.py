@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
+from ..._typing import PyTree
 from ...errors import InputError
 from ...ground.checks import one_of as one_of
 from ...ground.checks import whole as whole
@@ -152,7 +153,7 @@ def like(value: PyTree, x: PyTree, what: str) -> PyTree[Array]:
     return jax.tree.map(lambda a, b: jnp.asarray(a, b.dtype), value, x)
 
 
-def shaped(gradient: Callable[..., Any], x: PyTree, theta: tuple) -> PyTree[Array]:
+def shaped(gradient: Callable[..., Any], x: PyTree, theta: tuple[Any, ...]) -> PyTree[Array]:
     """The gradient at x, in the structure, shapes and precision of x."""
     return like(gradient(x, *theta), x, "What the gradient returns")
 
@@ -168,6 +169,6 @@ def function(name: str, f: Any) -> Callable[..., Any]:
     return f
 
 
-def parameters(theta: tuple) -> tuple:
+def parameters(theta: tuple[Any, ...]) -> tuple[Any, ...]:
     """Python floats as arrays, so that a compiled program serves all their values."""
     return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, float) else x, theta)

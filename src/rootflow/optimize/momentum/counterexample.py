@@ -185,7 +185,7 @@ def _iterate(known: Coefficients, w, x, steps: int) -> np.ndarray:
     return np.array(kept)
 
 
-def pieces(known: Coefficients, w: float) -> tuple[Callable, Callable]:
+def pieces(known: Coefficients, w: float) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Gradient and value of the function with curvature L, mu, L, that changes at 1 and w."""
     bend = known.L - known.mu
 

@@ -7,8 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, ArrayLike, Bool, PyTree
+from jaxtyping import Array, ArrayLike, Bool
 
+from ..._typing import PyTree
 from ...errors import InputError
 from . import checks, trees
 from .method import Momentum, floats_as_arrays
@@ -121,7 +122,14 @@ def _descend(method, gradient, x0, theta, before, value, *, steps, start, restar
     return Run(_before(x0, xs), _after(ys, y), _after(zs, z), restarted)
 
 
-def advance(method, gradient, theta, x, before, k) -> tuple[PyTree, PyTree, PyTree]:
+def advance(
+    method: Momentum,
+    gradient: Callable[..., Any],
+    theta: tuple[Any, ...],
+    x: PyTree,
+    before: PyTree,
+    k: Any,
+) -> tuple[PyTree, PyTree, PyTree]:
     """The next iterate, the point of its gradient, and that gradient."""
     alpha, beta, gamma, _ = method.coefficients(k)
     moved = trees.minus(x, before)

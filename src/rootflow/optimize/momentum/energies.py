@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float
 
+from ..._typing import PyTree
 from . import checks, trees
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ def _pairs(run: "Run", minimiser: PyTree) -> tuple[PyTree, PyTree, PyTree]:
     )
 
 
-def _shifted(value: Callable[..., Any], theta: tuple, minimiser: PyTree) -> Callable[[Any], Array]:
+def _shifted(
+    value: Callable[..., Any], theta: tuple[Any, ...], minimiser: PyTree
+) -> Callable[[Any], Array]:
     """f(x* + d) - f* as a function of d."""
     least = value(minimiser, *theta)
     return lambda d: value(trees.plus(minimiser, 1.0, d), *theta) - least
@@ -48,7 +51,7 @@ def distance(run: "Run", minimiser: PyTree[ArrayLike]) -> Float[Array, " steps"]
 def robust(
     value: Callable[..., Any],
     run: "Run",
-    theta: tuple,
+    theta: tuple[Any, ...],
     minimiser: PyTree[ArrayLike],
     *,
     mu: Any,
@@ -69,7 +72,7 @@ def robust(
 def estimate_sequence(
     value: Callable[..., Any],
     run: "Run",
-    theta: tuple,
+    theta: tuple[Any, ...],
     minimiser: PyTree[ArrayLike],
     *,
     mu: Any,
@@ -88,7 +91,7 @@ def estimate_sequence(
 def convex(
     value: Callable[..., Any],
     run: "Run",
-    theta: tuple,
+    theta: tuple[Any, ...],
     minimiser: PyTree[ArrayLike],
     *,
     step: Any,
@@ -116,7 +119,7 @@ def convex(
 def quadratic(
     value: Callable[..., Any],
     run: "Run",
-    theta: tuple,
+    theta: tuple[Any, ...],
     minimiser: PyTree[ArrayLike],
     P: Any,
     mu: Any,

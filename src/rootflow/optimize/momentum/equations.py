@@ -47,7 +47,7 @@ class Equation(eqx.Module):
     step: Any = None
     begin: Any = 0.0
 
-    def __init__(self, a: Any, b: Any, c: Any, *, step: Any = None, begin: Any = 0.0):
+    def __init__(self, a: Any, b: Any, c: Any, *, step: Any = None, begin: Any = 0.0) -> None:
         self.a, self.b, self.c = (
             value if callable(value) else checks.number(name, value)
             for name, value in (("a", a), ("b", b), ("c", c))
@@ -285,7 +285,9 @@ class Vanishing(Equation):
 
     series: bool = eqx.field(static=True, default=False)
 
-    def __init__(self, a, b, c, *, step=None, begin=0.0, series=False):
+    def __init__(
+        self, a: Any, b: Any, c: Any, *, step: Any = None, begin: Any = 0.0, series: bool = False
+    ) -> None:
         super().__init__(a, b, c, step=step, begin=begin)
         self.series = series
 

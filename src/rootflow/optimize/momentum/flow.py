@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, PyTree
+from jaxtyping import Array, ArrayLike
 
+from ..._typing import PyTree
 from ...errors import InputError
 from ...flows.ode import solve_ode
 from ...flows.solution import Solution
@@ -40,9 +41,9 @@ class Flow(eqx.Module):
 
     equation: Equation
     gradient: Callable[..., Any]
-    theta: tuple
+    theta: tuple[Any, ...]
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         checks.function("gradient", self.gradient)
 
     def __call__(self, t: Any, y: Phase, args: Any = None) -> Phase:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float
 
+from ..._typing import PyTree
 from ...errors import InputError
 from . import checks, energies, iqc
 from .checks import Scalar, namespace, plain
@@ -67,7 +68,7 @@ class Momentum(eqx.Module):
         mu: ArrayLike | None = None,
         L: ArrayLike | None = None,
         name: str = "momentum",
-    ):
+    ) -> None:
         self.alpha = checks.positive("alpha", alpha)
         self.beta, self.gamma, self.delta = (
             checks.number(label, value)

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from ..._typing import PyTree
 from ...errors import InputError
 from ...flows.solution import Solution
 from . import checks, trees
@@ -43,7 +44,7 @@ class Immersion(eqx.Module):
     damping: checks.Scalar
     drive: Callable[[Any], Any] | None = None
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         checks.function("target", self.target)
         checks.positive("damping", self.damping)
 

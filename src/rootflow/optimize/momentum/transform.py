@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Int
 
+from ..._typing import PyTree
 from ...errors import InputError
 from . import checks, trees
 from .method import Momentum
@@ -32,7 +33,13 @@ class MomentumTransformation(optax.GradientTransformation):
     evaluation_point: Callable[[Any, MomentumState], Any]
     output: Callable[[Any, MomentumState], Any]
 
-    def __new__(cls, init, update, evaluation_point, output):
+    def __new__(
+        cls,
+        init: Callable[..., Any],
+        update: Callable[..., Any],
+        evaluation_point: Callable[[Any, MomentumState], Any],
+        output: Callable[[Any, MomentumState], Any],
+    ) -> "MomentumTransformation":
         self = super().__new__(cls, init, update)
         self.evaluation_point = evaluation_point
         self.output = output

@@ -4,7 +4,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
+
+from ..._typing import PyTree
 
 
 def plus(x: PyTree, factor: Any, y: PyTree) -> PyTree:

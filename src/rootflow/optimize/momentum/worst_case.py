@@ -9,7 +9,7 @@ functions.
 Source: Drori and Teboulle (2014); Taylor, Hendrickx and Glineur (2017).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,10 +44,10 @@ class _Programme(NamedTuple):
     rows: NDArray[np.float64]
     right: NDArray[np.float64]
 
-    def value(self, gram: NDArray, heights: NDArray) -> float:
+    def value(self, gram: NDArray[np.float64], heights: NDArray[np.float64]) -> float:
         return float(np.sum(self.goal * gram) + self.aim @ heights)
 
-    def slack(self, gram: NDArray, heights: NDArray) -> NDArray:
+    def slack(self, gram: NDArray[np.float64], heights: NDArray[np.float64]) -> NDArray[np.float64]:
         return self.right - np.tensordot(self.forms, gram, 2) - self.rows @ heights
 
 
@@ -92,7 +92,7 @@ def worst_case(
     return WorstCase(value * scale, float(gap), gram)
 
 
-def _linear_steps(table, steps: int) -> tuple[NDArray, NDArray]:
+def _linear_steps(table, steps: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The points of the gradients, and the output, as combinations of x_0 and the gradients."""
     size = steps + 1
     basis = np.eye(size)
@@ -105,13 +105,17 @@ def _linear_steps(table, steps: int) -> tuple[NDArray, NDArray]:
     return np.array(points), x + table[steps][3] * (x - before)
 
 
-def _with_end(points: NDArray, end: NDArray) -> tuple[NDArray, NDArray]:
+def _with_end(
+    points: NDArray[np.float64], end: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """With the output as one more point, so that its value is there."""
     pad = lambda rows: np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, 1)])
     return np.vstack([pad(points), pad(end)]), pad(end)
 
 
-def _programme(points: NDArray, end: NDArray, mu: float, quantity: str) -> _Programme:
+def _programme(
+    points: NDArray[np.float64], end: NDArray[np.float64], mu: float, quantity: str
+) -> _Programme:
     """The inequalities of interpolation between all points and the minimiser, for L = 1."""
     count, size = points.shape
     at = np.vstack([points, np.zeros(size)])
@@ -140,7 +144,9 @@ def _programme(points: NDArray, end: NDArray, mu: float, quantity: str) -> _Prog
     return _Programme(goal, aim, np.array([*forms, start]), np.array([*rows, 0 * aim]), right)
 
 
-def _inside(table, steps: int, mu: float, quantity: str) -> tuple[NDArray, NDArray]:
+def _inside(
+    table, steps: int, mu: float, quantity: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """A strictly feasible point: the sum of many random functions of one variable.
 
     Each has a curvature strictly between mu and 1 that changes at a random place.
@@ -176,7 +182,9 @@ def _inside(table, steps: int, mu: float, quantity: str) -> tuple[NDArray, NDArr
     return 0.5 * rows @ rows.T / many, 0.5 * np.array(heights)
 
 
-def _maximise(programme: _Programme, point: tuple[NDArray, NDArray], tolerance: float):
+def _maximise(
+    programme: _Programme, point: tuple[NDArray[np.float64], NDArray[np.float64]], tolerance: float
+):
     """Follows the central path: maximise weight * goal + logarithms of what must be positive."""
     order = len(programme.goal) + len(programme.right)
     # Small at first: worst cases are of any size, and far from the centre Newton's method crawls.
@@ -190,7 +198,9 @@ def _maximise(programme: _Programme, point: tuple[NDArray, NDArray], tolerance: 
     raise SolveError("The worst case was not found: the barrier method did not end.")
 
 
-def _centre(programme: _Programme, gram, heights, weight: float) -> tuple[NDArray, NDArray]:
+def _centre(
+    programme: _Programme, gram, heights, weight: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Newton's method with a line search, in coordinates in which the Gram matrix is the identity.
 
     Without these the last digits drown: Gram matrices of many steps are nearly singular.
@@ -228,7 +238,9 @@ def _centre(programme: _Programme, gram, heights, weight: float) -> tuple[NDArra
     raise SolveError("The worst case was not found: a centre of the barrier method is missing.")
 
 
-def _length(slacks: NDArray, values: NDArray, gain: float, decrement: float) -> float:
+def _length(
+    slacks: NDArray[np.float64], values: NDArray[Any], gain: float, decrement: float
+) -> float:
     """The longest of a sequence of halved steps on which the barrier function rises enough.
 
     Args:

@@ -31,7 +31,7 @@ class Budget:
     epsilon: float
     delta: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "epsilon", checks.number("epsilon", self.epsilon))
         object.__setattr__(self, "delta", checks.fraction("delta", self.delta))
 

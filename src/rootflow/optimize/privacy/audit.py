@@ -11,10 +11,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 from scipy.special import ndtri
 from scipy.stats import beta
 
+from ..._typing import PyTree
 from ...errors import InputError
 from ...roots.trees import to_vector
 from . import checks, gaussian_dp

@@ -7,8 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..._typing import PyTree
 from ...errors import InputError, SolveError
 from ...roots.checks import raise_if
 from . import checks, engine, setup
@@ -149,7 +150,7 @@ def diff2(
         full_batch("change", given.rounds - restarts, unit * clips[1], 1 - share, count_noise),
     ]
     step, mesh = setup.step_of(step, given.x), setup.mesh_of(devices, clients)
-    noises: tuple | None = None if noise is None else setup.pair("noise", noise)
+    noises: tuple[Any, ...] | None = None if noise is None else setup.pair("noise", noise)
     local, bounds = None, [*clips]
     if isinstance(routine, BVRLSGD):
         local, release = setup.local_steps(given, routine, key, mesh)

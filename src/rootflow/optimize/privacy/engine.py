@@ -6,8 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..._typing import PyTree
 from .local import LocalSteps
 from .messages import Parameters, chunked_sum, distance, scaled_clip
 from .noise import released, swallowed
@@ -26,7 +27,9 @@ class FullBatch(eqx.Module):
     chunk: int | None = eqx.field(static=True)
     mesh: Any = eqx.field(static=True)
 
-    def message(self, x, before, clip, key) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+    def message(
+        self, x: Float[Array, " d"], before: Float[Array, " d"] | None, clip: Any, key: PRNGKeyArray
+    ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
         """The averaged message and the weight of the records that were clipped."""
         del key
 
@@ -47,7 +50,7 @@ class FullBatch(eqx.Module):
             check_vma=False,
         )(x, before, clip, self.records, self.weights)
 
-    def exact(self, x) -> tuple[Float[Array, ""], Float[Array, " d"]]:
+    def exact(self, x: Float[Array, " d"]) -> tuple[Float[Array, ""], Float[Array, " d"]]:
         """The loss over all data and its gradient, neither clipped nor private."""
 
         def mean(x):
@@ -67,7 +70,9 @@ class Minibatch(eqx.Module):
     sampler: Sampler
     chunk: int | None = eqx.field(static=True)
 
-    def message(self, x, before, clip, key) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+    def message(
+        self, x: Float[Array, " d"], before: Float[Array, " d"] | None, clip: Any, key: PRNGKeyArray
+    ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
         """The sum over a minibatch, over its nominal size."""
         assert before is None, "changes are taken on all of the data"
         places, weights = self.sampler(key, 0, self.weights.shape[0], x.dtype)
@@ -100,14 +105,16 @@ class Exact(eqx.Module):
     function: Any = eqx.field(static=True)
     layout: Parameters
 
-    def message(self, x, before, clip, key) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+    def message(
+        self, x: Float[Array, " d"], before: Float[Array, " d"] | None, clip: Any, key: PRNGKeyArray
+    ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
         """The gradient or its change; nothing is clipped."""
         del clip, key
         gradient = jax.grad(self._value)
         found = gradient(x) if before is None else gradient(x) - gradient(before)
         return found, jnp.zeros((), x.dtype)
 
-    def exact(self, x) -> tuple[Float[Array, ""], Float[Array, " d"]]:
+    def exact(self, x: Float[Array, " d"]) -> tuple[Float[Array, ""], Float[Array, " d"]]:
         """The value and its gradient."""
         return jax.value_and_grad(self._value)(x)
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..._typing import PyTree
 from . import checks
 from .account import Release
 from .clients import Clients
@@ -55,7 +56,7 @@ class BVRLSGD(eqx.Module):
         clip: float,
         noise: float | None = None,
         share: float = 1 / 3,
-    ):
+    ) -> None:
         self.steps = checks.whole("steps", steps, 2)
         self.batch = checks.whole("batch", batch)
         self.clip = checks.number("clip", clip, infinite=True)

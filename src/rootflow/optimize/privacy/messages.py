@@ -11,8 +11,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
+from ..._typing import PyTree
 from ...errors import InputError
 from ...roots.trees import from_vector, to_vector
 from . import checks
@@ -55,7 +56,7 @@ class Parameters(eqx.Module):
 class _Frozen:
     """A tree of shapes as a hashable whole."""
 
-    def __init__(self, tree: PyTree):
+    def __init__(self, tree: PyTree) -> None:
         leaves, structure = jax.tree.flatten(tree)
         self._given = (tuple((x.shape, x.dtype.name) for x in leaves), structure)
         self.tree = tree

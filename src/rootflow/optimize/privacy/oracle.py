@@ -37,7 +37,7 @@ class NoiseOracle(eqx.Module):
         records: int,
         smoothness: float,
         lipschitz: float,
-    ):
+    ) -> None:
         if not callable(function):
             raise InputError(
                 f"function must be a function of the parameters; got {function!r:.60}."

@@ -116,24 +116,24 @@ class Box(Domain):
 
     sides: tuple[tuple[float, float], ...] = eqx.field(static=True)
 
-    def __init__(self, sides: Any):
+    def __init__(self, sides: Any) -> None:
         self.sides = tuple(_pair(f"side {i} of the box", side) for i, side in enumerate(sides))
         if not self.sides:
             raise InputError("a box needs a pair (low, high) for each axis; got none.")
 
     @property
-    def bounds(self):
+    def bounds(self) -> tuple[tuple[float, float], ...]:
         return self.sides
 
-    def place(self, z):
+    def place(self, z: Float[Array, "n cube"]) -> Float[Array, "n dim"]:
         low, high = np.array(self.sides).T
         return low.astype(z.dtype) + (high - low).astype(z.dtype) * z
 
-    def holds(self, x):
+    def holds(self, x: Float[np.ndarray, "n dim"]) -> np.ndarray:
         low, high = np.array(self.sides).T
         return np.all((x >= low) & (x <= high), axis=1)
 
-    def around(self, n, seed):
+    def around(self, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         if self.dim == 1:
             low, high = self.sides[0]
             return np.array([[low], [high]]), np.array([[-1.0], [1.0]])
@@ -157,8 +157,8 @@ class Interval(Box):
         InputError: low is not below high.
     """
 
-    def __init__(self, low: float, high: float):
-        self.sides = (_pair("the interval", (low, high)),)
+    def __init__(self, low: float, high: float) -> None:
+        self.sides: tuple[tuple[float, float], ...] = (_pair("the interval", (low, high)),)
 
 
 class Disk(Domain):
@@ -171,26 +171,26 @@ class Disk(Domain):
     centre: tuple[float, float] = eqx.field(static=True)
     radius: float = eqx.field(static=True)
 
-    def __init__(self, centre: Any = (0.0, 0.0), radius: float = 1.0):
+    def __init__(self, centre: Any = (0.0, 0.0), radius: float = 1.0) -> None:
         x, y = (float(v) for v in centre)
         self.centre, self.radius = (x, y), float(radius)
         if not (0 < self.radius < math.inf):
             raise InputError(f"radius={radius} of a disk must be positive: it holds no points.")
 
     @property
-    def bounds(self):
+    def bounds(self) -> tuple[tuple[float, float], ...]:
         x, y = self.centre
         return (x - self.radius, x + self.radius), (y - self.radius, y + self.radius)
 
-    def place(self, z):
+    def place(self, z: Float[Array, "n cube"]) -> Float[Array, "n dim"]:
         r, angle = self.radius * jnp.sqrt(z[:, 0]), 2 * jnp.pi * z[:, 1]
         centre = jnp.asarray(self.centre, z.dtype)
         return centre + r[:, None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], 1)
 
-    def holds(self, x):
+    def holds(self, x: Float[np.ndarray, "n dim"]) -> np.ndarray:
         return np.sum((x - np.array(self.centre)) ** 2, 1) <= self.radius**2
 
-    def around(self, n, seed):
+    def around(self, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         angle = 2 * np.pi * low_discrepancy(1, n, seed)[:, 0]
         normals = np.stack([np.cos(angle), np.sin(angle)], 1)
         return np.array(self.centre) + self.radius * normals, normals
@@ -208,7 +208,7 @@ class Polygon(Domain):
 
     vertices: tuple[tuple[float, float], ...] = eqx.field(static=True)
 
-    def __init__(self, vertices: Any):
+    def __init__(self, vertices: Any) -> None:
         v = np.asarray(vertices, float)
         if v.ndim != 2 or v.shape[1] != 2 or len(v) < 3 or not np.all(np.isfinite(v)):
             raise InputError(
@@ -222,12 +222,12 @@ class Polygon(Domain):
         triangles(v)
 
     @property
-    def bounds(self):
+    def bounds(self) -> tuple[tuple[float, float], ...]:
         v = np.array(self.vertices)
         (x0, y0), (x1, y1) = v.min(0), v.max(0)
         return (float(x0), float(x1)), (float(y0), float(y1))
 
-    def place(self, z):
+    def place(self, z: Float[Array, "n cube"]) -> Float[Array, "n dim"]:
         corners = triangles(np.array(self.vertices))
         a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
         areas = 0.5 * np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])
@@ -240,10 +240,10 @@ class Polygon(Domain):
         corner, a, b = (jnp.asarray(v)[which] for v in (corners[:, 0], a, b))
         return (corner + root * ((1 - second) * a + second * b)).astype(z.dtype)
 
-    def holds(self, x):
+    def holds(self, x: Float[np.ndarray, "n dim"]) -> np.ndarray:
         return inside_polygon(x, np.array(self.vertices))
 
-    def around(self, n, seed):
+    def around(self, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         v = np.array(self.vertices)
         edges = np.roll(v, -1, 0) - v
         lengths = np.linalg.norm(edges, axis=1)
@@ -265,7 +265,7 @@ class Difference(Domain):
     whole: Domain
     hole: Domain
 
-    def __init__(self, whole: Domain, hole: Domain):
+    def __init__(self, whole: Domain, hole: Domain) -> None:
         if not (isinstance(whole, Domain) and isinstance(hole, Domain)):
             raise InputError("a difference is of two domains.")
         if whole.dim != hole.dim:
@@ -288,16 +288,16 @@ class Difference(Domain):
         return x[~self.hole.holds(x)]
 
     @property
-    def bounds(self):
+    def bounds(self) -> tuple[tuple[float, float], ...]:
         return self.whole.bounds
 
-    def place(self, z):
+    def place(self, z: Float[Array, "n cube"]) -> Float[Array, "n dim"]:
         raise InputError("a difference of domains has no map from the cube: use sample or draw.")
 
-    def holds(self, x):
+    def holds(self, x: Float[np.ndarray, "n dim"]) -> np.ndarray:
         return self.whole.holds(x) & ~self.hole.holds(x)
 
-    def sample(self, n, *, seed=0):
+    def sample(self, n: int, *, seed: int = 0) -> Float[np.ndarray, "n ..."]:
         tried = n
         while True:
             tried *= 2
@@ -305,11 +305,11 @@ class Difference(Domain):
             if len(kept) >= n:
                 return self._shaped(kept[:n])
 
-    def draw(self, key, n):
+    def draw(self, key: PRNGKeyArray, n: int) -> Float[Array, "n ..."]:
         pool = jnp.asarray(self.sample(max(_POOL, n)))
         return jax.random.choice(key, pool, (n,), replace=False)
 
-    def around(self, n, seed):
+    def around(self, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         outer, outward = self.whole.around(n, seed)
         inner, inward = self.hole.around(n, seed + 1)
         # Where a side of the hole lies on one of the whole neither is a boundary: a hair to the one
@@ -337,7 +337,7 @@ class SpaceTime(Domain):
     space: Domain
     span: tuple[float, float] = eqx.field(static=True)
 
-    def __init__(self, space: Domain, span: Any):
+    def __init__(self, space: Domain, span: Any) -> None:
         if not isinstance(space, Domain):
             raise InputError(
                 f"space must be a domain such as pde.Interval(0, 1); got {space!r:.60}."
@@ -345,14 +345,14 @@ class SpaceTime(Domain):
         self.space, self.span = space, _pair("the span of times", span)
 
     @property
-    def bounds(self):
+    def bounds(self) -> tuple[tuple[float, float], ...]:
         return (*self.space.bounds, self.span)
 
     @property
-    def cube(self):
+    def cube(self) -> int:
         return self.space.cube + 1
 
-    def place(self, z):
+    def place(self, z: Float[Array, "n cube"]) -> Float[Array, "n dim"]:
         t = self.span[0] + (self.span[1] - self.span[0]) * z[:, -1:]
         return jnp.concatenate([self.space.place(z[:, :-1]), t], 1)
 
@@ -362,12 +362,12 @@ class SpaceTime(Domain):
         z = np.random.default_rng(seed).permutation(low_discrepancy(1, len(x), seed + 7)[:, 0])
         return np.column_stack([x, self.span[0] + (self.span[1] - self.span[0]) * z])
 
-    def sample(self, n, *, seed=0):
+    def sample(self, n: int, *, seed: int = 0) -> Float[np.ndarray, "n ..."]:
         if isinstance(self.space, Difference):
             return self._with_times(self.space.sample(n, seed=seed), seed)
         return super().sample(n, seed=seed)
 
-    def draw(self, key, n):
+    def draw(self, key: PRNGKeyArray, n: int) -> Float[Array, "n ..."]:
         if not isinstance(self.space, Difference):
             return super().draw(key, n)
         at, when = jax.random.split(key)
@@ -375,11 +375,11 @@ class SpaceTime(Domain):
         t = jax.random.uniform(when, (n, 1), x.dtype, *self.span)
         return jnp.concatenate([x, t], 1)
 
-    def holds(self, x):
+    def holds(self, x: Float[np.ndarray, "n dim"]) -> np.ndarray:
         t = x[:, -1]
         return self.space.holds(x[:, :-1]) & (t >= self.span[0]) & (t <= self.span[1])
 
-    def around(self, n, seed):
+    def around(self, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """The sides: the boundary of space at all times, without the beginning and the end."""
         x, normals = self.space.around(n, seed)
         if self.space.dim == 1:  # two points only

@@ -101,7 +101,7 @@ class Lagrangian(eqx.Module):
         map: Literal["galilean", "disp", "raw"] = "galilean",
         diffusion: Literal["exact", "label"] = "exact",
         regularise: float | None = None,
-    ):
+    ) -> None:
         self.map = named("map", map, MAPS)  # pyright: ignore[reportAttributeAccessIssue]
         self.diffusion = named("diffusion", diffusion, DIFFUSIONS)  # pyright: ignore[reportAttributeAccessIssue]
         self.regularise = None if regularise is None else not_negative("regularise", regularise)

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
+from ..._typing import PyTree
 from ...errors import InputError
 from ...ground.checks import whole
 from ..variational.checks import positive
@@ -45,7 +46,7 @@ class Soft(eqx.Module):
     def __init__(
         self, residual: Any, on: Any = "boundary", *, weight: float = 1.0, points: int = 128,
         name: str | None = None,
-    ):  # fmt: skip
+    ) -> None:  # fmt: skip
         if not (callable(residual) or isinstance(residual, Robin)):
             raise InputError(
                 f"a condition is a function residual(u, x, p), or pde.Dirichlet, pde.Neumann or "
@@ -59,7 +60,7 @@ class Soft(eqx.Module):
         self.weight = float(positive("weight", weight))
         self.points, self.name = whole("points", points), name
 
-    def at(self, u: Callable, x: Array, n: Array, p: Any) -> tuple[Array, ...]:
+    def at(self, u: Callable[..., Any], x: Array, n: Array, p: Any) -> tuple[Array, ...]:
         """The residual at one point of the boundary with its normal."""
         if isinstance(self.residual, Robin):
             value = self.residual.g(x) if callable(self.residual.g) else self.residual.g
@@ -154,7 +155,7 @@ class Informed(eqx.Module):
         outputs: int = 1,
         periodic: Any = (),
         weights: Any = None,
-    ):
+    ) -> None:
         if not callable(residual):
             raise InputError(f"residual must be a function (u, x, p); got {residual!r:.60}.")
         if not isinstance(domain, Domain):
@@ -201,7 +202,7 @@ class Informed(eqx.Module):
 
         return u
 
-    def at(self, u: Callable, x: Array, p: Any) -> tuple[Array, ...]:
+    def at(self, u: Callable[..., Any], x: Array, p: Any) -> tuple[Array, ...]:
         """The residuals at one point."""
         return numbers("the residual", self.residual(u, x, p))
 

@@ -92,7 +92,9 @@ class Loss(eqx.Module):
             values.append(self._size(jax.vmap(u)(at) - wanted))
         return dict(zip(self.names(), values))
 
-    def __call__(self, trainee: Trainee, batch: Any, key: PRNGKeyArray):
+    def __call__(
+        self, trainee: Trainee, batch: Any, key: PRNGKeyArray
+    ) -> tuple[Array, dict[str, Array]]:
         x = batch if trainee.pool is None else trainee.pool
         terms = self.terms(trainee, x)
         fixed = self.fixed_weights()

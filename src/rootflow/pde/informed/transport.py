@@ -48,7 +48,7 @@ class Transport(eqx.Module):
     def __init__(
         self, *, speed: Any, viscosity: Any, initial: Any, length: Any, end: float,
         source: Any = None,
-    ):  # fmt: skip
+    ) -> None:  # fmt: skip
         lengths = np.atleast_1d(np.asarray(length, float))
         if lengths.ndim != 1:
             raise InputError(f"length must be one number, or one for each axis; got {length!r}.")

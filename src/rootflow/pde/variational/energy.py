@@ -37,7 +37,9 @@ class Energy(eqx.Module):
     source: Any
     ellipticity: tuple[float, float] | None = eqx.field(static=True)
 
-    def __init__(self, L: Callable[..., Any], source: Any = None, *, ellipticity: Any = None):
+    def __init__(
+        self, L: Callable[..., Any], source: Any = None, *, ellipticity: Any = None
+    ) -> None:
         if not callable(L):
             raise InputError(f"L must be a function L(x, u, p); got {L!r:.60}.")
         if not (source is None or callable(source)):

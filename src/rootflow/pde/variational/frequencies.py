@@ -59,7 +59,11 @@ class Frequencies:
             that is not a finite number.
     """
 
-    def __init__(self, coefficients: Mapping[tuple[int, ...], Any], *, period: float = 1.0):
+    period: float
+    k: np.ndarray
+    c: np.ndarray
+
+    def __init__(self, coefficients: Mapping[tuple[int, ...], Any], *, period: float = 1.0) -> None:
         if not isinstance(coefficients, Mapping) or not coefficients:
             raise InputError(
                 "Frequencies needs at least one frequency, {(k_1, ..., k_d): coefficient}; got "

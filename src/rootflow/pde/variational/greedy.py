@@ -132,7 +132,7 @@ def solve_greedy(
     dictionary = _Dictionary(problem, fixed, power, boundary == "zero", candidates, polish, panels)
     span = jnp.zeros((len(fixed.x), dim + 1, atoms))
     c, w, b, sizes = *jnp.zeros((1, atoms)), jnp.zeros((atoms, dim)), *jnp.zeros((2, atoms))
-    rows: list[tuple] = []
+    rows: list[tuple[Any, ...]] = []
     for n, key_of_step in enumerate(jax.random.split(key, atoms)):
         span, w, b, sizes, c, row = _extend(
             dictionary, key_of_step, span, w, b, sizes, c, jnp.asarray(n)

@@ -46,7 +46,7 @@ class SineGrid(eqx.Module):
     n: int = eqx.field(static=True)
     differences: str = eqx.field(static=True)
 
-    def __init__(self, dim: int, n: int, *, differences: str = "symmetric"):
+    def __init__(self, dim: int, n: int, *, differences: str = "symmetric") -> None:
         self.dim = whole("dim", dim)
         if self.dim > 3:
             raise InputError(

@@ -133,7 +133,7 @@ def dense_direction(
 
 
 def applied_direction(
-    local: Local, function: Callable, theta: Float[Array, " k"], damping: float
+    local: Local, function: Callable[..., Any], theta: Float[Array, " k"], damping: float
 ) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
     """(G + ε I)^-1 ∇E and ∇E by conjugate gradients, G only applied; ε = damping max eigenvalue."""
     _, push = jax.linearize(function, theta)

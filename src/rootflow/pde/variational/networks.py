@@ -61,7 +61,7 @@ class SineProduct(eqx.Module):
 
     dim: int = eqx.field(static=True)
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int) -> None:
         self.dim = whole("dim", dim)
 
     def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:

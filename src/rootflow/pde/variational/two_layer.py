@@ -1,6 +1,7 @@
 """Networks with one hidden layer that satisfy a boundary condition."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -12,7 +13,7 @@ from ...errors import InputError
 Activation = Literal["tanh", "cos", "relu2", "relu3"]
 Boundary = Literal["zero", "penalty", "natural"]
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Any], Array]] = {
     "tanh": jnp.tanh,
     "cos": jnp.cos,
     "relu2": lambda t: jax.nn.relu(t) ** 2,

@@ -37,7 +37,7 @@ class Robin(Condition):
     b: Any
     g: Any
 
-    def __init__(self, a: Any, b: Any, g: Value):
+    def __init__(self, a: Any, b: Any, g: Value) -> None:
         if not isinstance(a, Tracer) and not isinstance(b, Tracer):
             if not (np.isfinite(a) and np.isfinite(b)) or (a == 0 and b == 0):
                 raise InputError(
@@ -50,7 +50,7 @@ class Robin(Condition):
 class Dirichlet(Robin):
     """u = value at the boundary: a number, an array of the side's shape, or a function of t."""
 
-    def __init__(self, value: Value):
+    def __init__(self, value: Value) -> None:
         super().__init__(1.0, 0.0, value)
 
 
@@ -60,7 +60,7 @@ class Neumann(Robin):
     This is the slope, not the flux: for a given flux use `Flux`.
     """
 
-    def __init__(self, slope: Value = 0.0):
+    def __init__(self, slope: Value = 0.0) -> None:
         super().__init__(0.0, 1.0, slope)
 
 
@@ -90,7 +90,9 @@ def sides_of(grid: Volumes) -> tuple[str, ...]:
     return ("outer",)
 
 
-def conditions(grid: Volumes, given: Mapping[str, Condition] | Condition | None):
+def conditions(
+    grid: Volumes, given: Mapping[str, Condition] | Condition | None
+) -> dict[str, Condition]:
     """A condition for every side, by name.
 
     Raises:
@@ -160,6 +162,6 @@ def value_of(condition: Condition) -> Value:
     return condition.value if isinstance(condition, Flux) else None
 
 
-def at(value: Value | Callable, t: Any) -> Any:
+def at(value: Value | Callable[..., Any], t: Any) -> Any:
     """A value at a time."""
     return jnp.asarray(value(t) if callable(value) else value)

@@ -112,7 +112,7 @@ def compare_limit(
     else:
         densities = _by_scheme(limit, grid, {"n": n}, span, times)["n"]
     reduced = jax.vmap(lambda n: limit.prepare(grid, {"n": n}))(densities)
-    distance: dict[str, list] = {name: [] for name in limit.names}
+    distance: dict[str, list[Any]] = {name: [] for name in limit.names}
     for model in models:
         fields = model.prepare(grid, start)
         if method == "stiff":

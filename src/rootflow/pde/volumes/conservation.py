@@ -52,7 +52,7 @@ class ConservationLaw(eqx.Module):
     grid: Volumes = eqx.field(static=True)
     diffusion: Any
     velocity: tuple[Any, ...] | None
-    flux: Callable | None
+    flux: Callable[..., Any] | None
     source: Any
     conditions: dict[str, Condition]
     convection: str = eqx.field(static=True)
@@ -63,11 +63,11 @@ class ConservationLaw(eqx.Module):
         *,
         diffusion: Any = None,
         velocity: Any = None,
-        flux: Callable | None = None,
+        flux: Callable[..., Any] | None = None,
         convection: Literal["fitted", "centred", "upwind"] = "fitted",
         source: Any = None,
         boundary: Mapping[str, Condition] | Condition | None = None,
-    ):
+    ) -> None:
         self.grid = checks.grid(grid)
         if flux is not None and (diffusion is not None or velocity is not None):
             raise InputError("give a flux, or diffusion and velocity, not both.")
@@ -224,7 +224,7 @@ _BETWEEN = {"fitted": fitted, "centred": centred, "upwind": upwind}
 class _Faces:
     """The faces along an axis: areas, gaps between centres, and the half cells at the ends."""
 
-    def __init__(self, axis: int, areas, gaps, half_low, half_high, places):
+    def __init__(self, axis: int, areas, gaps, half_low, half_high, places) -> None:
         self.axis, self.areas, self.gaps = axis, areas, gaps
         self.half_low, self.half_high, self.places = half_low, half_high, places
 
@@ -254,7 +254,7 @@ def _names(grid: Volumes, axis: int) -> tuple[Any, str]:
     return SIDES[axis] if isinstance(grid, Grid) else (None, "outer")
 
 
-def _called(diffusion: Callable, u: Array, args: Any) -> Array:
+def _called(diffusion: Callable[..., Any], u: Array, args: Any) -> Array:
     alone = len(inspect.signature(diffusion).parameters) == 1
     return diffusion(u) if alone else diffusion(u, args)
 

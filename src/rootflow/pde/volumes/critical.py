@@ -137,7 +137,7 @@ def _cell(grid: Volumes) -> float:
 class _Held:
     """The largest part of the mass in one cell, less a bound; one object for equal arguments."""
 
-    def __init__(self, grid: Volumes, share: float):
+    def __init__(self, grid: Volumes, share: float) -> None:
         self.grid, self.share = grid, share
 
     def __call__(self, t, fields, model):

@@ -6,7 +6,7 @@ columns that sum to the volumes over h: n' is not negative, and its integral is 
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -179,7 +179,7 @@ def _symmetric(grid: Grid, drift: Drift, n: Array, h: Array) -> Array:
     return (old + change).reshape(grid.shape) * root
 
 
-def _padding(ndim: int, axis: int) -> tuple[list, list]:
+def _padding(ndim: int, axis: int) -> tuple[list[Any], list[Any]]:
     """Paddings that add a cell before and after the faces along an axis."""
     before = [(1, 0) if a == axis else (0, 0) for a in range(ndim)]
     after = [(0, 1) if a == axis else (0, 0) for a in range(ndim)]

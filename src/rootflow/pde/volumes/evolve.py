@@ -25,6 +25,7 @@ from ...flows.events import Event
 from ...flows.methods.base import Method, Proposal, Step
 from ...flows.solution import Stats
 from ...flows.solve import Problem, solve
+from ...flows.system import Given, System
 from ..grids import Volumes
 from . import checks, density
 from .models import ChemotaxisModel, Fields
@@ -84,7 +85,9 @@ class _State(NamedTuple):
     watch: _Watch
 
 
-def one_step(model: ChemotaxisModel, grid: Volumes, fields: Fields, h: Array):
+def one_step(
+    model: ChemotaxisModel, grid: Volumes, fields: Fields, h: Array
+) -> tuple[Fields, Float[Array, ""]]:
     """The fields after one implicit step of length h, and the repair of the density's solve."""
     solved = density.step(grid, model.drift(grid, fields), fields["n"], h)
     new = {"n": solved.n, **model.signals(grid, solved.n, fields, h)}
@@ -103,7 +106,7 @@ class _Parts:
     grid: Volumes
     order: int
 
-    def __call__(self, builder: Any, parts: dict) -> None:
+    def __call__(self, builder: Any, parts: dict[str, Any]) -> None:
         takes = (builder.y0, builder.t0)
         parts["volumes"] = builder.add("volumes", self.step, takes, builder.y0, "The scheme")
 
@@ -155,10 +158,12 @@ class Volumewise(Method):
     tolerance: float = eqx.field(static=True)
     growth: float = eqx.field(static=True)
 
-    def init(self, f, t, z, args):
+    def init(self, f: System, t: Array, z: Float[Array, " m"], args: Given) -> Any:
         del f, t, z, args
 
-    def step(self, f, t, z, h, args, state):
+    def step(
+        self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
+    ) -> Step:
         new = f.parts["volumes"](t, jnp.append(z, h), args)
         density = slice(self.place, self.place + self.cells)
         before, after = lax.stop_gradient((z[density], new[density]))
@@ -169,7 +174,7 @@ class Volumewise(Method):
         proposal = Proposal(error, jnp.where(error <= 0, self.growth, 0.5))
         return Step(new, None, state, new, None, proposal)
 
-    def coefficients(self, h, z, step):
+    def coefficients(self, h: Array, z: Float[Array, " m"], step: Step) -> Float[Array, "degree n"]:
         return (step.stages - z)[None]
 
 

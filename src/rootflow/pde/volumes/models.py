@@ -10,7 +10,7 @@ doi 10.1007/s00526-025-03247-4, arXiv 2508.01436; energies and schemes are deriv
 """
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ class ChemotaxisModel(eqx.Module):
     """A density of cells and the signals it makes; what `evolve` knows of a model."""
 
     #: the names of the fields, the density first
-    names = ("n",)
+    names: ClassVar[tuple[str, ...]] = ("n",)
 
     @abstractmethod
     def prepare(self, grid: Volumes, start: dict[str, Any]) -> Fields:
@@ -108,18 +108,20 @@ class IndirectChemotaxis(ChemotaxisModel):
         InputError: a parameter that is negative, not finite, or not one number.
     """
 
-    names = ("n", "c", "w")
+    names: ClassVar[tuple[str, ...]] = ("n", "c", "w")
 
     epsilon: Float[Array, ""]
     tau: Float[Array, ""]
     chi: Float[Array, ""]
 
-    def __init__(self, epsilon: ArrayLike = 0.0, tau: ArrayLike = 1.0, chi: ArrayLike = 1.0):
+    def __init__(
+        self, epsilon: ArrayLike = 0.0, tau: ArrayLike = 1.0, chi: ArrayLike = 1.0
+    ) -> None:
         self.epsilon = checks.parameter("epsilon", epsilon)
         self.tau = checks.parameter("tau", tau)
         self.chi = checks.parameter("chi", chi)
 
-    def prepare(self, grid, start):
+    def prepare(self, grid: Volumes, start: dict[str, Any]) -> Fields:
         given = checks.fields(grid, start, self.names)
         if checks.known(self.epsilon) and float(self.epsilon) == 0:
             for name in ("c", "w"):
@@ -141,17 +143,17 @@ class IndirectChemotaxis(ChemotaxisModel):
         """A^-1 w: the c that belongs to a w, (1 - Δ) c = w."""
         return _positive(grid.helmholtz(w, 1.0, 1.0))
 
-    def drift(self, grid, fields):
+    def drift(self, grid: Volumes, fields: Fields) -> Drift:
         potential = self.chi * fields["c"]
         return Drift(grid.differences(potential), potential=potential)
 
-    def signals(self, grid, n, old, h):
+    def signals(self, grid: Volumes, n: Array, old: Fields, h: Array) -> Fields:
         slow = self.epsilon / h
         w = _positive(grid.helmholtz(slow * old["w"] + n, slow + 1, self.tau))
         c = _positive(grid.helmholtz(slow * old["c"] + w, slow + 1, 1.0))
         return {"c": c, "w": w}
 
-    def energy(self, grid, fields):
+    def energy(self, grid: Volumes, fields: Fields) -> Float[Array, ""]:
         n, c, w = fields["n"], fields["c"], fields["w"]
         bend = grid.laplacian(c)
         quadratic = (
@@ -163,7 +165,7 @@ class IndirectChemotaxis(ChemotaxisModel):
         signal = 0.5 * quadratic + 0.5 * defect - grid.integrate(n * c)
         return grid.integrate(xlogy(n, n)) + self.chi * signal
 
-    def rates(self, grid):
+    def rates(self, grid: Volumes) -> "Rates":
         limit = checks.known(self.epsilon) and float(self.epsilon) == 0
         return Rates(self, grid, limit)
 
@@ -179,16 +181,16 @@ class CorrectedKellerSegel(ChemotaxisModel):
         chi: χ, at least 0.
     """
 
-    names = ("n", "c")
+    names: ClassVar[tuple[str, ...]] = ("n", "c")
 
     tau: Float[Array, ""]
     chi: Float[Array, ""]
 
-    def __init__(self, tau: ArrayLike = 0.0, chi: ArrayLike = 1.0):
+    def __init__(self, tau: ArrayLike = 0.0, chi: ArrayLike = 1.0) -> None:
         self.tau = checks.parameter("tau", tau)
         self.chi = checks.parameter("chi", chi)
 
-    def prepare(self, grid, start):
+    def prepare(self, grid: Volumes, start: dict[str, Any]) -> Fields:
         given = checks.fields(grid, start, self.names)
         if "c" in given:
             raise InputError(
@@ -196,7 +198,7 @@ class CorrectedKellerSegel(ChemotaxisModel):
             )
         return {"n": given["n"], **self.signals(grid, given["n"], {}, jnp.ones(()))}
 
-    def drift(self, grid, fields):
+    def drift(self, grid: Volumes, fields: Fields) -> Drift:
         n, c = fields["n"], fields["c"]
         diffusion, steps = [], []
         for axis, climb in enumerate(grid.differences(c)):
@@ -209,16 +211,16 @@ class CorrectedKellerSegel(ChemotaxisModel):
             steps.append(self.chi * (1 + self.tau) * climb / wide)
         return Drift(tuple(steps), tuple(diffusion))
 
-    def signals(self, grid, n, old, h):
+    def signals(self, grid: Volumes, n: Array, old: Fields, h: Array) -> Fields:
         del old, h
         return {"c": _positive(grid.helmholtz(n, 1.0, 1.0))}
 
-    def energy(self, grid, fields):
+    def energy(self, grid: Volumes, fields: Fields) -> Float[Array, ""]:
         n, c = fields["n"], fields["c"]
         own = grid.integrate(xlogy(n, n)) + 0.5 * self.chi * self.tau * grid.integrate(n * n)
         return own - 0.5 * self.chi * (1 + self.tau) * grid.integrate(n * c)
 
-    def rates(self, grid):
+    def rates(self, grid: Volumes) -> "Rates":
         return Rates(self, grid, True)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from ... import optimize as opt
 
@@ -11,7 +12,7 @@ MU, L = 1.0, 25.0
 CYCLE = np.array([-2208.0, 792.0, 2592.0]) / 1225
 
 
-def slope(x):
+def slope(x: Array) -> Array:
     """The gradient of a function whose curvature is 25, 1, 25."""
     return jnp.where(x < 1, 25 * x, jnp.where(x < 2, x + 24, 25 * x - 24))
 

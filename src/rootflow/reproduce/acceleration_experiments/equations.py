@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from ... import optimize as opt
 
@@ -10,7 +11,7 @@ CURVATURES = np.array([0.01, 0.1, 0.5, 1.0])
 STEPS = (0.04, 0.01, 0.0025, 0.000625)
 
 
-def slope(x, curvatures):
+def slope(x: Array, curvatures: Array) -> Array:
     """The gradient of a quadratic."""
     return curvatures * x
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from ... import optimize as opt
 from ..implicit_experiments.measure import scikit_learn
@@ -10,14 +11,14 @@ from ..implicit_experiments.measure import scikit_learn
 METHODS = ("GD", "HB", "NAG", "NAG quadratic", "TMM", "NAG-C", "NAG-C, restarted", "mu unknown")
 
 
-def problem():
+def problem() -> tuple[Array, Array]:
     """Standardised features (569, 30) and labels -1, 1."""
     data = scikit_learn("datasets").load_breast_cancer()
     features = (data.data - data.data.mean(axis=0)) / data.data.std(axis=0)
     return jnp.asarray(features), jnp.asarray(2.0 * data.target - 1)
 
 
-def value(w, mu, features, labels):
+def value(w: Array, mu: float, features: Array, labels: Array) -> Array:
     """Mean logistic loss and mu/2 |w|^2."""
     return jnp.mean(jnp.logaddexp(0, -labels * (features @ w))) + 0.5 * mu * w @ w
 

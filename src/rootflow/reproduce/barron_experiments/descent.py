@@ -22,8 +22,8 @@ class Descent(NamedTuple):
     worst: float
     bound: float
     certificate: float
-    errors: list
-    bounds: list
+    errors: list[Any]
+    bounds: list[Any]
 
 
 def problem_on(kappa: float, grid: pde.SineGrid) -> tuple[pde.Energy, Any]:

@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from ...errors import InputError, SolveError
 from ...optimize import privacy as p
@@ -17,7 +18,7 @@ GRID = {
 }
 
 
-def chain(x):
+def chain(x: Array) -> Array:
     """Rosenbrock's function, softened, in as many dimensions as x has."""
     return jnp.sum(4 * (x[1:] - x[:-1] ** 2) ** 2 + 0.25 * (1 - x[:-1]) ** 2)
 

@@ -1,10 +1,12 @@
 """Small tables and a small network, both methods tuned by the same random search."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from ...errors import InputError, SolveError
 from ...optimize import privacy as p
@@ -12,7 +14,7 @@ from ...optimize import privacy as p
 ROUNDS = (50, 200)
 
 
-def squared(output, target):
+def squared(output: Array, target: Array) -> Array:
     """The loss of a record."""
     return 0.5 * (output[0] - target) ** 2
 
@@ -20,7 +22,7 @@ def squared(output, target):
 NET = p.DenseLoss(squared)  # one hidden layer with softplus, as in the paper
 
 
-def table(n: int, d: int):
+def table(n: int, d: int) -> tuple[Array, Array]:
     """Rows of normal numbers; the target is a smooth function of some of them, of variance 1."""
     random = np.random.default_rng(n + d)
     rows = random.normal(size=(n, d))
@@ -30,7 +32,7 @@ def table(n: int, d: int):
     return jnp.asarray(rows)[None], jnp.asarray(target)[None]
 
 
-def train_loss(params, data) -> float:
+def train_loss(params: Any, data: Any) -> float:
     """The mean loss, which is not private."""
     return float(jnp.mean(jax.vmap(lambda x, y: NET(params, (x, y)))(data[0][0], data[1][0])))
 

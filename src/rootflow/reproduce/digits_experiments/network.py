@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array
 
 from ... import generative as gen
 from ...generative.digits import CLASSES, NONE, digits
@@ -81,7 +82,11 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
 class Quality:
     """Samples judged by their distance to the solved flow, and to the pictures."""
 
-    def __init__(self, count: int):
+    start: Array
+    truth: np.ndarray
+    real: np.ndarray
+
+    def __init__(self, count: int) -> None:
         self.start = jax.random.normal(jax.random.key(2), (count, 64), jnp.float32)
         flow = gen.EDMSampler(order=4)
         self.truth = np.asarray(

@@ -88,7 +88,7 @@ class Claim:
     criterion: str = ""
     source: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if callable(self.holds):
             if not self.criterion:
                 raise InputError(
@@ -160,7 +160,7 @@ class Entry:
     caption: str = ""
     ids: frozenset[str] = field(init=False, repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
             raise InputError(
                 f"The name of an entry is lower-case words joined by dashes; got {self.name!r}."

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from ...roots import argmin, conditions, implicit
 from ...roots.iterate import Tolerance
@@ -33,21 +34,21 @@ class Problem(NamedTuple):
     validation_labels: np.ndarray
     curvature: float
 
-    def weights(self, x, log_theta):
+    def weights(self, x: Array, log_theta: Array) -> Any:
         """W = X' (Y - x) / theta, from the dual variables x (m, k)."""
         return self.features.T @ (self.labels - x) / jnp.exp(log_theta)
 
-    def dual(self, x, log_theta):
+    def dual(self, x: Array, log_theta: Array) -> Array:
         """The inner objective, over a product of simplices."""
         weights = self.weights(x, log_theta)
         return 0.5 * jnp.exp(log_theta) * jnp.sum(weights**2) + jnp.sum(x * self.labels)
 
-    def loss(self, x, log_theta):
+    def loss(self, x: Array, log_theta: Array) -> Array:
         """The outer objective: squared error on the validation data."""
         predicted = self.validation @ self.weights(x, log_theta)
         return 0.5 * jnp.sum((predicted - self.validation_labels) ** 2)
 
-    def start(self):
+    def start(self) -> Array:
         """Every class equally likely."""
         return jnp.full(self.labels.shape, 1 / _CLASSES)
 

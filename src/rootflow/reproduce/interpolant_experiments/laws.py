@@ -1,6 +1,7 @@
 """The mixtures on a line of Albergo, Boffi and Vanden-Eijnden (2023), and paths between them."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ LAW = Interpolated(BROWNIAN, DATA, BASE)
 TIMES = (1e-3, 1 - 1e-3)
 
 
-def distance(x) -> float:
+def distance(x: Any) -> float:
     """The Kolmogorov-Smirnov distance of samples from the target."""
     x = np.sort(np.asarray(x)[:, 0])
     below = np.mean(norm.cdf((x[:, None] - MEANS) / STDS), axis=1)

@@ -22,8 +22,13 @@ class Network(eqx.Module):
     heads: tuple[str, ...] = eqx.field(static=True)
 
     def __init__(
-        self, size: int, heads: tuple[str, ...], depth: int, activation: Callable, key: Array
-    ):
+        self,
+        size: int,
+        heads: tuple[str, ...],
+        depth: int,
+        activation: Callable[..., Any],
+        key: Array,
+    ) -> None:
         layers = eqx.nn.MLP(
             size + 1, size * len(heads), 128, depth, activation, dtype=jnp.float32, key=key
         )

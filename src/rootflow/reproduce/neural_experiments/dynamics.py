@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array
 
 import rootflow as rf
 
@@ -17,7 +18,7 @@ from ...training import train
 _FOUND = Solver(rtol=1e-3, atol=1e-6)
 
 
-def saturating(t, y, args):
+def saturating(t: Any, y: Any, args: Any) -> Array:
     """dx/dt = y / (1 + y), dy/dt = -x / (1 + x)."""
     return jnp.array([y[1] / (1 + y[1]), -y[0] / (1 + y[0])])
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import PRNGKeyArray
 from scipy.stats import ks_2samp
 
 import rootflow as rf
@@ -213,7 +214,7 @@ class Generated(NamedTuple):
 _TIMES = np.linspace(0.0, 1.0, 16)
 
 
-def ornstein_uhlenbeck(key, count: int) -> Any:
+def ornstein_uhlenbeck(key: PRNGKeyArray, count: int) -> Any:
     """dy = 1.5 (1 - y) dt + dW from y(0) ~ N(0, 0.1^2), exactly, at 16 times on (0, 1)."""
     theta, h = 1.5, _TIMES[1]
     decay = np.exp(-theta * h)

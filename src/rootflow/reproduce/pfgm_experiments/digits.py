@@ -31,7 +31,9 @@ def _to_uniform(field: pfgm.Charges, noise: Any, sigma: Any) -> Any:
     return 0.5 * jnp.mean(jnp.sum(jnp.abs(share - 1 / share.shape[1]), axis=1))
 
 
-def alignment(data: Any, sizes: tuple[float, ...]) -> tuple[dict, dict]:
+def alignment(
+    data: Any, sizes: tuple[float, ...]
+) -> tuple[dict[float, tuple[list[float], list[float]]], dict[float, float]]:
     """For each D the total-variation distance of the posterior from uniform over sigma.
 
     And the sigma where it passes one half.

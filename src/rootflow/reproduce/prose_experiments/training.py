@@ -36,7 +36,9 @@ def network(**options: Any) -> prose.Prose:
     return jax.tree.map(single, net)
 
 
-def data(names: Sequence[str], ts: Any, observed: int, count: int, seed: int, **options: Any):
+def data(
+    names: Sequence[str], ts: Any, observed: int, count: int, seed: int, **options: Any
+) -> prose.Examples:
     """Examples of several systems, without wrong terms unless asked for."""
     systems = [prose.system(name) for name in names]
     rates: dict[str, Any] = {"add": 0.0, "delete": 0.0} | options
@@ -121,7 +123,9 @@ def written(net: prose.Prose, examples: prose.Examples) -> list[list[str]]:
     return [_WORDS.decode(row) for row in np.asarray(out)]
 
 
-def written_errors(texts: list[list[str]], examples: prose.Examples, names) -> dict:
+def written_errors(
+    texts: list[list[str]], examples: prose.Examples, names: Sequence[str]
+) -> dict[str, Any]:
     """Of written equations: the valid fraction, forms repaired, and errors beside nominal ones."""
     valid, forms, misses, nominal = [], [], [], []
     for i, text in enumerate(texts):
@@ -170,7 +174,7 @@ def untrained() -> float:
     return float(np.mean([prose.is_valid(text, 3) for text in written(net, test)]))
 
 
-def chained(net: prose.Prose, texts: list[list[str]], test: prose.Examples) -> dict:
+def chained(net: prose.Prose, texts: list[list[str]], test: prose.Examples) -> dict[str, Any]:
     """Refined numbers of what was written, and what the distance of the heads tells."""
     count = min(60, len(texts))
     some = np.linspace(0, len(texts) - 1, count).astype(int)

@@ -113,18 +113,18 @@ def _bent(t: Array, state: tuple[Array, Array], model: dict[str, Array]) -> tupl
     Summed over an image, mean over the batch.
     """
 
-    def along(g: Callable) -> Callable:
+    def along(g: Callable[..., Any]) -> Callable[..., Any]:
         # The derivative in time of g(t, x(t)).
         return lambda t, x: jax.jvp(g, (t, x), (jnp.ones_like(t), field(t, x, model)))[1]
 
     x, _ = state
-    derivative: Callable = lambda t, x: field(t, x, model)
+    derivative: Callable[..., Any] = lambda t, x: field(t, x, model)
     for _ in range(_ORDER - 1):
         derivative = along(derivative)
     return field(t, x, model), jnp.mean(jnp.sum(derivative(t, x) ** 2, axis=-1))
 
 
-def _solve(f: Callable, y0: Any, t1: Any, model: Any, **options: Any):
+def _solve(f: Callable[..., Any], y0: Any, t1: Any, model: Any, **options: Any):
     return solve_ode(
         f, y0, (0.0, t1), model, rtol=_TOLERANCE, atol=_TOLERANCE, controller=_CONTROL,
         max_steps=64, **options,
@@ -152,7 +152,7 @@ def _forward(variant: Variant, model, images, key) -> tuple[Array, Array, Array]
     return sol.ys[-1], value, sol.stats.evaluations
 
 
-def _loss(variant: Variant, epochs: int) -> Callable:
+def _loss(variant: Variant, epochs: int) -> Callable[..., Any]:
     def loss(model, batch, key):
         model, step = model
         state, value, evaluations = _forward(variant, model, batch.images, key)

@@ -40,7 +40,7 @@ class Film(eqx.Module):
 
     layer: eqx.nn.Linear
 
-    def __init__(self, told: int, width: int, key: PRNGKeyArray):
+    def __init__(self, told: int, width: int, key: PRNGKeyArray) -> None:
         self.layer = jax.tree.map(
             lambda w: 0.1 * w, eqx.nn.Linear(told, 2 * width, key=key)
         )  # fmt: skip
@@ -57,7 +57,7 @@ class Pool(eqx.Module):
     attention: eqx.nn.MultiheadAttention
     norm: eqx.nn.LayerNorm
 
-    def __init__(self, queries: int, width: int, heads: int, key: PRNGKeyArray):
+    def __init__(self, queries: int, width: int, heads: int, key: PRNGKeyArray) -> None:
         one, two = jax.random.split(key)
         self.queries = jax.random.normal(one, (queries, width))
         self.attention = eqx.nn.MultiheadAttention(heads, width, key=two)
@@ -77,7 +77,7 @@ class Block(eqx.Module):
     down: eqx.nn.Linear
     film: Film
 
-    def __init__(self, width: int, heads: int, told: int, key: PRNGKeyArray):
+    def __init__(self, width: int, heads: int, told: int, key: PRNGKeyArray) -> None:
         keys = jax.random.split(key, 4)
         self.norms = [eqx.nn.LayerNorm(width), eqx.nn.LayerNorm(width)]
         self.attention = eqx.nn.MultiheadAttention(heads, width, key=keys[0])
@@ -107,7 +107,7 @@ class Transformer(eqx.Module):
 
     def __init__(
         self, grid: int, queries: int, *, width: int, blocks: int, heads: int, key: PRNGKeyArray
-    ):
+    ) -> None:
         if grid % 4:
             raise InputError(f"grid={grid} must be a multiple of 4, the side of a patch.")
         keys = jax.random.split(key, 3 + blocks)

@@ -82,7 +82,7 @@ class Geometry(eqx.Module):
     domain: Domain
     pieces: tuple[Piece, ...]
 
-    def __init__(self, domain: Domain, pieces: Sequence[Piece]):
+    def __init__(self, domain: Domain, pieces: Sequence[Piece]) -> None:
         outside = domain.dim != 2 or any(low < -1 or high > 1 for low, high in domain.bounds)
         if outside:
             raise InputError(

@@ -28,7 +28,7 @@ class Head(eqx.Module):
     norm: eqx.nn.LayerNorm
     last: eqx.nn.Linear
 
-    def __init__(self, inputs: int, hidden: int, shape: tuple[int, ...], key: PRNGKeyArray):
+    def __init__(self, inputs: int, hidden: int, shape: tuple[int, ...], key: PRNGKeyArray) -> None:
         one, two, three = jax.random.split(key, 3)
         self.first = eqx.nn.Linear(inputs, hidden, key=one)
         self.norm = eqx.nn.LayerNorm(hidden)
@@ -75,7 +75,7 @@ class HyPINO(eqx.Module):
         width: int = 16,
         depth: int = 2,
         size: Literal["tiny", "small", "paper"] = "small",
-    ):
+    ) -> None:
         one_of("size", size, (*_SIZES, "paper"))
         self.grid, self.width = whole("grid", grid, 8), whole("width", width)
         self.depth = whole("depth", depth)

@@ -75,7 +75,9 @@ class Images(eqx.Module):
         return Images(self.masks, factor * self.values)
 
 
-def images_of(raster: Raster, f: Callable, g: Callable, h: Callable) -> Images:
+def images_of(
+    raster: Raster, f: Callable[..., Any], g: Callable[..., Any], h: Callable[..., Any]
+) -> Images:
     """f and g of points (n, 2), h of points and normals."""
     grid = raster.inside.shape[0]
     at = _centres(grid, raster.at.dtype).reshape(-1, 2)
@@ -122,7 +124,7 @@ class LinearProblem(eqx.Module):
         neumann: Any = 0.0,
         geometry: Geometry | None = None,
         exact: Any = None,
-    ):
+    ) -> None:
         self.coefficients = checked_coefficients(coefficients)
         self.geometry = square(kind_of(coefficients)) if geometry is None else geometry
         self.source, self.dirichlet = _function(source), _function(dirichlet)
@@ -142,7 +144,7 @@ def _drawn(raster, f, g, h):
     return images_of(raster, jax.vmap(f), jax.vmap(g), jax.vmap(h))
 
 
-def _function(value: Any) -> Callable:
+def _function(value: Any) -> Callable[..., Any]:
     if callable(value):
         return value
     return lambda x, *normal: jnp.full((), value, x.dtype)
@@ -253,7 +255,7 @@ class Family(eqx.Module):
         holes: int = 0,
         unsupervised: float = 0.0,
         geometries: int = 64,
-    ):
+    ) -> None:
         one_of("operators", operators, ("elliptic", "mixed"))
         self.operators, self.holes = operators, whole("holes", holes, 0)
         self.geometries = whole("geometries", geometries)

@@ -67,7 +67,9 @@ def stack_weights(masks: Float[Array, "3 grid grid"]) -> Float[Array, "3 grid gr
 
 
 @eqx.filter_jit
-def answers(net, c, raster, images, relaxations, least_squares):
+def answers(
+    net: Any, c: Array, raster: Raster, images: Images, relaxations: Array, least_squares: bool
+) -> tuple[Any, Array, Array]:
     """Networks, stacked, their weights in each round, and relative residuals."""
     m = len(relaxations)
     factors = stack_weights(images.masks)

@@ -27,7 +27,9 @@ class Stem(eqx.Module):
     layers: list[eqx.nn.Conv2d]
     end: Any = eqx.field(static=True)
 
-    def __init__(self, channels: int, width: int, key: PRNGKeyArray, end: Any = jax.nn.gelu):
+    def __init__(
+        self, channels: int, width: int, key: PRNGKeyArray, end: Any = jax.nn.gelu
+    ) -> None:
         one, two = jax.random.split(key)
         conv = lambda n, key: eqx.nn.Conv2d(n, width, 3, stride=2, padding=1, key=key)
         self.layers, self.end = [conv(channels, one), conv(width, two)], end
@@ -49,7 +51,7 @@ class WindowBlock(eqx.Module):
     window: int = eqx.field(static=True)
     shift: int = eqx.field(static=True)
 
-    def __init__(self, side: int, width: int, heads: int, shifted: bool, key: PRNGKeyArray):
+    def __init__(self, side: int, width: int, heads: int, shifted: bool, key: PRNGKeyArray) -> None:
         keys = jax.random.split(key, 4)
         self.window = min(_WINDOW, side)
         self.side = side
@@ -107,7 +109,16 @@ class Stage(eqx.Module):
     blocks: list[WindowBlock]
     film: Film
 
-    def __init__(self, side, inputs, width, depth, heads, told, key):
+    def __init__(
+        self,
+        side: int,
+        inputs: int,
+        width: int,
+        depth: int,
+        heads: int,
+        told: int,
+        key: PRNGKeyArray,
+    ) -> None:
         keys = jax.random.split(key, depth + 2)
         joins = inputs != width
         self.join = eqx.nn.Linear(4 * inputs, width, key=keys[0]) if joins else None
@@ -160,7 +171,7 @@ class Swin(eqx.Module):
         channels: int = 64,
         depths: tuple[int, ...] = (2, 2, 10, 2),
         heads: tuple[int, ...] = (4, 8, 8, 16),
-    ):
+    ) -> None:
         sides = [grid // 4 // 2**i for i in range(len(depths))]
         fits = all(side % _WINDOW == 0 or side <= _WINDOW for side in sides)
         if grid % (4 * 2 ** (len(depths) - 1)) or not fits:

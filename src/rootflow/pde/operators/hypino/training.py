@@ -158,7 +158,9 @@ class OperatorLoss(eqx.Module):
     weights: Weights = eqx.field(static=True)
     residual_aware: bool = eqx.field(static=True)
 
-    def __call__(self, net: HyPINO, batch: Sample, key: PRNGKeyArray):
+    def __call__(
+        self, net: HyPINO, batch: Sample, key: PRNGKeyArray
+    ) -> Array | tuple[Array, dict[str, Array]]:
         plain, corrected = jax.vmap(lambda sample: self._one(net, sample))(batch)
         total = jnp.mean(plain)
         if not self.residual_aware:

@@ -61,9 +61,9 @@ class DeepONet(eqx.Module):
     branch: eqx.nn.MLP
     trunk: eqx.nn.MLP
     outputs: int = eqx.field(static=True)
-    sides: tuple = eqx.field(static=True)
+    sides: tuple[Any, ...] = eqx.field(static=True)
 
-    def __init__(self, family: Family, *, width: int, depth: int, key: PRNGKeyArray):
+    def __init__(self, family: Family, *, width: int, depth: int, key: PRNGKeyArray) -> None:
         self.outputs = family.outputs
         self.sides = (family.domain.bounds, family.z, family.w)
         one, two = jax.random.split(key)
@@ -110,7 +110,7 @@ class PlainOperator(eqx.Module):
         features: int = 10,
         frequencies: tuple[float, float] = (2.0, 1e-3),
         key: PRNGKeyArray,
-    ):
+    ) -> None:
         one_of("kind", kind, ("waves", "deeponet"))
         self.family = family
         whole("depth", depth, 2)

@@ -87,7 +87,7 @@ def flow(z: Array, w: Array, cells: int) -> Flow:
     return jax.vmap(lambda t, y: _corners(t, y, z, w))(times, sol.ys)
 
 
-def rates(t: Array, y: tuple[Array, Array], z: Array, w: Array) -> tuple[tuple, Array]:
+def rates(t: Array, y: tuple[Array, Array], z: Array, w: Array) -> tuple[tuple[Any, ...], Array]:
     """The accelerations of both velocities, free of divergence, and p / ρ.
 
     u lives on inner faces across x, shape (n - 1, n), v across y, shape (n, n - 1).

@@ -30,7 +30,7 @@ class LowRankNormal(eqx.Module):
     sigma: Float[Array, " n"]
     factor: Float[Array, "n k"]
 
-    def __init__(self, mean: ArrayLike, sigma: ArrayLike, factor: ArrayLike | None = None):
+    def __init__(self, mean: ArrayLike, sigma: ArrayLike, factor: ArrayLike | None = None) -> None:
         self.mean, self.sigma = jnp.asarray(mean), jnp.asarray(sigma)
         empty = jnp.zeros((*self.mean.shape, 0), self.mean.dtype)
         self.factor = empty if factor is None else jnp.asarray(factor)

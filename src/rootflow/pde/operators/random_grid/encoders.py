@@ -69,7 +69,7 @@ class GICNet(eqx.Module):
         depth: int = 2,
         bounds: tuple[tuple[float, float], ...] | None = None,
         lengths: tuple[float, float] = (1e-2, 1.0),
-    ):
+    ) -> None:
         dims, outputs, channels = (
             whole("dims", dims),
             whole("outputs", outputs),
@@ -179,7 +179,7 @@ class GridEncoder(eqx.Module):
         branch: tuple[int, int] = (64, 32),
         width: int = 48,
         depth: int = 2,
-    ):
+    ) -> None:
         places = np.asarray(points, float)
         if places.ndim != 2 or places.shape[1] != 1:
             raise InputError(

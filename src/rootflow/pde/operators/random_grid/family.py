@@ -19,7 +19,7 @@ _INSIDE = 1e-5
 # Below this |D| a value says nothing about what is solved for.
 _BLIND = 1e-3
 
-Residual = Callable[[Callable, Array, Array, Array], Array]
+Residual = Callable[[Callable[..., Any], Array, Array, Array], Array]
 
 
 class Family(eqx.Module):
@@ -61,7 +61,7 @@ class Family(eqx.Module):
         w: Any = (),
         outputs: int = 1,
         reference: Callable[[Array, Array, Array], Array] | None = None,
-    ):
+    ) -> None:
         if not isinstance(domain, Box):
             raise InputError(f"domain must be a pde.Box or pde.Interval; got {domain!r:.60}.")
         self.residual, self.lift, self.domain = residual, lift, domain
@@ -143,7 +143,7 @@ class Family(eqx.Module):
                 )
         return x
 
-    def inputs(self, name: str, value: Any, sides: tuple) -> Array:
+    def inputs(self, name: str, value: Any, sides: tuple[Any, ...]) -> Array:
         """A vector of parameters; one number where there is one parameter.
 
         Raises:

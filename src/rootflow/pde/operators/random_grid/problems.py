@@ -24,7 +24,7 @@ def along(f: Callable[[Array], Array], x: Array, axis: int) -> tuple[Array, Arra
     return jax.jvp(f, (x,), (jnp.zeros_like(x).at[axis].set(1),))
 
 
-def poisson_residual(u: Callable, x: Array, z: Array, w: Array) -> Array:
+def poisson_residual(u: Callable[..., Any], x: Array, z: Array, w: Array) -> Array:
     """-(κ u')' - w with κ = log(1 + exp(u Σ z_i T_i(x))) + 0.1."""
 
     def flux(x):
@@ -60,7 +60,7 @@ def nonlinear_poisson_family(terms: int = 5) -> Family:
     )  # fmt: skip
 
 
-def burgers_residual(u: Callable, x: Array, z: Array, w: Array) -> Array:
+def burgers_residual(u: Callable[..., Any], x: Array, z: Array, w: Array) -> Array:
     """u_t + z₁ u u_x - z₀ u_xx at (x, t)."""
     slope = lambda x: along(u, x, 0)[1]
     value, rate = along(u, x, 1)
@@ -88,7 +88,7 @@ def burgers_family() -> Family:
     )  # fmt: skip
 
 
-def navier_stokes_residual(flow: Callable, x: Array, z: Array, w: Array) -> Array:
+def navier_stokes_residual(flow: Callable[..., Any], x: Array, z: Array, w: Array) -> Array:
     """ρ (u_t + u·∇u) + ∇p - μ Δu, two rows, and ten times the divergence, at (x, y, t)."""
     density, viscosity = z
     value, over_x = along(flow, x, 0)

@@ -34,7 +34,7 @@ class FieldNetwork(eqx.Module):
     waves: Float[Array, "dim features"]
     mlp: eqx.nn.MLP
     shape: tuple[int, int] = eqx.field(static=True)
-    sides: tuple = eqx.field(static=True)
+    sides: tuple[Any, ...] = eqx.field(static=True)
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class FieldNetwork(eqx.Module):
         features: int,
         frequencies: tuple[float, float],
         key: PRNGKeyArray,
-    ):
+    ) -> None:
         if not 0 < min(frequencies) <= max(frequencies) < np.inf:
             raise InputError(f"frequencies must be positive and finite; got {frequencies}.")
         row = np.geomspace(*frequencies, whole("features", features))
@@ -114,7 +114,7 @@ class RandomGridProcess(eqx.Module):
         kernel: int | None = None,
         branch: tuple[int, int] = (64, 32),
         key: PRNGKeyArray,
-    ):
+    ) -> None:
         if not isinstance(family, Family):
             raise InputError(f"family must be an operators.random_grid.Family; got {family!r:.60}.")
         self.rank = whole("rank", rank, 1 if smooth else 0)

@@ -46,7 +46,9 @@ class Observations(eqx.Module):
     noise: float
     batch: int = eqx.field(static=True)
 
-    def __init__(self, z: Any, w: Any, points: Any, values: Any, *, noise: float, batch: int = 50):
+    def __init__(
+        self, z: Any, w: Any, points: Any, values: Any, *, noise: float, batch: int = 50
+    ) -> None:
         z, points, values = (np.asarray(v, float) for v in (z, points, values))
         w = np.zeros((len(z), 0)) if w is None else np.asarray(w, float)
         if z.ndim != 2 or w.ndim != 2 or points.ndim != 3 or values.ndim != 3:
@@ -149,7 +151,9 @@ class Objective(eqx.Module):
     last: float = eqx.field(static=True)
     data: Observations | None
 
-    def __call__(self, trainee: Trainee, batch: Any, key: PRNGKeyArray) -> tuple[Array, dict]:
+    def __call__(
+        self, trainee: Trainee, batch: Any, key: PRNGKeyArray
+    ) -> tuple[Array, dict[str, Any]]:
         z, w, x, rows = batch
         process, scale = trainee.process, jnp.exp(trainee.log_scale)
         sizes = process.rank, x.shape[1] * process.family.outputs
