@@ -161,11 +161,11 @@ def _free_estimates(
 class Clock:
     """Seconds by stage."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.laps: dict[str, float] = {}
-        self.last = time.perf_counter()
+        self.last: float = time.perf_counter()
 
-    def lap(self, name: str):
+    def lap(self, name: str) -> None:
         now = time.perf_counter()
         self.laps[name] = now - self.last
         self.last = now

@@ -127,7 +127,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Comparison(Sequence):
+class Comparison(Sequence[Compared]):
     """Several fits to the same data, that with the least AIC first."""
 
     rows: tuple[Compared, ...] = field(default_factory=tuple)

@@ -9,7 +9,9 @@ from jaxtyping import Array, Int
 from .model import Model
 
 
-def parameters(model: Model, p: dict, c: dict, condition: Int[Array, ""]) -> dict:
+def parameters(
+    model: Model, p: dict[str, Any], c: dict[str, Any], condition: Int[Array, ""]
+) -> dict[str, Any]:
     """The parameters as a condition has them.
 
     Args:
@@ -25,7 +27,14 @@ def parameters(model: Model, p: dict, c: dict, condition: Int[Array, ""]) -> dic
     return out
 
 
-def initial(model: Model, name: str, value: Any, p: dict, c: dict, condition: Int[Array, ""]):
+def initial(
+    model: Model,
+    name: str,
+    value: Any,
+    p: dict[str, Any],
+    c: dict[str, Any],
+    condition: Int[Array, ""],
+) -> tuple[Any, Any]:
     """The initial value of a state under a condition, and whether the condition sets it.
 
     Args:

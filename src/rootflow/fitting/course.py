@@ -62,7 +62,9 @@ class More(NamedTuple):
     doses: Any = None
 
 
-def parameters(model: Model, local: tuple[str, ...], v: Array) -> tuple[dict, dict]:
+def parameters(
+    model: Model, local: tuple[str, ...], v: Array
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Every parameter, and every initial value given as one, by name, from local coordinates."""
     values = {}
     for name, parameter in model.fitted.items():
@@ -76,8 +78,8 @@ def parameters(model: Model, local: tuple[str, ...], v: Array) -> tuple[dict, di
 
 
 def trajectory(
-    model: Model, local: tuple[str, ...], solver: Solver, v: Array, ts: Array, t0: Array, c: dict,
-    more: More = More(),
+    model: Model, local: tuple[str, ...], solver: Solver, v: Array, ts: Array, t0: Array,
+    c: dict[str, Any], more: More = More(),
 ) -> tuple[Float[Array, "columns slots"], Ended]:  # fmt: skip
     """The observed columns at the times `ts` of one group, and how the solve ended.
 
@@ -127,25 +129,27 @@ class _Course:
     solver: Solver
     ts: Array
     t0: Array
-    base: dict  # parameters as they are without a condition
-    starts: dict
-    c: dict
+    base: dict[str, Any]  # parameters as they are without a condition
+    starts: dict[str, Any]
+    c: dict[str, Any]
     more: More
     dtype: Any
 
-    def __post_init__(self):
-        self.end = jnp.maximum(jnp.max(self.ts), self.t0)
-        self.p = self.under(self.more.condition)
+    def __post_init__(self) -> None:
+        self.end: Array = jnp.maximum(jnp.max(self.ts), self.t0)
+        self.p: dict[str, Any] = self.under(self.more.condition)
         few = self.ts.size <= _FEW
-        self.adjoint = ForwardAdjoint() if few else DiscreteAdjoint()
-        self.events = [_event(event) for event in self.model.events]
+        self.adjoint: ForwardAdjoint | DiscreteAdjoint = (
+            ForwardAdjoint() if few else DiscreteAdjoint()
+        )
+        self.events: list[Event] = [_event(event) for event in self.model.events]
 
-    def under(self, condition: Any) -> dict:
+    def under(self, condition: Any) -> dict[str, Any]:
         if not self.model.conditions:
             return self.base
         return conditions.parameters(self.model, self.base, self.c, condition)
 
-    def initial(self, p: dict, condition: Any) -> tuple[dict, dict]:
+    def initial(self, p: dict[str, Any], condition: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The initial state, and which of it the condition sets."""
         y, told = {}, {}
         for name, start in self.model.states.items():
@@ -158,11 +162,11 @@ class _Course:
             y[name] = value
         return y, told
 
-    def field(self, t, y, args):
+    def field(self, t: Any, y: Any, args: Any) -> Any:
         slope = self.model.vector_field(t, y, args[0], args[1])
         return {name: jnp.asarray(slope[name], self.dtype) for name in y}
 
-    def start(self) -> tuple[dict, Any]:
+    def start(self) -> tuple[dict[str, Any], Any]:
         """The state at t0, and whether it did not come to rest before."""
         y, told = self.initial(self.p, self.more.condition)
         if self.model.preequilibration is None:
@@ -176,7 +180,7 @@ class _Course:
         y = {name: jnp.where(has & ~jnp.asarray(told[name]), still[name], y[name]) for name in y}
         return y, has & ~settled
 
-    def solve(self, y: dict, begin: Array, end: Array, rates: Any = None) -> Solution:
+    def solve(self, y: dict[str, Any], begin: Array, end: Array, rates: Any = None) -> Solution:
         """A piece: at the measured times within it, and at its end."""
         times = jnp.clip(self.ts, jnp.minimum(begin, end), jnp.maximum(begin, end))
         times = jnp.concatenate([times, end[None]])
@@ -200,7 +204,7 @@ class _Course:
         slope = self.field(t, y, args)
         return {name: slope[name] + args[2][i] for i, name in enumerate(self.model.states)}
 
-    def with_few_doses(self, y: dict) -> tuple[dict, Ended]:
+    def with_few_doses(self, y: dict[str, Any]) -> tuple[dict[str, Any], Ended]:
         """The states at the measured times, with the doses of the model one after another."""
         computed = any(callable(dose.time) for dose in self.model.doses)
         begin, since = self.t0, self.t0
@@ -225,7 +229,7 @@ class _Course:
             saved = {name: jnp.where(lost, jnp.nan, x) for name, x in saved.items()}
         return saved, ended
 
-    def _jump(self, y: dict, state: str | Array, amount: Array) -> dict:
+    def _jump(self, y: dict[str, Any], state: str | Array, amount: Array) -> dict[str, Any]:
         if isinstance(state, str):
             return {**y, state: y[state] + amount}
         # By the order of the model: what comes out of a solve has its names in another one.
@@ -234,7 +238,7 @@ class _Course:
             for i, name in enumerate(self.model.states)
         }
 
-    def _doses(self) -> list[tuple]:
+    def _doses(self) -> list[tuple[Any, ...]]:
         """(time, state, amount) in order of time; the time is `None` at the start of the model."""
         listed = self.model.doses
         doses: list[tuple[Any, str, Array]] = [
@@ -260,7 +264,7 @@ class _Course:
             jnp.stack([value(d.amount) for d in doses]),
         )
 
-    def observed(self, saved: dict) -> Float[Array, "columns slots"]:
+    def observed(self, saved: dict[str, Any]) -> Float[Array, "columns slots"]:
         """The observed columns, and the logarithms of the scales that are computed."""
         model, p, dtype = self.model, self.p, self.dtype
         laws = model.noise.items()
@@ -301,11 +305,13 @@ def _event(event: Event) -> Event:
     return Event(event.condition, direction=event.direction, terminal=False, jump=whole)
 
 
-def _value(x: Any, p: dict, c: dict) -> Any:
+def _value(x: Any, p: dict[str, Any], c: dict[str, Any]) -> Any:
     return x(p, c) if callable(x) else x
 
 
-def merge(saved: dict | None, ys: dict, ts: Array, since: Array) -> dict:
+def merge(
+    saved: dict[str, Any] | None, ys: dict[str, Any], ts: Array, since: Array
+) -> dict[str, Any]:
     """Takes over what a later piece says of the times from `since` on."""
     ys = {name: x[:-1] for name, x in ys.items()}
     if saved is None:

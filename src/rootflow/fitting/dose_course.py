@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .course import Ended, _Course
 
 
-def solved(course: "_Course", y: dict) -> "tuple[dict, Ended]":
+def solved(course: "_Course", y: dict[str, Any]) -> "tuple[dict[str, Any], Ended]":
     """The states at the measured times, with the doses of the table and of the model.
 
     A dose is a jump, or two jumps of the rate at which something goes into a state. A computed time
@@ -114,7 +114,7 @@ def _records(course: "_Course", doses: Doses) -> dict[str, Array]:
     return {name: jnp.concatenate([row[i] for row in rows]) for i, name in enumerate(names)}
 
 
-def _repeated(course: "_Course", y: dict, doses: Doses) -> tuple[dict, Any]:
+def _repeated(course: "_Course", y: dict[str, Any], doses: Doses) -> tuple[dict[str, Any], Any]:
     """The state at the first dose if the same has been given every interval for ever.
 
     Found as a root: the state before a dose is what it leads to before the next. (With a lag, the

@@ -1,7 +1,7 @@
 """The doses of a data table, written out one by one."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -89,7 +89,7 @@ def doses(
 
 
 class _Reader:
-    def __init__(self, model: Model, dosing: Dosing, table: Table, time: np.ndarray):
+    def __init__(self, model: Model, dosing: Dosing, table: Table, time: np.ndarray) -> None:
         self.model, self.dosing, self.table, self.time = model, dosing, table, time
 
         def column(name: str | None) -> np.ndarray:
@@ -115,7 +115,7 @@ class _Reader:
     def error(self, row, column: str | None, reason: str) -> InputError:
         return InputError(f"{self.table.place(row, column)}: {reason}.")
 
-    def group(self, rows: np.ndarray) -> tuple[list[tuple], float]:
+    def group(self, rows: np.ndarray) -> tuple[list[tuple[Any, ...]], float]:
         """The doses (time, state, amount, rate, reset) of a group, and their steady period."""
         out, period, first = [], 0.0, True
         for row in rows:

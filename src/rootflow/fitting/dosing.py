@@ -45,7 +45,7 @@ class Dosing:
     lag: float | Callable[[Any, Any], Any] | Mapping[str, Any] = 0.0
     bioavailability: float | Callable[[Any, Any], Any] | Mapping[str, Any] = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in (*_COLUMNS, "state"):
             value = getattr(self, name)
             if not (isinstance(value, str) or value is None and name != "amount"):
@@ -88,6 +88,6 @@ class Dosing:
             value = value.get(state, 0.0 if name == "lag" else 1.0)
         return value(p, c) if callable(value) else value
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         parts = (getattr(self, f.name) for f in fields(self))
         return hash(tuple(tuple(x.items()) if isinstance(x, Mapping) else x for x in parts))

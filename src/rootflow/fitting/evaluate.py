@@ -28,13 +28,13 @@ EVALUATED = (
 
 
 def evaluate(
-    model: Model | Callable[[Any, Any, Any], Any] | str | os.PathLike,
-    data: Table | Dataset | Mapping[str, Any] | str | os.PathLike,
+    model: Model | Callable[[Any, Any, Any], Any] | str | os.PathLike[str],
+    data: Table | Dataset | Mapping[str, Any] | str | os.PathLike[str],
     *,
     values: Mapping[str, float] | None = None,
     states: Mapping[str, Any] | None = None,
     parameters: Mapping[str, Parameter] | None = None,
-    observed: Mapping[str, Callable] | None = None,
+    observed: Mapping[str, Callable[..., Any]] | None = None,
     noise: str | Noise | Mapping[str, Noise | str] = "normal",
     doses: Sequence[Dose] = (),
     time: str = "time",

@@ -31,7 +31,7 @@ def residuals_frame(result: "FitResult") -> Any:
     return data_frame([{name: getattr(r, name) for name in names} for r in result.residuals])
 
 
-def predictions_frame(shown: Any, ts: Any, predicted: Mapping[str, tuple]) -> Any:
+def predictions_frame(shown: Any, ts: Any, predicted: Mapping[str, tuple[Any, ...]]) -> Any:
     """A row for each group, column and time, with the band."""
     model, rows = shown.model, []
     for g, group in enumerate(shown.dataset.groups):

@@ -18,7 +18,7 @@ class WithoutCovariates:
 
     function: Callable[[Any, Any, Any], Any]
 
-    def __call__(self, t, y, p, c):
+    def __call__(self, t: Any, y: Any, p: Any, c: Any) -> Any:
         return self.function(t, y, p)
 
 
@@ -28,7 +28,7 @@ class ReadState:
 
     name: str
 
-    def __call__(self, t, y, p, c):
+    def __call__(self, t: Any, y: Any, p: Any, c: Any) -> Any:
         return y[self.name]
 
 
@@ -80,7 +80,7 @@ def _mapping(name: str, value: Any, wanted: str):
         raise InputError(f"{name} must be a dictionary, {wanted}; got {value!r:.80}.")
 
 
-def _observed_states(states: Mapping, data: Any) -> list[str]:
+def _observed_states(states: Mapping[str, Any], data: Any) -> list[str]:
     if isinstance(data, Dataset):
         columns = data.values
     elif isinstance(data, Table):
@@ -154,7 +154,7 @@ def _of_model(law: Any) -> Any:
     return law
 
 
-def _function(column: Any, value: Any) -> Callable:
+def _function(column: Any, value: Any) -> Callable[..., Any]:
     if not callable(value):
         raise InputError(
             f"observed[{column!r}] is {value!r:.80}; give a function (t, y, p), such as "

@@ -94,7 +94,7 @@ def _check_event(model: Model, event: Event, t, y, p, c):
         _check_number(f"What an event makes of {name!r}", value)
 
 
-def _called(model: Model, what: str, function: Callable, *arguments: Any) -> Any:
+def _called(model: Model, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except InputError:

@@ -44,7 +44,7 @@ class Dose:
     state: str
     amount: float | FromParameters
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("time", "amount"):
             value = getattr(self, name)
             if not callable(value):
@@ -132,14 +132,14 @@ class Model:
     def __deepcopy__(self, memo: Any) -> "Model":
         return self
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         for name in (*_NAMED, "noise"):
             values[name] = dict(values[name])
         values["conditions"] = {name: dict(x) for name, x in self.conditions.items()}
         return Model, tuple(values.values()), {"text": self.text}
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in (*_NAMED, "noise"):
             if not isinstance(getattr(self, name), Mapping):
                 raise InputError(

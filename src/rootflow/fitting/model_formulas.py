@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from ..formulas import Expression
 from ..formulas.evaluation import evaluate
@@ -89,7 +90,7 @@ class VectorField:
     rates: Mapping[str, Expression]
     quantities: Quantities = ()
 
-    def __call__(self, t, y, p, c):
+    def __call__(self, t: Any, y: Any, p: Any, c: Any) -> dict[str, Any]:
         values = with_quantities({**p, **c, **y, "t": t}, self.quantities)
         return {state: _like(rate(values), y[state]) for state, rate in self.rates.items()}
 
@@ -100,7 +101,7 @@ class Output:
 
     formula: Formula
 
-    def __call__(self, t, y, p, c):
+    def __call__(self, t: Any, y: Any, p: Any, c: Any) -> Array:
         return _like(self.formula({**p, **c, **y, "t": t}), t)
 
 
@@ -116,7 +117,7 @@ class Spread:
         """As the user wrote it."""
         return self.formula.expression.text
 
-    def __call__(self, t, y, p, c):
+    def __call__(self, t: Any, y: Any, p: Any, c: Any) -> Array:
         measured = {column: output(t, y, p, c) for column, output in self.outputs}
         return _like(self.formula({**measured, **p, **c, **y, "t": t}), t)
 
@@ -127,7 +128,7 @@ class FromParameters:
 
     formula: Formula
 
-    def __call__(self, p, c):
+    def __call__(self, p: Any, c: Any) -> Array:
         return jnp.asarray(self.formula({**p, **c}))
 
 
@@ -138,7 +139,7 @@ class Trigger:
     tree: Node
     quantities: Quantities = ()
 
-    def __call__(self, t, y, args):
+    def __call__(self, t: Any, y: Any, args: Any) -> Array:
         p, c = args
         values = with_quantities({**p, **c, **y, "t": t}, self.quantities)
         return jnp.asarray(_margin(self.tree, values, 1.0), jnp.result_type(float, t))
@@ -151,7 +152,7 @@ class Change:
     formulas: tuple[tuple[str, Expression], ...]
     quantities: Quantities = ()
 
-    def __call__(self, t, y, args):
+    def __call__(self, t: Any, y: Any, args: Any) -> dict[str, Any]:
         p, c = args
         values = with_quantities({**p, **c, **y, "t": t}, self.quantities)
         return {state: _like(formula(values), y[state]) for state, formula in self.formulas}
@@ -165,7 +166,7 @@ class StopTime:
     right: Node
     quantities: Quantities = ()
 
-    def __call__(self, p, c):
+    def __call__(self, p: Any, c: Any) -> Array:
         def margin(t):
             values = with_quantities({**p, **c, "t": t}, self.quantities)
             return evaluate(self.left, values) - evaluate(self.right, values)

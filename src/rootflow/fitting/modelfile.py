@@ -19,7 +19,7 @@ from ..tables.names import did_you_mean
 from ..tables.textfile import read_text
 from . import modelfile_more as more
 from .model import Dose, Model, Noise, Parameter
-from .model_formulas import Formula, FromParameters, Output, Spread, VectorField, needed
+from .model_formulas import Formula, FromParameters, Output, Quantities, Spread, VectorField, needed
 from .population.modelfile import random_of
 from .solving import OPTIONS, options
 from .toml_lines import LONGEST_LINE, key_lines, toml_reason
@@ -52,7 +52,7 @@ _NEEDED = {
 }
 
 
-def load_model(path: str | os.PathLike) -> Model:
+def load_model(path: str | os.PathLike[str]) -> Model:
     """Reads a model file.
 
     Args:
@@ -71,7 +71,7 @@ def load_model(path: str | os.PathLike) -> Model:
     return Reader(path, text).model()
 
 
-def model_from_text(text: str, path: str | os.PathLike = "model.toml") -> Model:
+def model_from_text(text: str, path: str | os.PathLike[str] = "model.toml") -> Model:
     """Reads the text of a model file; `path` is what messages call it.
 
     Raises:
@@ -85,11 +85,11 @@ def model_from_text(text: str, path: str | os.PathLike = "model.toml") -> Model:
 class Reader:
     """One model file on its way to a `Model`; keeps what the messages need to name places."""
 
-    def __init__(self, path: Path, text: str):
+    def __init__(self, path: Path, text: str) -> None:
         self.path = path
         self.text = text
-        self.lines = key_lines(text)
-        self.content = self._toml()
+        self.lines: dict[str, int] = key_lines(text)
+        self.content: dict[str, Any] = self._toml()
         self.used: set[str] = set()
         self.quantities: dict[str, Expression] = {}
 
@@ -129,7 +129,7 @@ class Reader:
 
     # Pieces of TOML
 
-    def known(self, where: str, table: Mapping[str, Any], keys: Iterable[str]):
+    def known(self, where: str, table: Mapping[str, Any], keys: Iterable[str]) -> None:
         keys = tuple(keys)
         for key in table:
             if key not in keys:
@@ -150,7 +150,7 @@ class Reader:
             raise self.error("", f"the table [{name}] {missing}; {_NEEDED[name]}.")
         return value
 
-    def typed(self, key: str, value: Any, kind: type, wanted: str) -> Any:
+    def typed(self, key: str, value: Any, kind: type[Any], wanted: str) -> Any:
         if not isinstance(value, kind):
             raise self.error(key, f"is {shown(value)}; give {wanted}.")
         return value
@@ -255,7 +255,7 @@ class Reader:
         """A formula with the quantities that it uses."""
         return Formula(expression, self.needed(expression))
 
-    def needed(self, *expressions: Expression):
+    def needed(self, *expressions: Expression) -> Quantities:
         """The quantities that formulas use."""
         return needed(self.quantities, {name for x in expressions for name in x.names})
 
@@ -325,7 +325,7 @@ class Reader:
         return self.number(key, value)
 
     def _rates(
-        self, states: Mapping, equations: Mapping, names: Collection[str]
+        self, states: Mapping[str, Any], equations: Mapping[str, Any], names: Collection[str]
     ) -> dict[str, Expression]:
         for state in equations:
             if state not in states:

@@ -49,7 +49,7 @@ class Noise:
     above: float | None = None
     censored: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in get_args(NoiseKind):
             raise InputError(
                 f"the kind of noise is {self.kind!r}; it must be one of "

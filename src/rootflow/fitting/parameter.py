@@ -40,7 +40,7 @@ class Parameter:
     per_group: bool = False
     prior: Prior | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.scale not in get_args(Scale):
             raise InputError(f"scale is {self.scale!r}; it must be 'linear' or 'log'.")
         guess = finite("guess", self.guess)

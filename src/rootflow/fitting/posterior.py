@@ -121,7 +121,9 @@ class Posterior:
         which = np.unique(np.linspace(0, len(flat) - 1, min(count, len(flat))).astype(int))
         return flat, which
 
-    def predict(self, ts: Any, *, noise: bool = True, count: int = 400) -> dict[str, tuple]:
+    def predict(
+        self, ts: Any, *, noise: bool = True, count: int = 400
+    ) -> dict[str, tuple[Any, ...]]:
         """The model at other times, with a 95 % band of the posterior.
 
         Args:
@@ -191,7 +193,7 @@ class Posterior:
                           "acceptance_rate": self.acceptance, "n_steps": self.leapfrogs},
         )  # fmt: skip
 
-    def write(self, folder: str | os.PathLike) -> None:
+    def write(self, folder: str | os.PathLike[str]) -> None:
         """Writes what `rootflow sample` writes: draws, summary, trace and pair plots.
 
         Raises:

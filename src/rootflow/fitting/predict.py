@@ -99,7 +99,7 @@ class Predictor:
     scales: Float[np.ndarray, " columns"]
     at_data: tuple[np.ndarray, np.ndarray] | None = None
 
-    def __call__(self, ts: np.ndarray, noise: bool) -> dict[str, tuple]:
+    def __call__(self, ts: np.ndarray, noise: bool) -> dict[str, tuple[Any, ...]]:
         slots = self.data.ts.shape[1]
         if self.at_data is not None and np.array_equal(ts, self.data.ts):
             mean, parts = self.at_data

@@ -114,7 +114,9 @@ def _write(
     return place(path, stem, plain(told), predictions_table(shown, ts, curve, spread), picture)
 
 
-def place(path: Path, stem: str, told: dict[str, Any], table: str, picture: bytes) -> dict:
+def place(
+    path: Path, stem: str, told: dict[str, Any], table: str, picture: bytes
+) -> dict[str, Any]:
     """Writes the three files, all or none; returns what the JSON document holds."""
     with _atomic.folder(path) as draft:
         text = json.dumps(told, indent=1, allow_nan=False, ensure_ascii=False)

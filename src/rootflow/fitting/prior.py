@@ -57,7 +57,7 @@ class Prior:
     scale: float
     of: Coordinate = "linear"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for what, value, known in (
             ("the kind of prior", self.kind, get_args(PriorKind)),
             ("'of' of a prior", self.of, get_args(Coordinate)),

@@ -225,7 +225,7 @@ def value(
     return jnp.where(fine, total, jnp.inf), ended
 
 
-def objective(model: Model, lay: Layout, solver: Solver, data: GroupData) -> Callable:
+def objective(model: Model, lay: Layout, solver: Solver, data: GroupData) -> Callable[..., Any]:
     """u -> `Local`: value, gradient, Fisher information; infinite where the solve fails.
 
     Its `aux` are the scales of the noise and the sums of squares by column, and the information

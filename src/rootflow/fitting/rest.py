@@ -32,8 +32,8 @@ _NEAR = 1e-3
 
 
 def settled(
-    field: Any, y0: dict, args: Any, solver: "Solver", wanted: Bool[Array, ""]
-) -> tuple[dict, Bool[Array, ""]]:
+    field: Any, y0: dict[str, Any], args: Any, solver: "Solver", wanted: Bool[Array, ""]
+) -> tuple[dict[str, Any], Bool[Array, ""]]:
     """The state at rest that the flow from `y0` leads to, and whether there is one.
 
     The flow is followed until a step of Newton's method would change no state by more than a
@@ -77,7 +77,7 @@ def settled(
     return root, resting | (near & still(root, end))
 
 
-def _isolated(field: Any, y: dict, args: Any) -> Bool[Array, ""]:
+def _isolated(field: Any, y: dict[str, Any], args: Any) -> Bool[Array, ""]:
     """Whether no steady state lies next to one but those with other conserved quantities."""
     y, args = jax.lax.stop_gradient((y, args))
     laws = conserved(lambda y: field(0.0, y, args), y)
@@ -90,7 +90,7 @@ def _isolated(field: Any, y: dict, args: Any) -> Bool[Array, ""]:
     return open_ <= kept + 0.5
 
 
-def _still(f: Any, y: dict, span: Array, atol: float) -> Bool[Array, ""]:
+def _still(f: Any, y: dict[str, Any], span: Array, atol: float) -> Bool[Array, ""]:
     """Whether a state is next to where it stands still, however slow everything is.
 
     Three things: little would change in `span` more; the step of least size that leads to rest by

@@ -139,7 +139,7 @@ class FitResult:
     seconds: dict[str, float]
     converged: bool
     message: str
-    _predict: Callable[[np.ndarray, bool], dict[str, tuple]] = field(repr=False)
+    _predict: Callable[[np.ndarray, bool], dict[str, tuple[Any, ...]]] = field(repr=False)
     solver: str = ""
     solver_reason: str = ""
     outcome: Outcome = "converged"
@@ -177,7 +177,7 @@ class FitResult:
 
     def predict(
         self, ts: Any = None, *, data: Any = None, doses: Any = None, noise: bool = True
-    ) -> dict[str, tuple]:
+    ) -> dict[str, tuple[Any, ...]]:
         """The model at other times, and under other conditions, with a 95 % band.
 
         Before t0 the equation is followed backwards from the initial value, without the doses given
@@ -273,7 +273,7 @@ class FitResult:
 
         return sampled(self, draws=draws, warmup=warmup, chains=chains, seed=seed, target=target)
 
-    def write(self, folder: str | os.PathLike) -> None:
+    def write(self, folder: str | os.PathLike[str]) -> None:
         """Writes what `rootflow fit` writes: report, figures, predictions and `fit.json`.
 
         Model and data go with it, and `rf.load_fit(folder)` gives the result back. Of a model from
@@ -373,7 +373,7 @@ class Forecast:
         """The model, with the doses it is followed under."""
         return self._predict.model
 
-    def predict(self, ts: Any = None, *, noise: bool = True) -> dict[str, tuple]:
+    def predict(self, ts: Any = None, *, noise: bool = True) -> dict[str, tuple[Any, ...]]:
         """As `FitResult.predict`; without times, at those of the table."""
         ts = self.dataset.ts if ts is None else ts
         return self._predict(times(ts, len(self.dataset.groups)), bool(noise))

@@ -12,6 +12,7 @@ Bounds are left behind by a logit (two) or logarithm (one), with its Jacobian; t
 then turned and stretched so that the fit's normal distribution becomes a standard one.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -127,7 +128,9 @@ def frame_of(p: Predictor) -> Frame:
     return Frame(z, root, lay.lower, lay.upper)
 
 
-def log_density(model: Model, lay: Layout, solver: Solver, frame: Frame, data: GroupData):
+def log_density(
+    model: Model, lay: Layout, solver: Solver, frame: Frame, data: GroupData
+) -> Callable[[Array], Array]:
     """w -> logarithm of the posterior density of the sampler's coordinates, but for a constant."""
 
     def of(w: Array) -> Array:
@@ -204,7 +207,7 @@ def run(
     return np.moveaxis(np.asarray(u), 0, 1), out, np.asarray(size)
 
 
-def _starts(args: tuple, chains: int, seed: int) -> Float[np.ndarray, "chains n"]:
+def _starts(args: tuple[Any, ...], chains: int, seed: int) -> Float[np.ndarray, "chains n"]:
     size = args[1].size
     w = np.random.default_rng(seed).normal(size=(chains, size))
     for _ in range(_TRIES):

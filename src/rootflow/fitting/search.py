@@ -118,7 +118,7 @@ class Search:
     solver: Solver = field(init=False)
     reason: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.solver = self.solvers[0]
 
     def from_guess(
@@ -266,7 +266,7 @@ class Search:
             max_iterations=self.max_iterations, devices=self.devices,
         )  # fmt: skip
 
-    def run(self, points, free, solver: Solver | None = None) -> damped_newton.State:
+    def run(self, points: Any, free: Any, solver: Solver | None = None) -> damped_newton.State:
         """The final states of searches from each of the points."""
         solver = self.solver if solver is None else solver
         aux = problem.empty_aux(self.model, self.lay, len(points))

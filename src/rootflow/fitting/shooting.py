@@ -248,7 +248,7 @@ def _bare(model: Model) -> Model:
     return _BARE[model]
 
 
-def _seen(name: str) -> Callable:
+def _seen(name: str) -> Callable[..., Any]:
     return lambda t, y, p, c: y[name]
 
 
@@ -280,11 +280,11 @@ def _model(model: Model, log: np.ndarray, size: np.ndarray) -> Model:
     )  # fmt: skip
 
 
-def _parameter(name: str) -> Callable:
+def _parameter(name: str) -> Callable[..., Any]:
     return lambda p, c: p[name]
 
 
-def _later(name: str, start: Any) -> Callable:
+def _later(name: str, start: Any) -> Callable[..., Any]:
     """The initial value of the model in the first window, else that of the window."""
 
     def initial(p, c):
@@ -294,7 +294,7 @@ def _later(name: str, start: Any) -> Callable:
     return initial
 
 
-def _gap(name: str, log: bool, unit: float) -> Callable:
+def _gap(name: str, log: bool, unit: float) -> Callable[..., Any]:
     def gap(t, y, p, c):
         if log:
             return jnp.log(y[name]) - jnp.log(p[_last(name)])
@@ -329,7 +329,7 @@ def _dose(dose: Dose, computed: bool) -> Dose:
 class _Split:
     """The groups of a fit cut at the boundaries."""
 
-    def __init__(self, model, lay, data, edges, inner):
+    def __init__(self, model, lay, data, edges, inner) -> None:
         self.model, self.lay, self.old, self.inner = model, lay, data, inner
         ts, used = _times(data)
         self.group, self.begins, self.ends, slots = [], [], [], []
@@ -417,7 +417,7 @@ class _Split:
             sides,
         )  # fmt: skip
 
-    def _more(self, group: np.ndarray, cut: Callable) -> More:
+    def _more(self, group: np.ndarray, cut: Callable[..., Any]) -> More:
         more = self.old.more
         cells, before = more.cells, more.before
         if cells is not None:

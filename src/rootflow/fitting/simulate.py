@@ -45,7 +45,7 @@ class Simulation:
         """The curve of an observed column."""
         return self.curves[column]
 
-    def write(self, folder: str | os.PathLike) -> None:
+    def write(self, folder: str | os.PathLike[str]) -> None:
         """Writes what `rootflow simulate` writes: a table, a figure, and the values.
 
         Raises:
@@ -58,14 +58,14 @@ class Simulation:
 
 
 def simulate(
-    model: Model | Callable[[Any, Any, Any], Any] | str | os.PathLike,
+    model: Model | Callable[[Any, Any, Any], Any] | str | os.PathLike[str],
     ts: Any = None,
     *,
     data: Any = None,
     values: Mapping[str, float] | None = None,
     states: Mapping[str, Any] | None = None,
     parameters: Mapping[str, Parameter] | None = None,
-    observed: Mapping[str, Callable] | None = None,
+    observed: Mapping[str, Callable[..., Any]] | None = None,
     doses: Sequence[Dose] = (),
     time: str = "time",
     group: str | None = None,

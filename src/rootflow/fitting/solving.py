@@ -66,7 +66,7 @@ class Solving:
     atol: float = 1e-10
     max_steps: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "method", _method(self.method))
         for name, low, high in (("rtol", *_RTOL), ("atol", 0.0, np.inf)):
             value = getattr(self, name)

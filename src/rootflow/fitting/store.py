@@ -87,12 +87,12 @@ def _cell(cell: Any) -> str:
 
 
 def load_fit(
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     *,
     model: Model | Callable[[Any, Any, Any], Any] | None = None,
     states: Mapping[str, Any] | None = None,
     parameters: Mapping[str, Parameter] | None = None,
-    observed: Mapping[str, Callable] | None = None,
+    observed: Mapping[str, Callable[..., Any]] | None = None,
     noise: str | Noise | Mapping[str, Noise | str] = "normal",
     doses: Sequence[Dose] = (),
     time: str = "time",

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
+from .._typing import PyTree
 from ..reports.account import Account, as_html, as_text
 from . import shown
 from .interpolation import Dense

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
+from .._typing import PyTree
 from ..errors import DerivativeError, InputError
 from ..ground.linear import linear
 from .numerics import doubled_axis

@@ -1,6 +1,5 @@
 """AdjointDPM: the gradient of a sample from a second differential equation, solved backwards."""
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import equinox as eqx

@@ -6,8 +6,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float
 
+from .._typing import PyTree
 from ..errors import InputError
 from .grids import check_inside
 from .guidance import Classifier, Guidance
@@ -51,7 +52,7 @@ class Denoiser(eqx.Module):
     time: Callable[[Any], Any] | None = None
     variance_axis: int | None = eqx.field(static=True, default=None)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not callable(self.model):
             raise InputError(f"model must be a function (x, t) -> prediction; got {self.model!r}.")
         if not isinstance(self.schedule, Schedule):

@@ -54,7 +54,7 @@ class DiscreteBetas(_VariancePreserving):
         betas: ArrayLike,
         *,
         between: Literal["log_alpha", "sigma", "log_sigma"] = "log_alpha",
-    ):
+    ) -> None:
         if between not in ("log_alpha", "sigma", "log_sigma"):
             raise InputError(
                 f"between={between!r} is not known; use 'log_alpha', 'sigma' or 'log_sigma'."

@@ -37,7 +37,7 @@ class Uniform(Grid):
 
     power: float = eqx.field(static=True, default=1.0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not self.power > 0:
             raise InputError(f"power={self.power} must be positive.")
 
@@ -63,7 +63,7 @@ class Karras(Grid):
 
     rho: float = eqx.field(static=True, default=7.0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not self.rho > 0:
             raise InputError(f"rho={self.rho} must be positive.")
 

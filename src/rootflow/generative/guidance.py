@@ -12,8 +12,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, PyTree
+from jaxtyping import Array, ArrayLike
 
+from .._typing import PyTree
 from ..errors import InputError
 from .numerics import expand, is_traced
 from .predictions import data_and_noise
@@ -189,7 +190,7 @@ class ClassifierFree(Guidance):
     interval: tuple[float, float] | None = eqx.field(static=True, default=None)
     rescale: float = eqx.field(static=True, default=0.0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_interval(self.interval)
         if not 0 <= self.rescale <= 1:
             raise InputError(f"rescale={self.rescale} must be at least 0 and at most 1.")
@@ -230,7 +231,7 @@ class AutoGuidance(Guidance):
     scale: ArrayLike | Callable[[Any], Any] = eqx.field(converter=_scale)
     interval: tuple[float, float] | None = eqx.field(static=True, default=None)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_interval(self.interval)
 
     def apply(self, denoiser: "Denoiser", x: Array, level: Level, condition: PyTree) -> Array:
@@ -295,7 +296,7 @@ class LossGuidance(Guidance):
     normalized: bool = eqx.field(static=True, default=False)
     inner: Guidance | None = eqx.field(default=None, kw_only=True)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not self.steps >= 1:
             raise InputError(f"steps={self.steps} must be at least 1.")
 

@@ -42,7 +42,7 @@ class Inpaint(eqx.Module):
     resamplings: int = eqx.field(static=True, default=1, kw_only=True)
     jump: int = eqx.field(static=True, default=10, kw_only=True)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         for name in ("known", "mask"):
             if not eqx.is_array_like(getattr(self, name)):
                 raise InputError(f"{name} must be an array; got {getattr(self, name)!r:.60}.")

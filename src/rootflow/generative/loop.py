@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool
 
+from .._typing import PyTree
 from . import starts
 from .denoiser import Denoiser
 from .hooks import Arrival, Hooks, Renoise

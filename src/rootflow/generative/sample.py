@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Key, PyTree
+from jaxtyping import Array, ArrayLike, Float, Key
 
+from .._typing import PyTree
 from ..errors import InputError
 from . import gradients, grids
 from .adjoint import Adjoint, between, steps_back

@@ -146,7 +146,7 @@ class VPLinear(_VariancePreserving):
     beta_min: Any = 0.1
     beta_max: Any = 20.0
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_betas(self.beta_min, self.beta_max)
 
     def log_alpha(self, t: Any) -> Any:
@@ -169,7 +169,7 @@ class VPCosine(_VariancePreserving):
 
     offset: float = eqx.field(static=True, default=0.008)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not 0 < self.offset < 1:
             raise InputError(f"offset={self.offset} must lie between 0 and 1.")
 
@@ -252,7 +252,7 @@ class SubVP(Schedule):
     beta_min: Any = 0.1
     beta_max: Any = 20.0
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_betas(self.beta_min, self.beta_max)
 
     def log_alpha(self, t: Any) -> Any:
@@ -297,7 +297,7 @@ class VE(_Exploding):
     sigma_min: Any = 0.01
     sigma_max: Any = 50.0
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         low, high = self.sigma_min, self.sigma_max
         if not is_traced(low, high) and not 0 < low < high:
             raise InputError(f"sigma_min={low} and sigma_max={high} must be positive, in order.")

@@ -26,7 +26,7 @@ class Shifted(Grid):
 
     shift: float = eqx.field(static=True, default=3.0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not 0 < self.shift < math.inf:
             raise InputError(f"shift={self.shift} must be positive and finite.")
 
@@ -99,7 +99,7 @@ class BetaLevels(Grid):
     a: float = eqx.field(static=True, default=0.6)
     b: float = eqx.field(static=True, default=0.6)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not (self.a > 0 and self.b > 0):
             raise InputError(f"a={self.a} and b={self.b} must be positive.")
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import optimistix as optx
-from jaxtyping import PyTree
 
+from .._typing import PyTree
 from ..errors import InputError
 from ..ground.modes import own_modes
 from . import conditions

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jaxtyping import PyTree
 
+from .._typing import PyTree
 from ..errors import InputError
 from .checks import as_unknown, keywords_of
 from .iterate import Solution
@@ -30,7 +30,7 @@ class Call:
 
     function: Callable[..., Any]
     x0: PyTree
-    theta: tuple
+    theta: tuple[Any, ...]
     positional: int
     previous: Solution | None
     given: PyTree
@@ -62,7 +62,12 @@ class Call:
 
 
 def called(
-    function: Callable[..., Any], x0: Any, theta: tuple, kwargs: Any, has_aux: bool, what: str
+    function: Callable[..., Any],
+    x0: Any,
+    theta: tuple[Any, ...],
+    kwargs: Any,
+    has_aux: bool,
+    what: str,
 ) -> Call:
     """Puts a call of a verb into the form in which it is solved.
 

@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
+from .._typing import PyTree
 from ..errors import CertificateWarning
 from ..ground.varying import fori_loop
 from .checks import as_unknown, same_structure
@@ -57,7 +58,9 @@ class Certificate(NamedTuple):
         return self.largest / self.smallest
 
 
-def certificate(condition: Callable[..., PyTree], x: PyTree, *theta: Any, **kwargs) -> Certificate:
+def certificate(
+    condition: Callable[..., PyTree], x: PyTree, *theta: Any, **kwargs: Any
+) -> Certificate:
     """Estimates the error of the implicit derivative of `condition(x, *theta) = 0` at `x`.
 
     Args:
@@ -181,7 +184,7 @@ def extreme_singular_values(
     return values[-1], values[0]
 
 
-def warn_if_uncertain(residual, x, operands, active, asked) -> None:
+def warn_if_uncertain(residual: Any, x: Any, operands: Any, active: Any, asked: Any) -> None:
     """Emits a `CertificateWarning` if the derivative's error bound is above `asked`."""
     # `stop_gradient` may turn a constant back into a Python number.
     frozen = [jnp.asarray(v) for v in jax.lax.stop_gradient(operands)]

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Bool, PyTree
+from jaxtyping import Array, ArrayLike, Bool
 
+from .._typing import PyTree
 from ..errors import InputError, RootflowError
 from ..ground.varying import is_sharded
 

@@ -23,7 +23,7 @@ from .trees import from_vector, in_types_of, real_dtype, size, to_vector
 
 
 def composite_minimum(
-    task: Task, constraint: Any, prox: Any, full: bool, throw: bool, options: dict
+    task: Task, constraint: Any, prox: Any, full: bool, throw: bool, options: dict[str, Any]
 ):
     """Minimises with a constraint set, a projection function or a proximal operator."""
     operator = _as_prox(constraint, prox, task)

@@ -14,8 +14,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
+from .._typing import PyTree
 from ..errors import InputError
 from ..ground.varying import fori_loop, vary_like
 from .checks import concrete, require_shape, same_structure
@@ -104,7 +105,9 @@ def steepest(f: Objective, x: PyTree, *theta: Any) -> PyTree:
     return jax.tree.map(jnp.conj, jax.grad(f)(x, *theta))
 
 
-def _gradient_step(f: Objective, step: Any, x: PyTree, theta: tuple) -> tuple[PyTree, Any]:
+def _gradient_step(
+    f: Objective, step: Any, x: PyTree, theta: tuple[Any, ...]
+) -> tuple[PyTree, Any]:
     if step is None:
         step = inverse_curvature(lambda u: f(u, *theta), x)
     gradient = steepest(f, x, *theta)
@@ -142,7 +145,7 @@ class GradientDescent(eqx.Module):
     f: Objective
     step: Any = None
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_step(self.step, "GradientDescent")
 
     @property
@@ -168,7 +171,7 @@ class ProximalGradient(eqx.Module):
     prox: Callable[..., PyTree]
     step: Any = None
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_step(self.step, "ProximalGradient")
 
     def __call__(self, x: PyTree, *theta: Any) -> PyTree:
@@ -189,7 +192,7 @@ class ProjectedGradient(eqx.Module):
     constraint: Set | Callable[..., PyTree]
     step: Any = None
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_step(self.step, "ProjectedGradient")
         if not (isinstance(self.constraint, Set) or callable(self.constraint)):
             raise InputError(
@@ -219,7 +222,7 @@ class MirrorDescent(eqx.Module):
     project: Callable[[PyTree], PyTree]
     step: Any = None
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_step(self.step, "MirrorDescent")
 
     def __call__(self, x: PyTree, *theta: Any) -> PyTree:
@@ -246,7 +249,7 @@ class Newton(eqx.Module):
     step: float = 1.0
     symmetric = True
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_step(self.step, "Newton")
 
     def __call__(self, x: PyTree, *theta: Any) -> PyTree:
@@ -275,7 +278,7 @@ class BlockProximalGradient(eqx.Module):
     prox: tuple[Callable[..., PyTree], ...]
     step: Any = None
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_step(self.step, "BlockProximalGradient")
         if isinstance(self.step, (tuple, list)) and len(self.step) != len(self.prox):
             raise InputError(
@@ -331,7 +334,7 @@ class KKT(eqx.Module):
     equality: Callable[..., PyTree] | None = None
     inequality: Callable[..., PyTree] | None = None
 
-    def __call__(self, x: tuple[PyTree, PyTree, PyTree], *theta: Any):
+    def __call__(self, x: tuple[PyTree, PyTree, PyTree], *theta: Any) -> tuple[PyTree, Any, Any]:
         z, nu, lam = _three(x, "KKT", "(z, nu, lam)")
         pairs = (("equality", self.equality, nu), ("inequality", self.inequality, lam))
         for name, function, multiplier in pairs:
@@ -355,7 +358,7 @@ class KKT(eqx.Module):
         return jax.grad(lagrangian)(z), held, slack
 
 
-def _three(x: Any, owner: str, names: str) -> tuple:
+def _three(x: Any, owner: str, names: str) -> tuple[Any, ...]:
     if not isinstance(x, (tuple, list)) or len(x) != 3:
         raise InputError(
             f"{owner}: the unknown must be the triple {names}, but is {jax.tree.structure(x)}"
@@ -389,7 +392,16 @@ class QuadraticKKT(eqx.Module):
     restriction.
     """
 
-    def __call__(self, x, Q, c, E=None, d=None, M=None, h=None):
+    def __call__(
+        self,
+        x: tuple[Any, Any, Any],
+        Q: Any,
+        c: Any,
+        E: Any = None,
+        d: Any = None,
+        M: Any = None,
+        h: Any = None,
+    ) -> tuple[Array, Any, Any]:
         z, nu, lam = _three(x, "QuadraticKKT", "(z, nu, lam)")
         n = np.shape(z)[0] if np.ndim(z) == 1 else -1
         if n < 0:
@@ -424,7 +436,7 @@ class Conic(eqx.Module):
 
     dual_cone: Set
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not isinstance(self.dual_cone, Set):
             raise InputError(f"Conic: dual_cone={self.dual_cone!r} is not a set of rootflow.sets")
 
@@ -434,7 +446,7 @@ class Conic(eqx.Module):
         c: Float[Array, " n"],
         E: Float[Array, "m n"],
         d: Float[Array, " m"],
-    ):
+    ) -> tuple[Array, Array, Array]:
         u, v, w = _three(x, "Conic", "(u, v, w)")
         if np.ndim(E) != 2:
             raise InputError(f"Conic: E must be a matrix, but has shape {np.shape(E)}")
@@ -479,7 +491,7 @@ class ConvexHull(eqx.Module):
     vertices: Callable[..., Float[Array, "n k"]]
     step: Any = None
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         _check_step(self.step, "ConvexHull")
 
     def __call__(self, p: Float[Array, " k"], *theta: Any) -> Float[Array, " k"]:

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float
 
+from .._typing import PyTree
 from ..ground.varying import cond
 from .linear import jacobian_matrix, lu_solver
 from .trees import from_vector, size, to_vector

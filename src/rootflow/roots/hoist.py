@@ -5,8 +5,8 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import PyTree
 
+from .._typing import PyTree
 from ..ground.varying import is_sharded, vary, varying_axes
 
 

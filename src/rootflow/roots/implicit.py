@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import PyTree
 
+from .._typing import PyTree
 from ..errors import InputError, SolveError
 from ..ground.derivative import custom_jvp
 from ..ground.linear import linear
@@ -132,7 +132,9 @@ def implicit(
     return decorate
 
 
-def given(condition: Callable[..., PyTree], x: PyTree, arguments: tuple, options: dict) -> PyTree:
+def given(
+    condition: Callable[..., PyTree], x: PyTree, arguments: tuple[Any, ...], options: dict[str, Any]
+) -> PyTree:
     """`x`, already computed, with the derivative of `condition(x, *arguments) = 0`."""
 
     @implicit(condition, throw=False, **options)
@@ -194,7 +196,7 @@ class _Problem:
     hoisting them makes them ordinary operands, so their derivatives are right too.
     """
 
-    def __init__(self, condition, x, theta, kwargs, preconditioner, ridge, options):
+    def __init__(self, condition, x, theta, kwargs, preconditioner, ridge, options) -> None:
         theta, kwargs = jax.tree.map(
             lambda v: jnp.asarray(v) if isinstance(v, (np.ndarray, np.generic)) else v,
             (theta, kwargs),

@@ -16,8 +16,9 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int
 
+from .._typing import PyTree
 from ..errors import InputError, SolveError
 from ..ground.varying import while_loop
 from ..reports.account import Account, as_html, as_text

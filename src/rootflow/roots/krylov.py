@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
+from .._typing import PyTree
 from ..ground.varying import fori_loop, while_loop
 
 Vector = Float[Array, " n"]

@@ -12,8 +12,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float
 
+from .._typing import PyTree
 from ..errors import DerivativeError, InputError
 from ..ground.varying import vary_like
 from . import written_out
@@ -53,7 +54,7 @@ class LinearOptions:
     rcond: float | None = None
     preconditioner: Callable[[PyTree], PyTree] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         names = ("auto", *_DIRECT, *_ITERATIVE)
         is_name = isinstance(self.solver, str)
         if is_name and self.solver not in names:

@@ -30,7 +30,7 @@ def _of_type(dtype, function):
 
 
 def programme_minimum(
-    task: Task, equality: Any, inequality: Any, full: bool, throw: bool, options: dict
+    task: Task, equality: Any, inequality: Any, full: bool, throw: bool, options: dict[str, Any]
 ):
     """Minimises under equations and inequalities."""
     kind = real_dtype(task.x0)

@@ -13,8 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
+from .._typing import PyTree
 from ..errors import InputError
 from ..ground.derivative import custom_jvp
 from ..ground.varying import while_loop

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import optimistix as optx
-from jaxtyping import PyTree
 
+from .._typing import PyTree
 from ..errors import InputError
 from ..ground.modes import own_modes
 from .calls import called
@@ -305,7 +305,7 @@ def _optimistix_root(method, pure, x0, theta, max_steps, options):
     return found.value, from_optimistix(found)
 
 
-def from_optimistix(found: optx.Solution) -> Solution:
+def from_optimistix(found: optx.Solution[Any, Any]) -> Solution:
     """The account of an optimistix solve, in this package's terms."""
     converged = found.result == optx.RESULTS.successful
     error = jnp.where(converged, 1.0, jnp.inf)

@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
+from .._typing import PyTree
 from .calls import Call
 from .iterate import Method, Tolerance, iterate
 from .solvers.proven import iterate_proven
@@ -23,7 +24,7 @@ class Task:
     call: Call
     x0: PyTree
     dual: PyTree
-    theta: tuple
+    theta: tuple[Any, ...]
     objective: Callable[..., Array]
     tolerance: Tolerance
     max_steps: int

@@ -6,7 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
+
+from .._typing import PyTree
 
 
 def to_vector(tree: PyTree) -> Float[Array, " n"]:

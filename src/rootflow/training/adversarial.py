@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray
 
+from .._typing import PyTree
 from ..errors import InputError
 from ..reports.account import Account, as_html, as_text
 from . import shown
@@ -87,7 +88,7 @@ def train_adversarial(
     every: int = 100,
     patience: int | None = None,
     nonfinite: Literal["raise", "stop", "skip"] = "raise",
-    checkpoint: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     changed: Changed = "refuse",
     progress: "bool | Report | None" = None,
     devices: Sequence[Any] | None = None,
@@ -175,7 +176,7 @@ class _State(NamedTuple):
 
 class _Game(eqx.Module):
     losses: Any
-    optimizers: tuple = eqx.field(static=True)
+    optimizers: tuple[Any, ...] = eqx.field(static=True)
     critic_steps: int = eqx.field(static=True)
     project: Any
     decay: Any = eqx.field(static=True)

@@ -1,12 +1,14 @@
 """Averages of parameters over the steps of a training run."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
+from .._typing import PyTree
 from ..errors import InputError
 from .alike import alike
 
@@ -51,7 +53,7 @@ def averages(tree: PyTree) -> PyTree:
     return jax.tree.map(widened, tree)
 
 
-def wide(dtype) -> jnp.dtype:
+def wide(dtype: Any) -> jnp.dtype:
     """The type in which sums over many steps are kept: of single precision at least."""
     return jnp.promote_types(dtype, jnp.float32)
 

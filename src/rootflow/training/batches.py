@@ -9,8 +9,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray
 
+from .._typing import PyTree
 from ..errors import InputError
 from .checkpoint import program
 
@@ -43,7 +44,7 @@ class Arrays(Source):
     size: int = eqx.field(static=True)
     batch_size: int = eqx.field(static=True)
 
-    def rows(self, first, count):
+    def rows(self, first: int, count: int) -> PyTree:
         if self.batch_size == self.size:
             return None
         an_epoch = self.size // self.batch_size
@@ -56,10 +57,10 @@ class Arrays(Source):
         shuffled = np.random.default_rng([*self.seed, epoch]).permutation(self.size)
         return shuffled[: an_epoch * self.batch_size].reshape(an_epoch, self.batch_size)
 
-    def batch(self, row, key):
+    def batch(self, row: PyTree, key: PRNGKeyArray) -> PyTree:
         return self.data if row is None else jax.tree.map(lambda x: x[row], self.data)
 
-    def fingerprint(self):
+    def fingerprint(self) -> Any:
         arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(self.data)]
         sums = [zlib.crc32(np.ascontiguousarray(x).tobytes()) for x in arrays]
         return [[list(x.shape), x.dtype.name, s] for x, s in zip(arrays, sums)]
@@ -70,21 +71,21 @@ class Drawn(Source):
 
     draw: Any
 
-    def batch(self, row, key):
+    def batch(self, row: PyTree, key: PRNGKeyArray) -> PyTree:
         return self.draw(key)
 
-    def fingerprint(self):
+    def fingerprint(self) -> Any:
         return program(self.draw, jax.random.key(0))
 
 
 class Streamed(Source):
     """Minibatches from an iterator on the host, one step at a time."""
 
-    def batch(self, row, key):
+    def batch(self, row: PyTree, key: PRNGKeyArray) -> PyTree:
         return row
 
 
-def source_of(data, key: PRNGKeyArray, batch_size: int | None, draws: int = 1) -> Source:
+def source_of(data: Any, key: PRNGKeyArray, batch_size: int | None, draws: int = 1) -> Source:
     """The source for what a user calls data; `draws` minibatches a step, in one."""
     if isinstance(data, Iterator):
         _no_batch_size(batch_size, "an iterator")

@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
-from jaxtyping import PyTree
 
+from .._typing import PyTree
 from ..errors import InputError
 from . import store, tensor_file
 
@@ -130,9 +130,9 @@ class Keeper:
     """
 
     def __init__(
-        self, path: str | os.PathLike | None, fingerprint: dict[str, Any], changed: Changed
-    ):
-        self.path = None if path is None else Path(path)
+        self, path: str | os.PathLike[str] | None, fingerprint: dict[str, Any], changed: Changed
+    ) -> None:
+        self.path: Path | None = None if path is None else Path(path)
         self._fingerprint = {"jax": jax.__version__, **fingerprint}
         self._changed = changed
         self._unsaved: tuple[Any, dict[str, Any]] | None = None

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray
 
+from .._typing import PyTree
 from ..errors import InputError
 from ..reports.account import Account, as_html, as_text
 from . import shown
@@ -86,7 +87,7 @@ def train(
     project: Callable[[Any], Any] | None = None,
     trainable: PyTree = eqx.is_inexact_array,
     nonfinite: Literal["raise", "stop", "skip"] = "raise",
-    checkpoint: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     changed: Changed = "refuse",
     progress: "bool | Report | None" = None,
     devices: Sequence[Any] | None = None,
@@ -238,7 +239,7 @@ class _Descent(eqx.Module):
         return value_of(self.loss(eqx.combine(parameters, rest), batch, key))
 
 
-def value_of(out) -> tuple[Array, dict[str, Array]]:
+def value_of(out: Any) -> tuple[Array, dict[str, Array]]:
     """A loss's value and its metrics; the loss may return the value alone."""
     value, metrics = out if isinstance(out, tuple) and len(out) == 2 else (out, {})
     value = jnp.asarray(value)

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray
 
+from .._typing import PyTree
 from ..errors import InputError, SolveError
 from .average import wide
 from .batches import Source, Streamed, source_of
@@ -63,7 +64,7 @@ def run(
     refresh: Callable[[Any, PRNGKeyArray], Any] | None = None,
     patience: int | None = None,
     nonfinite: Literal["raise", "stop", "skip"] = "raise",
-    checkpoint: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     changed: Changed = "refuse",
     progress: "bool | Report | None" = None,
     devices: Sequence[Any] | None = None,
@@ -214,7 +215,7 @@ class _Record:
 class _Peeked:
     """An iterator whose first item can be looked at before it is taken."""
 
-    def __init__(self, items: Iterator):
+    def __init__(self, items: Iterator[Any]) -> None:
         self._items = items
         self.first = next(items, None)
         self._taken = self.first is None
@@ -248,7 +249,7 @@ def _fingerprint(update, state, source, data, validate, key) -> dict[str, Any]:
 class _Feed:
     """Gives the loop what the steps need from the host."""
 
-    def __init__(self, source: Source, data, made: int):
+    def __init__(self, source: Source, data, made: int) -> None:
         self._source = source
         self._iterator = data if isinstance(source, Streamed) else None
         if self._iterator is not None:
@@ -291,7 +292,7 @@ class _Carry(NamedTuple):
 class _Loop:
     """The compiled stretch of steps between two reports."""
 
-    def __init__(self, update, source, batch_key, update_key, skip: bool, mesh):
+    def __init__(self, update, source, batch_key, update_key, skip: bool, mesh) -> None:
         self._given = (update, source, batch_key, update_key)
         self._fixed = (skip, mesh)
 

@@ -11,7 +11,7 @@ Report = Callable[[int, Mapping[str, float]], Any]
 class Meter:
     """A context that calls a report, or draws a bar on a terminal, or is silent."""
 
-    def __init__(self, progress: "bool | Report | None", steps: int):
+    def __init__(self, progress: "bool | Report | None", steps: int) -> None:
         self._steps = steps
         self._report = progress if callable(progress) else None
         shown = sys.stderr.isatty() if progress is None else bool(progress)

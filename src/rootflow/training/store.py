@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
 
 from .. import _atomic
+from .._typing import PyTree
 from ..errors import InputError
 from . import foreign, tensor_file
 
@@ -43,7 +43,7 @@ class Stored(NamedTuple):
     ours: bool
 
 
-def save(path: str | os.PathLike, tree: PyTree, **metadata: Any) -> None:
+def save(path: str | os.PathLike[str], tree: PyTree, **metadata: Any) -> None:
     """Writes the numbers of a pytree to a file, whole or not at all.
 
     Arrays, PRNG keys and Python numbers are kept, each under its dotted path in the tree
@@ -77,7 +77,7 @@ def save(path: str | os.PathLike, tree: PyTree, **metadata: Any) -> None:
 
 
 def load(
-    path: str | os.PathLike | Mapping[str, Any],
+    path: str | os.PathLike[str] | Mapping[str, Any],
     like: PyTree,
     *,
     names: Names | None = None,
@@ -131,7 +131,7 @@ def load(
     )
 
 
-def read_weights(path: str | os.PathLike) -> dict[str, Any]:
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads the weights in a file or folder, whoever wrote them.
 
     Args:
@@ -152,7 +152,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, Any]:
     return foreign.nested(read(Path(path)).arrays, path)
 
 
-def metadata(path: str | os.PathLike) -> dict[str, Any]:
+def metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What was saved beside the numbers, as keyword arguments of `save`.
 
     Of a `.safetensors` file of others the text that it holds, by name.

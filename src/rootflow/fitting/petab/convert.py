@@ -41,7 +41,7 @@ def convert(path: str | Path, folder: str | Path) -> tuple[Path, Path]:
     return folder / FILES[0], folder / FILES[1]
 
 
-def csv_text(columns: dict[str, list]) -> str:
+def csv_text(columns: dict[str, list[Any]]) -> str:
     """A table as CSV; numbers with all their digits."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

@@ -35,7 +35,7 @@ class Names:
         ids: all identifiers there are.
     """
 
-    def __init__(self, ids: Iterable[str]):
+    def __init__(self, ids: Iterable[str]) -> None:
         self.of: dict[str, str] = {}
         for name in ids:
             self.add(name)
@@ -92,18 +92,20 @@ class Printer:
         time: what the time is written as.
     """
 
-    def __init__(self, names: Callable[[str], str], place: str, time: str = "t"):
-        self.lib = library()
-        self.names, self.place, self.time = names, place, time
+    def __init__(self, names: Callable[[str], str], place: str, time: str = "t") -> None:
+        self.lib: Any = library()
+        self.names: Callable[[str], str] = names
+        self.place: str = place
+        self.time: str = time
         lib = self.lib
-        self.functions = {
+        self.functions: dict[Any, str] = {
             getattr(lib, f"AST_FUNCTION_{ours.upper()}"): ours
             for ours in ("exp", "sin", "cos", "tan", "sinh", "cosh", "tanh", "abs", "floor")
         }
         for ours in ("asin", "acos", "atan", "asinh", "acosh", "atanh"):
             self.functions[getattr(lib, f"AST_FUNCTION_ARC{ours[1:].upper()}")] = ours
         self.functions[lib.AST_FUNCTION_CEILING] = "ceil"
-        self.comparisons = {
+        self.comparisons: dict[Any, str] = {
             lib.AST_RELATIONAL_LT: "<", lib.AST_RELATIONAL_LEQ: "<=", lib.AST_RELATIONAL_GT: ">",
             lib.AST_RELATIONAL_GEQ: ">=", lib.AST_RELATIONAL_EQ: "==", lib.AST_RELATIONAL_NEQ: "!=",
         }  # fmt: skip
@@ -163,7 +165,7 @@ class Printer:
         text = written(value)
         return text, _NEGATE if text.startswith("-") else _ATOM
 
-    def _joined(self, parts: list, sign: str, binding: int, nothing: str) -> tuple[str, int]:
+    def _joined(self, parts: list[Any], sign: str, binding: int, nothing: str) -> tuple[str, int]:
         if not parts:
             return nothing, _ATOM
         if len(parts) == 1:
@@ -177,7 +179,7 @@ class Printer:
                 text += sign + more
         return text, binding
 
-    def _function(self, node: Any, kind: int, parts: list) -> tuple[str, int]:
+    def _function(self, node: Any, kind: int, parts: list[Any]) -> tuple[str, int]:
         lib = self.lib
         inner = lambda i: self._text(parts[i], _OR)
         if kind in self.functions:
@@ -216,7 +218,7 @@ class Printer:
             "comparisons."
         )
 
-    def _piecewise(self, parts: list) -> str:
+    def _piecewise(self, parts: list[Any]) -> str:
         text = self._text(parts[-1], _OR) if len(parts) % 2 else "0/1"
         for i in reversed(range(len(parts) // 2)):
             value, condition = parts[2 * i], parts[2 * i + 1]

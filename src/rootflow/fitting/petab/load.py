@@ -76,7 +76,7 @@ def load_petab(path: str | Path) -> tuple[Model, Dataset]:
     return model, assemble(model, columns)
 
 
-def as_model_file(path: str | Path) -> tuple[str, dict[str, list]]:
+def as_model_file(path: str | Path) -> tuple[str, dict[str, list[Any]]]:
     """The text of a model file and the columns of a table that say the same as a PEtab problem.
 
     Raises:
@@ -201,7 +201,12 @@ def _number_or_text(formula: str) -> float | str:
     return formula if number is None else number
 
 
-def _check_starts(problem: Problem, states: dict, conditions: dict, table: "measurements.Table"):
+def _check_starts(
+    problem: Problem,
+    states: dict[str, Any],
+    conditions: dict[str, Any],
+    table: "measurements.Table",
+):
     """What has no initial value in SBML needs one under every condition."""
     for identifier, formula in problem.network.states.items():
         if "nan" not in formula:
@@ -234,7 +239,9 @@ def _used(parts: Iterable[Any]) -> set[str]:
 # Observables and conditions
 
 
-def _observed(problem: Problem, table: "measurements.Table") -> tuple[dict, dict]:
+def _observed(
+    problem: Problem, table: "measurements.Table"
+) -> tuple[dict[str, Any], dict[str, Any]]:
     observed, noise = {}, {}
     for identifier, row in problem.observables.items():
         if identifier not in table.observed:
@@ -285,7 +292,7 @@ def placeholders(row: Row) -> tuple[set[str], set[str]]:
     return found[0], found[1]
 
 
-def _conditions(problem: Problem, table: "measurements.Table") -> tuple[dict, set[str]]:
+def _conditions(problem: Problem, table: "measurements.Table") -> tuple[dict[str, Any], set[str]]:
     """The values of each condition that is used, and everything that a condition sets."""
     found: dict[str, dict[str, Any]] = {}
     set_there: set[str] = set()

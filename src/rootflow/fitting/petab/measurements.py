@@ -25,7 +25,7 @@ class Table:
         first_conditions: those under which a simulation begins.
     """
 
-    columns: dict[str, list] = field(default_factory=dict)
+    columns: dict[str, list[Any]] = field(default_factory=dict)
     head: dict[str, Any] = field(default_factory=dict)
     observed: list[str] = field(default_factory=list)
     placeholders: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -140,7 +140,7 @@ def _measurement(problem: "Problem", row: Row) -> _Measurement:
     )
 
 
-def _check(row: Row, column: str, name: str, known: dict, what: str):
+def _check(row: Row, column: str, name: str, known: dict[str, Any], what: str):
     if name not in known:
         raise row.error(column, f"{name!r} is not in the {what} table.{did_you_mean(name, known)}")
 

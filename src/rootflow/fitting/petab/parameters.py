@@ -15,7 +15,7 @@ _PRIORS = {
 }  # fmt: skip
 
 
-def declared(problem: "Problem", used: set[str], set_there: set[str]) -> dict[str, dict]:
+def declared(problem: "Problem", used: set[str], set_there: set[str]) -> dict[str, dict[str, Any]]:
     """The table `[parameters]`: those of the parameter table, and constants of the SBML model.
 
     Args:

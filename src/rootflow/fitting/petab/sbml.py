@@ -80,7 +80,7 @@ def read_sbml(path: str | Path) -> Network:
 
 
 class _Reader:
-    def __init__(self, path: Path, model: Any):
+    def __init__(self, path: Path, model: Any) -> None:
         self.lib, self.path, self.model = library(), path, model
         self.species = {x.getId(): x for x in model.getListOfSpecies()}
         self.compartments = {x.getId(): x for x in model.getListOfCompartments()}

@@ -8,7 +8,7 @@ long as it needs no order beyond.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,7 @@ def derivatives(
     return function(x)
 
 
-def _with_one_more(function: Callable) -> Callable:
+def _with_one_more(function: Callable[..., Any]) -> Callable[..., Any]:
     def more(x):
         def last(x):
             known, code = function(x)

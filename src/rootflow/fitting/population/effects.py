@@ -47,7 +47,7 @@ class RandomEffect:
     distribution: Distribution | None = None
     fixed: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.sd is not None:
             number = isinstance(self.sd, int | float | np.number) and not isinstance(self.sd, bool)
             if not (number and math.isfinite(self.sd) and self.sd > 0):
@@ -106,7 +106,7 @@ class Population:
     combined: Sequence[str] = ()
     blocks: tuple[tuple[int, ...], ...] = field(init=False, default=())
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.random, Mapping) or not self.random:
             raise InputError(
                 f"random is {self.random!r:.80}; give a dictionary of at least one parameter that "

@@ -49,7 +49,7 @@ class PopulationForecast(Forecast):
 
     def predict(
         self, ts: Any = None, *, noise: bool = True, draws: int = DRAWS, seed: int = 0
-    ) -> dict[str, tuple]:
+    ) -> dict[str, tuple[Any, ...]]:
         """Each subject, with a 95 % band.
 
         A subject of the fit at its own most probable effects; its band is that of its effects given
@@ -75,7 +75,7 @@ class PopulationForecast(Forecast):
             return found
         return merged(self, found, self.predict_population(asked, draws=draws, seed=seed), noise)
 
-    def predict_typical(self, ts: Any = None) -> dict[str, tuple]:
+    def predict_typical(self, ts: Any = None) -> dict[str, tuple[Any, ...]]:
         """The typical subject with the covariates and doses of each group.
 
         Returns:
@@ -118,7 +118,7 @@ class PopulationForecast(Forecast):
         return predictions_frame(self, ts, self.predict(ts, noise=noise))
 
     def write(
-        self, folder: str | os.PathLike, ts: Any = None, *, draws: int = DRAWS, seed: int = 0
+        self, folder: str | os.PathLike[str], ts: Any = None, *, draws: int = DRAWS, seed: int = 0
     ) -> None:
         """Writes what `rootflow predict` writes: a table, a figure, and both as JSON.
 
@@ -142,10 +142,10 @@ class PopulationForecast(Forecast):
 
 def merged(
     shown: PopulationForecast,
-    found: Mapping[str, tuple],
+    found: Mapping[str, tuple[Any, ...]],
     drawn: Mapping[str, Interval],
     noise: bool,
-) -> dict[str, tuple]:
+) -> dict[str, tuple[Any, ...]]:
     """The bands of the subjects of the fit, and in place of those of new ones the drawn ones."""
     new = np.isin(shown.dataset.groups, shown.new)[:, None]
     out = {}

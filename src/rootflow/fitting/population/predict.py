@@ -133,7 +133,7 @@ class Predictor:
     moved: Float[np.ndarray, "subjects effects n"] | None = None
     covariance: Float[np.ndarray, "n n"] | None = None
 
-    def __call__(self, ts: np.ndarray, noise: bool) -> dict[str, tuple]:
+    def __call__(self, ts: np.ndarray, noise: bool) -> dict[str, tuple[Any, ...]]:
         """Each subject at its own effects, with the band of what is not known of it (95 %).
 
         The covariance of the coordinates of a subject is that of its effects given the data and
@@ -157,7 +157,7 @@ class Predictor:
     def _covariance(self) -> Float[np.ndarray, "n n"]:
         return np.zeros((len(self.u),) * 2) if self.covariance is None else self.covariance
 
-    def typical(self, ts: np.ndarray) -> dict[str, tuple]:
+    def typical(self, ts: np.ndarray) -> dict[str, tuple[Any, ...]]:
         """Each subject without its random effects, by column, mean and band of the estimates."""
         mean, slope, _ = self._values(ts, np.zeros_like(self.z))
         local = len(self.lay.local)
@@ -238,7 +238,7 @@ class Predictor:
         by_name = {column: spread[:, k] for k, column in enumerate(self.lay.model.noise)}
         return {column: parts[0] for column, parts in self.by_column((mean,)).items()}, by_name
 
-    def by_column(self, parts: tuple[np.ndarray, ...]) -> dict[str, tuple]:
+    def by_column(self, parts: tuple[np.ndarray, ...]) -> dict[str, tuple[Any, ...]]:
         out = {}
         for i, (column, law) in enumerate(self.lay.model.noise.items()):
             of = tuple(part[..., i, :] for part in parts)

@@ -49,17 +49,17 @@ class PopulationSimulation(Simulation):
     seed: int = 0
 
     @property
-    def subjects(self) -> dict[str, tuple]:
+    def subjects(self) -> dict[str, tuple[Any, ...]]:
         """By column: median and ends of the 95 % interval of the drawn curves (groups, times)."""
         return _intervals(self.drawn)
 
     @property
-    def measured(self) -> dict[str, tuple]:
+    def measured(self) -> dict[str, tuple[Any, ...]]:
         """The same of measurements of drawn subjects."""
         return _intervals(self.drawn_measured)
 
 
-def _intervals(drawn: Mapping[str, np.ndarray]) -> dict[str, tuple]:
+def _intervals(drawn: Mapping[str, np.ndarray]) -> dict[str, tuple[Any, ...]]:
     return {column: tuple(np.nanpercentile(x, _LEVELS, axis=0)) for column, x in drawn.items()}
 
 

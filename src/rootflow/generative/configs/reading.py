@@ -21,7 +21,7 @@ class Config:
         unused: keys of the file that the class does not look at.
     """
 
-    def __init__(self, where: str, name: str, given: Mapping[str, Any]):
+    def __init__(self, where: str, name: str, given: Mapping[str, Any]) -> None:
         self.where, self.name = where, name
         defaults = DEFAULTS[name]
         for key in given:

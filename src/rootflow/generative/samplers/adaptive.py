@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
+from ..._typing import PyTree
 from ...errors import DerivativeError, SolveError
 from ..numerics import expand, is_traced
 from ..samples import Samples
@@ -58,7 +59,7 @@ class AdaptiveDPMSolver(Integrator):
     per_sample: bool = eqx.field(static=True, default=False)
     max_steps: int = eqx.field(static=True, default=1000)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require(self.order in (2, 3), f"order={self.order!r} must be 2 (for 12) or 3 (for 23).")
         require(self.form in ("data", "noise"), f"form={self.form!r} must be 'data' or 'noise'.")
         for name in ("rtol", "atol", "first", "safety"):

@@ -11,8 +11,9 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Int
 
+from ..._typing import PyTree
 from ...errors import InputError
 from ..grids import Knots
 from ..schedules import Level, Schedule

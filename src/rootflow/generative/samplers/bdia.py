@@ -60,7 +60,7 @@ class BDIA(Reversible):
     gamma: float = eqx.field(static=True, default=1.0)
     base: Literal["ddim", "edm", "dpm_solver++"] = eqx.field(static=True, default="ddim")
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require(
             0 < self.gamma <= 1,
             f"gamma={self.gamma} must be above 0 and at most 1: without it (DDIM) a step forgets "

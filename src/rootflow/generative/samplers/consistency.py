@@ -28,7 +28,7 @@ class LCM(Multistep):
     sigma_data: float = eqx.field(static=True, default=0.5)
     scaling: float | None = eqx.field(static=True, default=10.0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require(self.sigma_data > 0, f"sigma_data={self.sigma_data} must be positive.")
         require(
             self.scaling is None or self.scaling > 0, f"scaling={self.scaling} must be positive."
@@ -75,7 +75,7 @@ class TCD(Multistep):
 
     eta: float = eqx.field(static=True, default=0.3)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require(0 <= self.eta <= 1, f"eta={self.eta} must be at least 0 and at most 1.")
 
     @property

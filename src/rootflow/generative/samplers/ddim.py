@@ -44,7 +44,7 @@ class DDIM(Multistep):
 
     eta: float = eqx.field(static=True, default=0.0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require(0 <= self.eta <= 1, f"eta={self.eta} must be at least 0 and at most 1.")
 
     @property
@@ -79,7 +79,7 @@ class DDPM(Multistep):
         static=True, default="posterior"
     )
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         known = ("posterior", "large", "learned", "learned_range")
         require(
             self.variance in known,

@@ -34,7 +34,7 @@ class DEIS(Multistep):
     basis: Literal["time", "noise_level", "log_snr"] = eqx.field(static=True, default="time")
     lower_order_final: bool | None = eqx.field(static=True, default=None)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require(self.order in (1, 2, 3, 4), f"order={self.order!r} must be 1, 2, 3 or 4.")
         require(
             self.basis in ("time", "noise_level", "log_snr"),

@@ -54,7 +54,7 @@ class DPMSolver(Singlestep):
     )
     rule: Literal["standard", "taylor"] = eqx.field(static=True, default="standard")
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require(self.order in (1, 2, 3), f"order={self.order!r} must be 1, 2 or 3.")
         require(self.form in ("data", "noise"), f"form={self.form!r} must be 'data' or 'noise'.")
         require(

@@ -41,7 +41,7 @@ class DPMSolverPlusPlus(Multistep):
         static=True, default="data", kw_only=True
     )
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require(self.order in (1, 2, 3), f"order={self.order!r} must be 1, 2 or 3.")
         require(self.eta >= 0, f"eta={self.eta} must not be negative.")
         require(

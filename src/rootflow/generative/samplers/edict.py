@@ -39,7 +39,7 @@ class EDICT(Reversible):
 
     mix: float = eqx.field(static=True, default=0.93)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require(0 < self.mix <= 1, f"mix={self.mix} must be above 0 and at most 1.")
 
     def plan(self, schedule: Schedule, knots: Knots, orders: tuple[int, ...] | None) -> Plan:

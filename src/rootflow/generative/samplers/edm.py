@@ -44,7 +44,7 @@ class EDMSampler(Singlestep):
     churn_to: float = eqx.field(static=True, default=math.inf)
     churn_scale: float = eqx.field(static=True, default=1.0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require(self.order in _TABLEAUS, f"order={self.order!r} must be 1, 2 or 4.")
         require(self.churn >= 0, f"churn={self.churn} must not be negative.")
         require(

@@ -27,7 +27,7 @@ class KDPM2(Singlestep):
 
     eta: float = eqx.field(static=True, default=0.0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require(0 <= self.eta <= 1, f"eta={self.eta} must be at least 0 and at most 1.")
 
     @property
@@ -81,7 +81,7 @@ class DPMSolverSDE(Singlestep):
     eta: float = eqx.field(static=True, default=1.0)
     r: float = eqx.field(static=True, default=0.5)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require(0 <= self.eta <= 1, f"eta={self.eta} must be at least 0 and at most 1.")
         require(0 < self.r < 1, f"r={self.r} must be above 0 and below 1.")
 

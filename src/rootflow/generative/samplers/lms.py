@@ -33,7 +33,7 @@ class LMS(Multistep):
 
     order: int = eqx.field(static=True, default=4)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require(self.order in (1, 2, 3, 4), f"order={self.order!r} must be 1, 2, 3 or 4.")
 
     @property

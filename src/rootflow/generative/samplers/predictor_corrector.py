@@ -48,7 +48,7 @@ class PredictorCorrector(Sampler):
     corrections: int = eqx.field(static=True, default=1)
     snr: float = eqx.field(static=True, default=0.16)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require(self.corrections >= 0, f"corrections={self.corrections} must not be negative.")
         require(self.snr > 0, f"snr={self.snr} must be positive.")
 

@@ -4,8 +4,9 @@ from typing import Any, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, PyTree
+from jaxtyping import Array, ArrayLike
 
+from ..._typing import PyTree
 from ...flows.adjoints import Adjoint, DiscreteAdjoint
 from ...flows.methods import Method, Tsit5
 from ...flows.ode import solve_ode
@@ -38,7 +39,7 @@ class ProbabilityFlow(Integrator):
     variable: Literal["auto", "log_snr", "time"] = eqx.field(static=True, default="auto")
     max_steps: int = eqx.field(static=True, default=4096)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require(
             self.variable in ("auto", "log_snr", "time"),
             f"variable={self.variable!r} is not known; use 'auto', 'log_snr' or 'time'.",

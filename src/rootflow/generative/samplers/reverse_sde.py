@@ -6,8 +6,9 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, PyTree
+from jaxtyping import Array, ArrayLike
 
+from ..._typing import PyTree
 from ...flows.adjoints import Adjoint, DiscreteAdjoint
 from ...flows.methods.sde import SRA1, StochasticMethod
 from ...flows.noise import BrownianMotion
@@ -52,7 +53,7 @@ class ReverseSDE(Integrator):
     adjoint: Adjoint = DiscreteAdjoint()
     max_steps: int = eqx.field(static=True, default=4096)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if isinstance(self.eta, float | int):
             require(self.eta >= 0, f"eta={self.eta} must not be negative.")
         require(

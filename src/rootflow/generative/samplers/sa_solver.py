@@ -42,7 +42,7 @@ class SASolver(Corrected):
     tau: float | Callable[[Any], Any] = eqx.field(static=True, default=1.0)
     lower_order_final: bool = eqx.field(static=True, default=True)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require(self.order in (1, 2, 3), f"order={self.order!r} must be 1, 2 or 3.")
         require(
             self.corrector in (0, 1, 2, 3), f"corrector={self.corrector!r} must be 0, 1, 2 or 3."

@@ -32,7 +32,7 @@ class UniPC(Corrected):
     corrector: bool = eqx.field(static=True, default=True)
     lower_order_final: bool | None = eqx.field(static=True, default=None)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require(self.order in (1, 2, 3), f"order={self.order!r} must be 1, 2 or 3.")
         require(
             self.variant in ("bh1", "bh2"),

@@ -35,7 +35,7 @@ class L2Ball(ArraySet):
 
     radius: Any = eqx.field(converter=numbers, default=1.0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require_positive(self.radius, "radius", "L2Ball", zero=True)
 
     def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
@@ -56,7 +56,7 @@ class L2Sphere(ArraySet):
 
     radius: Any = eqx.field(converter=numbers, default=1.0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require_positive(self.radius, "radius", "L2Sphere")
 
     def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
@@ -77,7 +77,7 @@ class LInfBall(ArraySet):
 
     radius: Any = eqx.field(converter=numbers, default=1.0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require_positive(self.radius, "radius", "LInfBall", zero=True)
 
     def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:

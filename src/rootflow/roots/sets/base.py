@@ -8,8 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float
 
+from ..._typing import PyTree
 from ...errors import InputError
 from ..checks import concrete, require_number
 from ..trees import from_vector, to_vector, widened
@@ -56,7 +57,7 @@ class ArraySet(Set):
     axes: ClassVar[int] = 1
     joint: bool = eqx.field(static=True, default=False, kw_only=True)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         if not isinstance(self.joint, bool):
             raise InputError(f"{self._name}: joint={self.joint!r} must be True or False")
         if self.joint and self.axes > 1:

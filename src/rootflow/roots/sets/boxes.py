@@ -6,8 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import PyTree
+from jaxtyping import Array, Float
 
+from ..._typing import PyTree
 from ...errors import InputError
 from ..checks import require_fit
 from .base import Set, largest, numbers, require_ordered, vector
@@ -23,7 +24,7 @@ class NonNegative(Set):
     def project(self, x: PyTree) -> PyTree:
         return jax.tree.map(lambda v: jnp.where(v <= 0, 0, v), _points(x, "NonNegative"))
 
-    def violation(self, x: PyTree):
+    def violation(self, x: PyTree) -> Float[Array, ""]:
         return largest(*(-v for v in jax.tree.leaves(_points(x, "NonNegative"))))
 
 
@@ -45,7 +46,7 @@ class Box(Set):
     lower: Any = eqx.field(converter=_numbers_of_tree, default=None)
     upper: Any = eqx.field(converter=_numbers_of_tree, default=None)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         lower, upper = jax.tree.leaves(self.lower), jax.tree.leaves(self.upper)
         for low in lower:
             require_ordered(low, None, "Box")
@@ -95,7 +96,7 @@ class Box(Set):
 
         return jax.tree.map(clip, *self._bounds(x))
 
-    def violation(self, x: PyTree):
+    def violation(self, x: PyTree) -> Float[Array, ""]:
         x, lower, upper = self._bounds(x)
         below = jax.tree.map(lambda v, low: low - v, x, lower)
         above = jax.tree.map(lambda v, high: v - high, x, upper)
@@ -112,7 +113,7 @@ class Product(Set):
 
     sets: PyTree
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         leaves = jax.tree.leaves(self.sets, is_leaf=_is_part)
         for leaf in leaves:
             if not _is_part(leaf):
@@ -134,7 +135,7 @@ class Product(Set):
         done = [p if s is None else s.project(p) for s, p in zip(sets, points, strict=True)]
         return jax.tree.unflatten(structure, done)
 
-    def violation(self, x: PyTree):
+    def violation(self, x: PyTree) -> Float[Array, ""]:
         sets, points, _ = self._parts(x)
         parts = [s.violation(p) for s, p in zip(sets, points, strict=True) if s is not None]
         return largest(*parts) if parts else jnp.zeros(())

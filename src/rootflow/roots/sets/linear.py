@@ -6,8 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
+from ..._typing import PyTree
 from ...errors import InputError
 from ..checks import concrete
 from ..trees import to_vector
@@ -29,7 +30,7 @@ class _OneRow(ArraySet):
 
     infinite: ClassVar[bool] = False
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         owner, leaves = self._name, jax.tree.leaves(self.normal)
         if not self.joint and not (eqx.is_array_like(self.normal) and np.ndim(self.normal) == 1):
             kind = type(self.normal).__name__
@@ -131,7 +132,7 @@ class Affine(ArraySet):
     matrix: Float[Array, "m n"] = eqx.field(converter=numbers)
     offset: Float[Array, " m"] = eqx.field(converter=numbers)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         check_system(self.matrix, self.offset, "Affine", "matrix", "offset")
         known = concrete(self.matrix)
         if known is not None and np.linalg.matrix_rank(known) < known.shape[0]:

@@ -75,7 +75,7 @@ class Isotonic(ArraySet):
     lower: Any = eqx.field(converter=numbers, default=None)
     upper: Any = eqx.field(converter=numbers, default=None)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require_ordered(self.lower, self.upper, "Isotonic")
 
     def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
@@ -125,7 +125,7 @@ class BoxSection(ArraySet):
     weights: Any = eqx.field(converter=numbers, default=1.0)
     total: Any = eqx.field(converter=numbers, default=1.0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require_ordered(self.lower, self.upper, "BoxSection")
         if known_and(self.weights, lambda w: ~(w > 0) | ~np.isfinite(w)):
             raise InputError(f"BoxSection: weights={np.asarray(self.weights)} must be positive")

@@ -85,7 +85,7 @@ class Polyhedron(ArraySet):
     eq_matrix: Float[Array, "p n"] | None = eqx.field(converter=numbers, default=None)
     eq_offset: Float[Array, " p"] | None = eqx.field(converter=numbers, default=None)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         check_system(self.matrix, self.offset, "Polyhedron", "matrix", "offset", infinite=True)
         if (self.eq_matrix is None) != (self.eq_offset is None):
             raise InputError("Polyhedron: give both eq_matrix and eq_offset, or neither")
@@ -204,7 +204,7 @@ class TransportPolytope(ArraySet):
     rows: Float[Array, " n"] = eqx.field(converter=numbers)
     columns: Float[Array, " m"] = eqx.field(converter=numbers)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         for name, value in (("rows", self.rows), ("columns", self.columns)):
             if np.ndim(value) != 1:
                 raise InputError(

@@ -6,8 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
+from ..._typing import PyTree
 from ...errors import InputError
 from ...ground.derivative import custom_jvp
 from ...ground.varying import while_loop
@@ -70,7 +71,7 @@ class Simplex(ArraySet):
 
     radius: Any = eqx.field(converter=numbers, default=1.0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require_positive(self.radius, "radius", "Simplex")
 
     def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
@@ -101,7 +102,7 @@ class SparseSimplex(ArraySet):
     sparsity: int
     radius: Any = eqx.field(converter=numbers, default=1.0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require_positive(self.radius, "radius", "SparseSimplex")
         if not isinstance(self.sparsity, (int, np.integer)) or self.sparsity < 1:
             raise InputError(
@@ -146,7 +147,7 @@ class L1Ball(ArraySet):
 
     radius: Any = eqx.field(converter=numbers, default=1.0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require_positive(self.radius, "radius", "L1Ball", zero=True)
 
     def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
@@ -162,7 +163,7 @@ class L1Sphere(ArraySet):
 
     radius: Any = eqx.field(converter=numbers, default=1.0)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         require_positive(self.radius, "radius", "L1Sphere")
 
     def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:

@@ -5,7 +5,7 @@ are the rows of one array.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -46,7 +46,9 @@ class BlockDescent(eqx.Module):
 
         return jax.lax.map(first, jnp.arange(problem.shape[0]))
 
-    def step(self, problem: Blocks, x: Vector, sizes: Float[Array, " k"]):
+    def step(
+        self, problem: Blocks, x: Vector, sizes: Float[Array, " k"]
+    ) -> tuple[Vector, Any, Array]:
         rows = x.reshape(problem.shape)
 
         def update(j, carry):

@@ -5,7 +5,7 @@ Wright, Numerical Optimization, 2nd edition, section 11.2): the Newton step wher
 otherwise a step towards it by way of the best step along the gradient of |F|^2.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -56,7 +56,7 @@ class Dogleg(eqx.Module):
             value, jnp.vdot(value, value), infinite, none, jnp.zeros_like(value), jnp.asarray(False)
         )
 
-    def step(self, problem: Function, x: Vector, state: DoglegState):
+    def step(self, problem: Function, x: Vector, state: DoglegState) -> tuple[Vector, Any, Array]:
         value, before, radius = state.value, state.size, state.radius
         newton, tangent, transpose = self._linearise(problem, x, value)
         singular = ~jnp.isfinite(jnp.vdot(newton, newton))

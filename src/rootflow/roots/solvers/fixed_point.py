@@ -1,6 +1,6 @@
 """Fixed-point iterations: the plain one, and Anderson's acceleration of it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ class PlainIteration(eqx.Module):
     def init(self, problem: Function, x: Vector) -> tuple[()]:
         return ()
 
-    def step(self, problem: Function, x: Vector, state: tuple[()]):
+    def step(self, problem: Function, x: Vector, state: tuple[()]) -> tuple[Vector, Any, Array]:
         residual = problem(x) - x
         x = x + (1 - self.damping) * residual
         return x, state, self.tolerance.scaled(residual, x)
@@ -51,7 +51,7 @@ class Anderson(eqx.Module):
         infinite = jnp.asarray(jnp.inf, x.dtype)
         return _History(start, start, zeros, zeros, jnp.asarray(0), infinite)
 
-    def step(self, problem: Function, x: Vector, state: _History):
+    def step(self, problem: Function, x: Vector, state: _History) -> tuple[Vector, Any, Array]:
         residual = problem(x) - x
         error = self.tolerance.scaled(residual, x)
         size = jnp.linalg.norm(residual)

@@ -7,7 +7,7 @@ inequalities it is the Newton-Lagrange method (sequential quadratic programming)
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -69,7 +69,7 @@ class InteriorPoint(eqx.Module):
         lam = jnp.full_like(gap, start)
         return PrimalDual(jnp.zeros_like(held), lam, slack)
 
-    def step(self, problem: Constrained, x: Vector, state: PrimalDual):
+    def step(self, problem: Constrained, x: Vector, state: PrimalDual) -> tuple[Vector, Any, Array]:
         local = evaluate(problem, x, state)
         n, p, m = x.shape[0], local.held.shape[0], local.gap.shape[0]
         # lam / s grows without bound for active constraints. Beyond this limit it would only drown

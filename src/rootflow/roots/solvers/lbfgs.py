@@ -5,7 +5,7 @@ doubling (Lewis and Overton 2013, algorithm 2.6).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -43,7 +43,9 @@ class LBFGS(eqx.Module):
         inverse = jnp.zeros(self.history, x.dtype)
         return _State(value.astype(x.dtype), gradient, zeros, zeros, inverse, jnp.asarray(0))
 
-    def step(self, problem: Callable[[Vector], Array], x: Vector, state: _State):
+    def step(
+        self, problem: Callable[[Vector], Array], x: Vector, state: _State
+    ) -> tuple[Vector, Any, Array]:
         value, gradient, moves, changes, inverse, count = state
         direction = -self._precondition(state)
         slope = jnp.vdot(direction, gradient)

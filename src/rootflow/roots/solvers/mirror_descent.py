@@ -5,7 +5,7 @@ the negative entropy and the simplex this is the exponentiated gradient method.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -49,7 +49,7 @@ class MirrorDescent(eqx.Module):
         step = 1.0 if self.step_size is None else self.step_size
         return MirrorState(jnp.asarray(step, x.dtype), jax.grad(problem.f)(x))
 
-    def step(self, problem: Mirrored, x: Vector, state: MirrorState):
+    def step(self, problem: Mirrored, x: Vector, state: MirrorState) -> tuple[Vector, Any, Array]:
         size, gradient = state
         gradient_of = jax.grad(problem.f)
         dual = problem.mirror(x)

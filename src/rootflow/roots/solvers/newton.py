@@ -7,7 +7,7 @@ of Nielsen 1999).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -44,7 +44,9 @@ class Newton(eqx.Module):
         zero = jnp.zeros((), x.dtype)
         return _State(value.astype(x.dtype), gradient, zero, zero + 2)
 
-    def step(self, problem: Callable[[Vector], Array], x: Vector, state: _State):
+    def step(
+        self, problem: Callable[[Vector], Array], x: Vector, state: _State
+    ) -> tuple[Vector, Any, Array]:
         value, gradient, damping, growth = state
         hessian = jax.jacfwd(jax.grad(problem))(x)
         curvature = jnp.max(jnp.abs(hessian))

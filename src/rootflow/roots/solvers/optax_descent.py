@@ -28,7 +28,9 @@ class OptaxDescent(eqx.Module):
         first = jax.grad(problem)(x)
         return self.optimiser.init(x), first
 
-    def step(self, problem: Callable[[Vector], Array], x: Vector, state: Any):
+    def step(
+        self, problem: Callable[[Vector], Array], x: Vector, state: Any
+    ) -> tuple[Vector, Any, Array]:
         inner, first = state
         value, gradient = jax.value_and_grad(problem)(x)
         error = self.tolerance.scaled(gradient, first)

@@ -5,8 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
+from ..._typing import PyTree
 from ...ground.varying import while_loop
 from ..iterate import Method, Solution, Tolerance, Vector, check_steps, iterate_to
 from .newton_krylov import finish

@@ -7,7 +7,7 @@ active set is right, that step lands on the solution, and its length is the dist
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -110,7 +110,7 @@ class ProximalGradient(eqx.Module):
             size = jnp.asarray(self.step_size, x.dtype)
         return FistaState(x, jnp.ones((), x.dtype), size)
 
-    def step(self, problem: Composite, x: Vector, state: FistaState):
+    def step(self, problem: Composite, x: Vector, state: FistaState) -> tuple[Vector, Any, Array]:
         if self.block == 1:
             x, state, residual = self._fista(problem, x, state)
         else:

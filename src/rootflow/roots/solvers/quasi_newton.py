@@ -6,7 +6,7 @@ conditioned, as residuals of differential equations are.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -53,7 +53,9 @@ class QuasiNewton(eqx.Module):
         value, gradient = jax.value_and_grad(problem)(x)
         return state._replace(value=value.astype(x.dtype), gradient=gradient)
 
-    def step(self, problem: Callable[[Vector], Array], x: Vector, state: _State):
+    def step(
+        self, problem: Callable[[Vector], Array], x: Vector, state: _State
+    ) -> tuple[Vector, Any, Array]:
         value, gradient, inverse, count = state
         direction = -(inverse @ gradient)
         slope = jnp.vdot(direction, gradient)
