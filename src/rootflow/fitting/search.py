@@ -195,9 +195,9 @@ class Search:
 
         Points that only another solver can solve count in every second column, and in the others
         where none is left of those that this one can: neither choice is the better one everywhere.
-        (Of 32 searches 1 finds the best fit of the model of Crauste et al. 2017 where they all count,
-        6 where none does and 5 so; for Lotka and Volterra over eleven periods 3, none and 3.) After
-        windows, which bring most points to where more steps are needed, they count in all.
+        (Of 32 searches 1 finds the best fit of the model of Crauste et al. 2017 where they all
+        count, 6 where none does and 5 so; for Lotka and Volterra over eleven periods 3, none and
+        3.) After windows, which bring most points to where more steps are needed, all count.
         """
         found, values, stopped = [], [], []
         for i, batch in enumerate(points):
