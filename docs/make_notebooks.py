@@ -75,6 +75,9 @@ def run(source: str, namespace: dict[str, Any], count: int) -> list[dict[str, An
 
 def notebook(name: str) -> dict[str, Any]:
     """The notebook of a guide, run now, as the dictionary of its file (format 4.5)."""
+    import matplotlib.pyplot as plt
+
+    plt.close("all")  # what somebody else has open is no picture of this guide
     namespace: dict[str, Any] = {"__name__": "__main__"}
     cells: list[dict[str, Any]] = []
     count = 0

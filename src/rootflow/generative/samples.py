@@ -114,7 +114,7 @@ class Paused(eqx.Module):
         steps = np.shape(self.times)[0] - 1 if self.total is None else self.total
         title, name, array, more = self._told()
         lines = [
-            ("way", f"{self.remaining} of {steps} steps lead from here to the data"),
+            ("way back", f"{self.remaining} of {steps} steps lead from here to the data"),
             (name, kind(array)),
         ]
         if known(array) and 0 < array.size <= _MOST:
