@@ -137,9 +137,13 @@ def test_the_windows_start_at_measurements_of_states():
     np.testing.assert_array_equal(split.where[0], [4.0, 7.0, 9.0])
     np.testing.assert_allclose(split.known[0, :, 1], np.asarray(table["blood"])[[4, 7, 9]])
     assert np.isnan(split.known[..., 0]).all() and split.log.all()
-    bad = np.full((1, *split.known.shape), np.inf)
-    u = split.points(lay.start[None], bad)
-    assert np.isfinite(u).all()
+    # A second fit finds its programs: they are kept for these very objects.
+    more = search.data._replace(values=2 * np.asarray(search.data.values))
+    again = shooting.windows(model, lay, search.solver, more, 4, lay.start[None])
+    assert again is not None and again.model is split.model and again.lay is split.lay
+    for bad in (np.inf, -1.0):  # no solution, and one that another point had not warned of
+        u = split.points(lay.start[None], np.full((1, *split.known.shape), bad))
+        assert np.isfinite(u).all()
     states = np.exp(u[0, lay.size :]).reshape(-1, 2)
     np.testing.assert_allclose(states[0, 1], np.asarray(table["blood"])[4])
     one = shooting.windows(model, lay, search.solver, search.data, 1, lay.start[None])

@@ -212,10 +212,11 @@ class Search:
                 self.progress(0.0, float(np.min(values)), drawn_so_far)
         found, values, stopped = (np.asarray(each) for each in (found, values, stopped))
         columns = np.arange(values.shape[1])
-        self._judge_again(found, values, stopped & (windowed | (columns % 2 == 1)))
+        count = windowed | (columns % 2 == 1)
+        self._judge_again(found, values, stopped & count)
         begin, dead = best_of_columns(found, values)
         if len(dead):
-            self._judge_again(found, values, stopped & np.isin(columns, dead))
+            self._judge_again(found, values, stopped & ~count & np.isin(columns, dead))
             begin[dead] = best_of_columns(found[:, dead], values[:, dead])[0]
         return begin, float(values[0, 0])
 

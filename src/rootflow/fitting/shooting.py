@@ -18,14 +18,14 @@ the method of multiple shooting, IET Systems Biology 1 (2007) 78-88.
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from ..errors import InputError
 from . import problem
@@ -48,6 +48,10 @@ _LATER, _BEGIN, _END = "window later than the first", "window begins at", "windo
 
 def _first(name: str) -> str:
     return f"{name} at the start"
+
+
+def _size(name: str) -> str:
+    return f"size of {name}"
 
 
 def _last(name: str) -> str:
@@ -98,7 +102,8 @@ class Windows:
                 state is not measured.
         """
         told = np.where(np.isfinite(self.known), self.known, states)
-        told = np.where(np.isfinite(told), told, self.typical)
+        usable = np.isfinite(told) & (~self.log | (told > 0))
+        told = np.where(usable, told, self.typical)
         told = np.where(self.log, np.log(np.where(self.log, told, 1.0)), told)
         return np.concatenate([points, told[:, self.inner].reshape(len(points), -1)], axis=1)
 
@@ -160,9 +165,9 @@ def windows(
     typical = np.where(np.isfinite(typical), typical, np.where(log, 1.0, 0.0))
     size = np.where(log | ~(size > 0), 1.0, size)
     split = _Split(model, lay, data, edges, inner)
-    inside = _model(model, log, size)
+    inside = _model(model, tuple(log.tolist()))
     return Windows(
-        inside, split.layout(inside, log), split.data(), len(model.observed), where, inner, log,
+        inside, split.layout(inside, log), split.data(size), len(model.observed), where, inner, log,
         known, typical,
     )  # fmt: skip
 
@@ -234,30 +239,27 @@ def at_boundaries(
     return _at_boundaries(_bare(model), lay, solver, data, points)
 
 
-#: Models of the states alone, by the model (programs are compiled for the very object).
-_BARE: dict[Model, Model] = {}
-
-
+@lru_cache(maxsize=8)
 def _bare(model: Model) -> Model:
-    if model not in _BARE:
-        if len(_BARE) >= 8:
-            _BARE.pop(next(iter(_BARE)))
-        _BARE[model] = replace(
-            model, observed={name: _seen(name) for name in model.states}, noise={}, rows=()
-        )
-    return _BARE[model]
+    """A model of the states alone; the same object each time, for its programs."""
+    observed = {name: _seen(name) for name in model.states}
+    return replace(model, observed=observed, noise={}, rows=())
 
 
 def _seen(name: str) -> Callable[..., Any]:
     return lambda t, y, p, c: y[name]
 
 
-def _model(model: Model, log: np.ndarray, size: np.ndarray) -> Model:
-    """The model of one window, with its first state and the one to arrive at as parameters."""
+@lru_cache(maxsize=8)
+def _model(model: Model, log: tuple[bool, ...]) -> Model:
+    """The model of one window, with its first state and the one to arrive at as parameters.
+
+    The same object each time, for its programs; the sizes of the states are covariates.
+    """
     parameters: dict[str, Parameter] = dict(model.parameters)
     states, observed = {}, dict(model.observed)
     noise: dict[str, Any] = dict(model.noise)
-    for (name, start), by_log, unit in zip(model.states.items(), log, size, strict=True):
+    for (name, start), by_log in zip(model.states.items(), log, strict=True):
         scale = "log" if by_log else "linear"
         if isinstance(start, Parameter):
             parameters[name + " "] = start  # (the name of a state is taken)
@@ -266,7 +268,7 @@ def _model(model: Model, log: np.ndarray, size: np.ndarray) -> Model:
         parameters[_last(name)] = Parameter(1.0, scale=scale)
         states[name] = _later(name, start)
         column = f"gap of {name}"
-        observed[column] = _gap(name, bool(by_log), float(unit))
+        observed[column] = _gap(name, by_log)
         noise[column] = Noise("normal", scale=1.0)
     computed = any(callable(dose.time) for dose in model.doses)
     conditions = {
@@ -276,7 +278,7 @@ def _model(model: Model, log: np.ndarray, size: np.ndarray) -> Model:
     return replace(
         model, states=states, parameters=parameters, observed=observed, noise=noise,
         doses=tuple(_dose(dose, computed) for dose in model.doses), conditions=conditions,
-        covariates=(*model.covariates, _LATER, _BEGIN, _END),
+        covariates=(*model.covariates, _LATER, _BEGIN, _END, *map(_size, model.states)),
     )  # fmt: skip
 
 
@@ -294,11 +296,11 @@ def _later(name: str, start: Any) -> Callable[..., Any]:
     return initial
 
 
-def _gap(name: str, log: bool, unit: float) -> Callable[..., Any]:
+def _gap(name: str, log: bool) -> Callable[..., Any]:
     def gap(t, y, p, c):
         if log:
             return jnp.log(y[name]) - jnp.log(p[_last(name)])
-        return (y[name] - p[_last(name)]) / unit
+        return (y[name] - p[_last(name)]) / c[_size(name)]
 
     return gap
 
@@ -349,38 +351,10 @@ class _Split:
 
     def layout(self, inside: Model, log: np.ndarray) -> Layout:
         """The unknowns of the fit, then the states at every inner boundary."""
-        lay, states = self.lay, len(self.model.states)
-        number = np.full(self.inner.shape, -1)
-        number[self.inner] = np.arange(self.inner.sum())
-        begin = lay.size + states * number  # where the states of a boundary begin
-        rows = []
-        for g, w, last in zip(self.group, self.place, self.last, strict=True):
-            # Where there is no boundary any position does: nothing depends on it.
-            first = begin[g, w - 1] if w else begin[g, 0] if self.inner[g, 0] else lay.size
-            arrive = first if last else begin[g, w]
-            rows.append(self._positions(inside, lay.index[g], int(first), int(arrive)))
-        count = int(self.inner.sum())
-        endless = np.full(count * states, np.inf)
-        return Layout(
-            names=[*lay.names, *["state"] * (count * states)],
-            groups=np.concatenate([lay.groups, np.full(count * states, -1)]),
-            local=tuple(name for name, p in inside.fitted.items() if not p.fixed),
-            index=np.array(rows),
-            start=np.concatenate([lay.start, np.zeros(count * states)]),
-            lower=np.concatenate([lay.lower, -endless]),
-            upper=np.concatenate([lay.upper, endless]),
-            log=np.concatenate([lay.log, np.tile(log, count)]),
-        )
+        places = tuple(zip(self.group, self.place, self.last.tolist(), strict=True))
+        return _layout(self.lay, inside, tuple(self.model.states), tuple(log.tolist()), places)
 
-    def _positions(self, inside: Model, own: Int[np.ndarray, " local"], first: int, arrive: int):
-        known = dict(zip(self.lay.local, own.tolist(), strict=True))
-        for i, name in enumerate(self.model.states):
-            known[_first(name)], known[_last(name)] = first + i, arrive + i
-            if name in known:
-                known[name + " "] = known[name]
-        return [known[name] for name, p in inside.fitted.items() if not p.fixed]
-
-    def data(self) -> GroupData:
+    def data(self, size: Float[np.ndarray, " states"]) -> GroupData:
         """Every window as a group; the last slot is its end, where the gaps are measured."""
         old, group = self.old, np.array(self.group)
         ends = np.where(self.last, 0.0, self.ends)
@@ -412,6 +386,8 @@ class _Split:
         covariates[_LATER] = np.array(self.place, float)
         covariates[_BEGIN] = np.array(self.begins, float)
         covariates[_END] = np.array(self.ends, float)
+        for name, unit in zip(self.model.states, size, strict=True):
+            covariates[_size(name)] = np.full(len(group), unit)
         return GroupData(
             ts, np.array(self.begins, float), values, weights, covariates, self._more(group, cut),
             sides,
@@ -426,3 +402,45 @@ class _Split:
             before = np.where(np.array(self.place) > 0, -1, np.asarray(before)[group])
         condition = None if more.condition is None else np.asarray(more.condition)[group]
         return More(cells, condition, before)
+
+
+@lru_cache(maxsize=8)
+def _layout(
+    lay: Layout, inside: Model, states: tuple[str, ...], log: tuple[bool, ...],
+    places: tuple[tuple[int, int, bool], ...],
+) -> Layout:  # fmt: skip
+    """The unknowns of all windows, the same object each time, for its programs.
+
+    Args:
+        lay: of the fit.
+        inside: the model of a window.
+        states: their names.
+        log: which of them are logarithms.
+        places: of each window its group, its place there, and whether it is the last.
+    """
+    free = [name for name, parameter in inside.fitted.items() if not parameter.fixed]
+    rows, boundary = [], 0
+    for group, place, last in places:
+        # The states at the boundary before a window, and at that after it. Where there is none any
+        # position does: nothing depends on it.
+        before = lay.size + len(states) * (boundary - 1 if place else 0)
+        after = before if last else lay.size + len(states) * boundary
+        boundary += not last
+        known = dict(zip(lay.local, lay.index[group].tolist(), strict=True))
+        for i, name in enumerate(states):
+            known[_first(name)], known[_last(name)] = before + i, after + i
+            if name in known:
+                known[name + " "] = known[name]
+        rows.append([known[name] for name in free])
+    count = boundary * len(states)
+    endless = np.full(count, np.inf)
+    return Layout(
+        names=[*lay.names, *["state"] * count],
+        groups=np.concatenate([lay.groups, np.full(count, -1)]),
+        local=tuple(free),
+        index=np.array(rows),
+        start=np.concatenate([lay.start, np.zeros(count)]),
+        lower=np.concatenate([lay.lower, -endless]),
+        upper=np.concatenate([lay.upper, endless]),
+        log=np.concatenate([lay.log, np.tile(np.array(log), boundary)]),
+    )

@@ -90,10 +90,10 @@ def sample(
         trajectory: keep the samples at every time; implies `full`.
         callback: `callback(turn, t, x)`, called on the host after every turn of the loop, for
             progress; or `callback(step, t, x, data)`, traced into the loop after every step of the
-            grid: x at the time t that it reached, and the clean data predicted at its beginning. It
-            may return samples to go on with in the place of x, and is differentiated too (by all
-            but the reversible and the adjoint gradients, which refuse it). What it shows or keeps
-            on the host goes through `jax.debug.callback`.
+            grid: x at the time t that it reached, and the clean data that the model predicted on
+            the way there. It may return samples to go on with in the place of x, and is
+            differentiated too (by all but the reversible and the adjoint gradients, which refuse
+            it). What it shows or keeps on the host goes through `jax.debug.callback`.
         full: return `Samples` and not just the samples.
         throw: raise if a sample becomes NaN or infinite.
 
