@@ -64,7 +64,7 @@ NOT_READ: dict[str, str] = {
     "MiniMaxH3Scheduler": _NO_SAMPLER,
     "PiflowScheduler": _OWN_LOOP,
     "RFD4ProteinaScheduler": _OWN_LOOP,
-    "RePaintScheduler": "see gen.DPS, gen.PiGDM and gen.MomentMatching.",
+    "RePaintScheduler": "see gen.Inpaint(known, mask, resamplings=...) with gen.DDPM().",
     "SCMScheduler": "see gen.flow_maps.TrigFlow.",
     "ScoreSdeVeScheduler": "see gen.PredictorCorrector on gen.VE().",
     "ScoreSdeVpScheduler": "see gen.ReverseSDE on gen.VPLinear().",
