@@ -272,3 +272,17 @@ def test_stats_count_evaluations():
 def test_stiffness_estimate_is_exact_for_a_linear_equation():
     sol = rf.solve_ode(decay, jnp.array(1.0), (0.0, 2.0), 7.0)
     np.testing.assert_allclose(sol.heuristics.stiffness, 14.0, rtol=1e-9)
+
+
+@pytest.mark.parametrize("rate", [1e18, 1e25, 1e30])
+def test_speeds_whose_squares_are_no_numbers(rate):
+    """In single precision, from the first step on."""
+    for method in (rf.Tsit5(), rf.Rodas5P()):
+        k = jnp.float32(rate)
+        sol = rf.solve_ode(decay_at, jnp.ones(3, jnp.float32), (0.0, 3 / rate), k, method=method)
+        np.testing.assert_allclose(sol.ys[-1], np.exp(-3.0), rtol=2e-4)
+        assert sol.stats.steps < 12
+
+
+def decay_at(t, y, rate):
+    return -rate * y

@@ -4,6 +4,7 @@ A model is an Equinox module for one example, to be mapped over a batch with `ja
 `rootflow.training` and kept with its `save` and `load`.
 """
 
+from ..flows.solver import Solver
 from . import prose, symbolic
 from .cde import NeuralCDE, time_channels
 from .encoders import ODERNN, GRUEncoder
@@ -25,7 +26,6 @@ from .sde_gan import (
     scale_initial,
     wasserstein,
 )
-from .solver import Solver
 
 __all__ = [
     "ODERNN",

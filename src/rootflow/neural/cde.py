@@ -11,9 +11,9 @@ from ..errors import InputError
 from ..flows.cde import solve_cde
 from ..flows.paths import LogSignature, Rectilinear
 from ..flows.paths.base import Control
+from ..flows.solver import Solver
 from . import checks
 from .fields import MatrixField
-from .solver import Solver
 
 
 def time_channels(

@@ -9,9 +9,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..flows.methods import Heun
 from ..flows.ode import solve_ode
+from ..flows.solver import Solver
 from . import checks
 from .fields import MLPField, follow
-from .solver import Solver
 
 
 class GRUEncoder(eqx.Module):

@@ -10,9 +10,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..errors import InputError
 from ..flows.ode import solve_ode
+from ..flows.solver import Solver
 from . import checks
 from .fields import follow
-from .solver import Solver
 
 
 class Density(NamedTuple):

@@ -9,10 +9,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..errors import InputError
 from ..flows.ode import solve_ode
+from ..flows.solver import Solver
 from . import checks
 from .encoders import GRUEncoder
 from .fields import MLPField, follow
-from .solver import Solver
 
 
 class LatentODE(eqx.Module):

@@ -14,9 +14,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..errors import InputError
 from ..flows.noise import BrownianMotion
 from ..flows.sde import solve_sde
+from ..flows.solver import Solver
 from . import checks
 from .encoders import GRUEncoder
-from .solver import Solver
 
 
 class Bound(NamedTuple):

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..flows.ode import solve_ode
+from ..flows.solver import Solver
 from . import checks
 from .fields import follow
-from .solver import Solver
 
 
 class NeuralODE(eqx.Module):

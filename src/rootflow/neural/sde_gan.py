@@ -14,9 +14,9 @@ from ..flows.noise import BrownianMotion, Increment, Noise
 from ..flows.paths import Linear
 from ..flows.paths.base import Control
 from ..flows.sde import solve_sde
+from ..flows.solver import Solver
 from . import checks
 from .fields import MatrixField, MLPField, lipswish
-from .solver import Solver
 
 
 class SDEGenerator(eqx.Module):

@@ -1,12 +1,13 @@
-"""How a model solves its equation."""
+"""How an equation is solved, as one value that whoever solves again and again keeps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ..errors import InputError
-from ..flows.adjoints import Adjoint, DiscreteAdjoint
-from ..flows.methods import Method, Tsit5
-from ..flows.methods.sde import StochasticMethod
+from .adjoints import Adjoint, DiscreteAdjoint
+from .control import PIDController
+from .methods import AutoSwitch, Method, Tsit5
+from .methods.sde import StochasticMethod
 
 _TSIT5, _DISCRETE = Tsit5(), DiscreteAdjoint()
 
@@ -24,17 +25,19 @@ class Solver:
         atol: absolute tolerance. Default 1e-9 or 1e-6.
         adjoint: how to differentiate.
         max_steps: the most steps to try.
+        controller: how steps adapt, and their limits.
 
     Raises:
         InputError: a method that is a class and not an instance; the rest is checked by the solve.
     """
 
-    method: Method | StochasticMethod | Any = _TSIT5
+    method: Method | StochasticMethod | AutoSwitch | Any = _TSIT5
     dt: float | None = None
     rtol: float | None = None
     atol: float | None = None
     adjoint: Adjoint = _DISCRETE
     max_steps: int = 4096
+    controller: PIDController | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.method, type):
@@ -42,11 +45,4 @@ class Solver:
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments of the solve."""
-        return {
-            "method": self.method,
-            "dt": self.dt,
-            "rtol": self.rtol,
-            "atol": self.atol,
-            "adjoint": self.adjoint,
-            "max_steps": self.max_steps,
-        }
+        return {field.name: getattr(self, field.name) for field in fields(Solver)}
