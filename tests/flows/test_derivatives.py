@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rootflow as rf
-from rootflow.flows import replay
+from rootflow.ground import replay
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 

@@ -10,7 +10,6 @@ import optimistix as optx
 import pytest
 
 import rootflow as rf
-from rootflow.roots import written_out
 
 rng = np.random.default_rng(3)
 A, B = jnp.asarray(rng.normal(size=(30, 6))), jnp.asarray(rng.normal(size=30))
@@ -184,25 +183,6 @@ def test_a_projection_on_an_empty_set_is_an_error_for_its_derivative_too():
     empty = rf.sets.Polyhedron(jnp.array([[1.0, 0.0], [-1.0, 0.0]]), jnp.array([-1.0, -1.0]))
     with pytest.raises(Exception, match="set is empty"):
         eqx.filter_jit(jax.grad(lambda x: empty.project(x).sum()))(jnp.ones(2))
-
-
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_written_out_elimination_is_that_of_lapack(n):
-    for seed in range(5):
-        a = np.random.default_rng(seed).normal(size=(n, n))
-        a[0, 0] = 0.0 if n > 1 else a[0, 0]  # a pivot that must be exchanged
-        b = np.arange(1.0, n + 1)
-        factor = written_out.lu(jnp.asarray(a))
-        np.testing.assert_allclose(factor.solve(jnp.asarray(b)), np.linalg.solve(a, b), rtol=1e-9)
-        np.testing.assert_allclose(
-            factor.solve_transposed(jnp.asarray(b)), np.linalg.solve(a.T, b), rtol=1e-9
-        )
-        np.testing.assert_allclose(
-            np.abs(np.prod(factor.pivots())), np.abs(np.linalg.det(a)), rtol=1e-9
-        )
-        definite = a @ a.T + np.eye(n)
-        found = written_out.ldl(jnp.asarray(definite)).solve(jnp.asarray(b))
-        np.testing.assert_allclose(found, np.linalg.solve(definite, b), rtol=1e-9)
 
 
 @pytest.mark.parametrize("n", [2, 6])

@@ -14,7 +14,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key
 
 from ..errors import InputError
-from ..roots.checks import raise_if
+from ..ground.tracing import raise_if
 from . import krylov, symmetry
 from .checks import require_count, require_key, require_operator, require_positive
 from .estimates import Estimate, estimate

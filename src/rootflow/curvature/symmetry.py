@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from .._typing import PyTree
 from ..errors import InputError
-from ..roots.checks import raise_if
+from ..ground.tracing import raise_if
 from .operators import Operator, Sum
 
 

@@ -9,7 +9,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Key
 
 from ..errors import InputError
-from ..roots.checks import nonfinite, raise_if
+from ..ground.tracing import nonfinite, raise_if
 from .checks import require_count, require_key, require_operator, require_positive
 from .estimates import Estimate, estimate, root
 from .operators import Operator

@@ -14,6 +14,7 @@ from jaxtyping import Array, ArrayLike
 
 from .._typing import PyTree
 from ..errors import InputError
+from ..ground.tracing import is_compiling
 from . import checks
 
 #: Into so many chunks the members are cut where costs are known and `chunk` is not given.
@@ -82,7 +83,7 @@ def ensemble(
     if mesh is not None:
         batch, cost = _placed(batch, mesh), _placed(cost, mesh)
     cut = _Cut(size, chunk, mesh)
-    if isinstance(jnp.zeros(()) + 0, Tracer):
+    if is_compiling():
         dealt, places = _deal(cut, batch, cost)
         return _put_back(cut, _solve(cut, solve, dealt), places)
     dealt, places = _deal_compiled(cut, batch, cost)

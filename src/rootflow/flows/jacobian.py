@@ -13,10 +13,10 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from ..errors import InputError
+from ..ground.banded import Band, factorise_band
+from ..ground.elimination import INVERTED, Solve, factorise, krylov
+from ..ground.krylov import bicgstab
 from ..ground.varying import vary_like
-from ..roots.krylov import bicgstab
-from .banded import Band, factorise_band
-from .linear_solve import INVERTED, Solve, factorise, krylov
 from .system import Given, Pattern, System
 
 #: `"direct"` or `"gmres"`.

@@ -12,6 +12,8 @@ from jaxtyping import Array, Float
 
 from ..ground import varying
 from ..ground.derivative import custom_jvp, jvp_of_active
+from ..ground.march import Phase, Record, Rows, march, record, run_phases
+from ..ground.replay import SMALL, Replayed, pad_rows, replay, replay_nested
 from .attempt import (
     ENDED,
     Carry,
@@ -27,10 +29,8 @@ from .attempt import (
 )
 from .heuristics import heuristics, share, values_of
 from .interpolation import polynomial
-from .march import Phase, Record, Rows, march, record, run_phases
 from .methods.base import Method, Step
 from .problem import Inputs, Outcome, Setup
-from .replay import SMALL, Replayed, pad_rows, replay, replay_nested
 from .saving import observe, saved_at
 from .solution import MESSAGES, Result
 from .system import Given

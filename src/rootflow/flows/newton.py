@@ -11,8 +11,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..ground import varying
 from ..ground.derivative import custom_jvp
+from ..ground.elimination import Solve
 from .jacobian import LinearSolver, apply_mass, shifted_at
-from .linear_solve import Solve
 from .system import Given, System
 
 #: Newton's method stops when its error is estimated to be below this part of the tolerance.

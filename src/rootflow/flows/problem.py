@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array, Float, Int
 
+from ..ground.march import Rows
 from .control import PIDController
 from .events import Watch
 from .heuristics import Gathered, StepPenalty
-from .march import Rows
 from .methods import Method
 from .system import Given, System
 

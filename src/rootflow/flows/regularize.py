@@ -12,10 +12,11 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from .._typing import PyTree
 from ..errors import InputError
+from ..ground.tracing import is_compiling
 from . import checks, control
 from .heuristics import StepPenalty, numbers, require_estimates, split
 from .methods import Method, Tsit5
-from .solve import Problem, _compiling
+from .solve import Problem
 
 
 def local_penalty(
@@ -66,7 +67,7 @@ def local_penalty(
         f, y, span, args, method=method, rtol=rtol, atol=atol, dt=1.0 if dt is None else dt,
         jac=jac, penalty=penalty,
     )  # fmt: skip
-    one_step = _one_step if _compiling() else _one_step_compiled
+    one_step = _one_step if is_compiling() else _one_step_compiled
     return one_step(problem, dt is not None)
 
 

@@ -13,6 +13,7 @@ from jaxtyping import ArrayLike
 from .._typing import PyTree
 from ..errors import InputError
 from ..ground.modes import own_modes
+from ..ground.tracing import is_traced
 from . import checks
 from .adjoints import Adjoint, BacksolveAdjoint, DiscreteAdjoint
 from .control import PIDController
@@ -29,7 +30,6 @@ from .methods.sde import (
 )
 from .methods.sde_langevin import Langevin
 from .noise import BrownianMotion, Noise
-from .noise.base import known
 from .noise.fit import fitted, resolved, smallest_step
 from .noise.markov import MarkovFractional
 from .solution import Solution
@@ -162,7 +162,7 @@ def solve_sde(
             f"with steps={noise.steps} has no increments: make the path without steps."
         )
     whole_steps = dt is not None and stops is None and event is None
-    if isinstance(noise, BrownianMotion) and whole_steps and known(*ends, dt):
+    if isinstance(noise, BrownianMotion) and whole_steps and not is_traced(*ends, dt):
         start, end, size = (float(np.asarray(x)) for x in (*ends, dt))
         if size > 0 and (abs(end - start) / size).is_integer():
             # A backward solve may start at a saved time, within a step.
@@ -226,7 +226,7 @@ def stochastic_method(method: Any) -> StochasticMethod:
 
 def _as_known(*values: Any) -> list[Any]:
     """Numbers as numbers, also inside `jit`, where arrays made of them would be traced."""
-    return [value if not known(value) else float(np.asarray(value)) for value in values]
+    return [value if is_traced(value) else float(np.asarray(value)) for value in values]
 
 
 def _kind(diffusion, y0, t0, args, noise: Noise, method: StochasticMethod) -> bool:

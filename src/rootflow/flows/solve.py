@@ -17,6 +17,7 @@ from .._typing import PyTree
 from ..errors import InputError, SolveError
 from ..ground.derivative import custom_jvp, jvp_of_active
 from ..ground.modes import own_modes
+from ..ground.tracing import is_compiling
 from ..ground.varying import vary_like
 from . import checks, loop
 from .adjoints import (
@@ -380,14 +381,10 @@ def _stats(setup: Setup, out: Outcome) -> Stats:
 @own_modes
 def solve(problem: Problem, throw: bool) -> Solution:
     """Solves; outside `jit` the solve is compiled, and errors say more."""
-    if _compiling():
+    if is_compiling():
         return problem.solve(throw)
     sol = _solve_compiled(problem)
     return _raise(problem, sol) if throw else sol
-
-
-def _compiling() -> bool:
-    return isinstance(jnp.zeros(()) + 0, Tracer)
 
 
 @eqx.filter_jit

@@ -11,7 +11,8 @@ from jaxtyping import ArrayLike
 from .._typing import PyTree
 from ..errors import SolveError
 from ..ground.modes import own_modes
-from ..roots.checks import as_unknown, raise_if
+from ..ground.tracing import raise_if
+from ..roots.checks import as_unknown
 from ..roots.conserved import conserved, on_continuum
 from ..roots.root import root
 

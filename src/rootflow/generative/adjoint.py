@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Array
 
 from ..errors import DerivativeError, InputError
+from ..ground.tracing import is_traced
 from .grids import Knots
 from .loop import Turn, body, filled, zeros
-from .numerics import is_traced, namespace
+from .numerics import namespace
 from .samplers.base import Sampler
 from .schedules import Level, Schedule
 

@@ -10,13 +10,14 @@ from jaxtyping import Array, ArrayLike, Float, Key
 
 from .._typing import PyTree
 from ..errors import InputError
+from ..ground.tracing import is_traced
 from ..training.keys import check_key
 from . import grids
 from .denoiser import Denoiser
 from .flow import check_signal
 from .grids import Grid
 from .likelihood import divergence, probe_directions
-from .numerics import as_numbers, expand, is_traced, namespace
+from .numerics import as_numbers, expand, namespace
 from .sample import check_denoiser
 from .starts import as_samples
 

@@ -17,9 +17,8 @@ from jaxtyping import Array, ArrayLike, Float, Key
 from scipy.optimize import linear_sum_assignment
 
 from ..errors import InputError, SolveError
-from ..roots.checks import raise_if
+from ..ground.tracing import is_traced, raise_if
 from ..roots.root import fixed_point
-from .numerics import is_traced
 
 
 def check_pair(x0: Any, x1: Any) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from ..errors import InputError
-from .numerics import is_traced, namespace
+from ..ground.tracing import is_traced
+from .numerics import namespace
 from .schedules import _number, _VariancePreserving
 
 # Sampling begins where log_snr is at least this (Lu et al. 2022, released code): the tables of

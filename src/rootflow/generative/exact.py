@@ -16,10 +16,11 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from ..errors import InputError
+from ..ground.tracing import is_traced
 from .denoiser import Denoiser
 from .interpolants.fields import Fields, as_kinds
 from .interpolants.paths import Coefficients, Path
-from .numerics import expand, is_traced
+from .numerics import expand
 from .predictions import KINDS
 from .schedules import Schedule
 

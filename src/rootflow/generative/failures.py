@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ..errors import SolveError
-from .numerics import is_traced
+from ..ground.tracing import is_traced
 
 
 def raise_if_not_finite(value: Any, finite: Any, t: Any, sampler: Any = None) -> Any:

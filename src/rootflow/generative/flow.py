@@ -19,8 +19,8 @@ from jaxtyping import Array
 
 from .._typing import PyTree
 from ..errors import InputError
+from ..ground.tracing import is_traced
 from .denoiser import Denoiser
-from .numerics import is_traced
 
 Field = Callable[[Any, Array, Any], Array]
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import InputError
-from ..roots.hoist import hoist
+from ..ground.hoist import hoist
 from .adjoint import Adjoint, solve_adjoint
 from .loop import Record, Turn, body, filled, take, zeros
 from .samplers.base import Evaluate, Reversible, Sampler, check_growth

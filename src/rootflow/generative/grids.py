@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from ..errors import InputError
-from .numerics import as_numbers, is_traced, namespace
+from ..ground.tracing import is_traced
+from .numerics import as_numbers, namespace
 from .schedules import Level, Schedule
 
 

@@ -16,7 +16,8 @@ from jaxtyping import Array, ArrayLike
 
 from .._typing import PyTree
 from ..errors import InputError
-from .numerics import expand, is_traced
+from ..ground.tracing import is_traced
+from .numerics import expand
 from .predictions import data_and_noise
 from .schedules import Level
 

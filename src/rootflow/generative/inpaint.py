@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Array
 
 from ..errors import InputError
+from ..ground.tracing import is_traced
 from . import starts
 from .grids import Knots
-from .numerics import is_traced, namespace
+from .numerics import namespace
 
 
 class Visit(NamedTuple):

@@ -18,9 +18,10 @@ from jaxtyping import Array, ArrayLike
 
 from .._typing import PyTree
 from ..errors import InputError
-from ..roots.krylov import conjugate_gradients
+from ..ground.krylov import conjugate_gradients
+from ..ground.tracing import is_traced
 from .guidance import Guidance, moved, per_sample, predicted
-from .numerics import expand, is_traced
+from .numerics import expand
 from .predictions import convert
 from .schedules import Level
 

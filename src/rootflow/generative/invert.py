@@ -10,6 +10,7 @@ from jaxtyping import ArrayLike, Float
 
 from .._typing import PyTree
 from ..errors import InputError, SolveError
+from ..ground.tracing import is_compiling, is_traced
 from ..roots.root import fixed_point
 from . import grids
 from .denoiser import Denoiser
@@ -17,8 +18,8 @@ from .failures import raise_if_not_finite, solving
 from .grids import Grid, Knots
 from .layout import STEPS
 from .loop import body, evaluator, turns
-from .numerics import as_numbers, is_traced
-from .sample import _compiling, check_denoiser, check_sampler, checked_plan
+from .numerics import as_numbers
+from .sample import check_denoiser, check_sampler, checked_plan
 from .samplers.base import Integrator, Plan, Reversible, Sampler, check_growth
 from .samplers.bdia import BDIA
 from .samplers.ddim import DDIM
@@ -126,7 +127,7 @@ def invert(
         return _by_fixed_points(denoiser, condition, x, knots, throw)
     plan = checked_plan(sampler, sampler.plan(schedule, knots, None), knots)
     table = turns(plan, None, x.dtype)
-    run = _steps if _compiling() else _steps_compiled
+    run = _steps if is_compiling() else _steps_compiled
     found, finite = run(denoiser, condition, sampler, x, table)
     return raise_if_not_finite(found, finite, plan.rows.level.t, sampler) if throw else found
 
@@ -151,7 +152,7 @@ def _exact(denoiser, condition, sampler, x, times, back, throw):
     begin = count - back + sampler.memory
     rows = jax.tree.map(lambda part: part[begin:], plan.rows)
     turn = jax.tree.map(lambda part: jnp.asarray(part, x.dtype), plan.turn)
-    run = _steps_back if _compiling() else _steps_back_compiled
+    run = _steps_back if is_compiling() else _steps_back_compiled
     table = turns(plan._replace(rows=rows), None, x.dtype)
     state, finite = run(denoiser, condition, sampler, x, table, turn)
     if throw and count > begin:
@@ -184,7 +185,7 @@ def _by_fixed_points(denoiser, condition, x, knots, throw):
     plan = Plan(rows, np.arange(count), count)
     rows = checked_plan(DDIM(), plan, flipped).rows
     rows = jax.tree.map(lambda part: jnp.asarray(part, x.dtype), rows)
-    run = _fixed_points if _compiling() else _fixed_points_compiled
+    run = _fixed_points if is_compiling() else _fixed_points_compiled
     found, solved = run(denoiser, condition, x, rows)
     return _raise_if_not_solved(found, solved[::-1], source.t[::-1]) if throw else found
 

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import InputError
+from ..ground.tracing import is_traced
 from . import grids
 from .grids import Grid
-from .numerics import as_numbers, is_traced
+from .numerics import as_numbers
 from .samplers.base import Sampler
 from .samples import Inversion, Paused
 from .schedules import Schedule

@@ -28,11 +28,6 @@ def as_numbers(value: Any) -> Any:
     return np.asarray(value, dtype=np.float64)
 
 
-def is_traced(*values: Any) -> bool:
-    """Whether any of the values is not known yet."""
-    return any(isinstance(value, Tracer) for value in values)
-
-
 def expand(coefficient: Any, x: Any) -> Any:
     """A number per sample, shape (batch,), made to multiply `x` of shape (batch, ...)."""
     missing = np.ndim(x) - np.ndim(coefficient)

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array
 
 from ..errors import InputError
-from .numerics import expand, is_traced
+from ..ground.tracing import is_traced
+from .numerics import expand
 from .schedules import EDM, Schedule
 
 

@@ -7,11 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from .._typing import PyTree
 from ..errors import InputError
+from ..ground.tracing import is_compiling, is_traced
 from . import gradients, grids
 from .adjoint import Adjoint, between, steps_back
 from .course import course
@@ -24,7 +24,7 @@ from .hooks import as_hooks
 from .inpaint import Inpaint
 from .layout import Asked, laid_out, steps_done, steps_to_take
 from .loop import evaluator
-from .numerics import as_numbers, is_traced
+from .numerics import as_numbers
 from .samplers.base import Integrator, Plan, Sampler
 from .samplers.dpm_solver_pp import DPMSolverPlusPlus
 from .samples import Inversion, Paused, Samples
@@ -138,7 +138,7 @@ def sample(
         part = between(knots, int(at[done]), int(at[done + count]))
         back = _cast(steps_back(schedule, part, route.method), x.dtype)
     options = (sampler, route, trajectory, hooks)
-    run = _run if _compiling() else _run_compiled
+    run = _run if is_compiling() else _run_compiled
     state, record = run(denoiser, condition, state, way.table, back, options)
     value = sampler.sample(state)
     if throw:
@@ -200,10 +200,6 @@ def _run(denoiser, condition, state, table, back, options):
 
 
 _run_compiled = eqx.filter_jit(_run)
-
-
-def _compiling() -> bool:
-    return isinstance(jnp.zeros(()) + 0, Tracer)
 
 
 def _chosen(sampler: Any, start: Any) -> Sampler | Integrator:

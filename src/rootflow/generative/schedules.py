@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError
-from .numerics import is_traced, namespace
+from ..ground.tracing import is_traced
+from .numerics import namespace
 
 
 class Level(NamedTuple):

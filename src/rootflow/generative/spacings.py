@@ -9,8 +9,9 @@ from jaxtyping import ArrayLike
 from scipy.stats import beta as beta_distribution
 
 from ..errors import InputError
+from ..ground.tracing import is_traced
 from .grids import Grid, check_inside
-from .numerics import as_numbers, is_traced, namespace
+from .numerics import as_numbers, namespace
 from .schedules import RectifiedFlow, Schedule
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array
 
 from ..errors import InputError
+from ..ground.tracing import is_traced
 from ..training.keys import check_key
-from .numerics import is_traced
 from .schedules import Schedule
 
 

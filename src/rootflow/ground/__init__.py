@@ -1,1 +1,1 @@
-"""What both verbs stand on: derivatives of one's own that last, transposable linear maps."""
+"""What both verbs stand on: loops and their derivatives, linear maps, elimination, tracing."""

@@ -9,7 +9,7 @@ operation like any other, so that its rule is still there when it is differentia
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -26,23 +26,41 @@ _p = Primitive("rootflow_derivative")
 _p.multiple_results = True
 
 
+class Active:
+    """Which leaves of a pytree have a derivative, and how to put them back.
+
+    The tangents of the others are `SymbolicZero` or `float0`.
+    """
+
+    structure: Any
+    where: list[int]
+
+    def __init__(self, tree: Any, tangents: Any) -> None:
+        self.structure = jax.tree.structure(tree)
+        dots = self.structure.flatten_up_to(tangents)
+        self.where = [i for i, d in enumerate(dots) if not _no_tangent(d)]
+
+    def pick(self, tree: Any) -> list[Any]:
+        leaves = self.structure.flatten_up_to(tree)
+        return [leaves[i] for i in self.where]
+
+    def merge(self, tree: Any, active: Sequence[Any]) -> Any:
+        leaves = self.structure.flatten_up_to(tree)
+        for i, value in zip(self.where, active, strict=True):
+            leaves[i] = value
+        return jax.tree.unflatten(self.structure, leaves)
+
+
 def jvp_of_active(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
-    """`jax.jvp` in what has a derivative: the others' tangents are `SymbolicZero` or `float0`."""
-    leaves, structure = jax.tree.flatten(primals)
-    dots = structure.flatten_up_to(tangents)
-    active = [i for i, d in enumerate(dots) if not _no_tangent(d)]
-
-    def of_active(*values):
-        full = list(leaves)
-        for i, value in zip(active, values, strict=True):
-            full[i] = value
-        return f(*jax.tree.unflatten(structure, full))
-
-    if not active:
-        out = of_active()
+    """`jax.jvp` in what has a derivative (see `Active`)."""
+    of = Active(primals, tangents)
+    if not of.where:
+        out = f(*primals)
         return out, jax.tree.map(jnp.zeros_like, out)
-    values = tuple(leaves[i] for i in active)
-    return jax.jvp(of_active, values, tuple(dots[i] for i in active))
+    return jax.jvp(
+        lambda *active: f(*of.merge(primals, active)),
+        tuple(of.pick(primals)), tuple(of.pick(tangents)),
+    )  # fmt: skip
 
 
 class custom_jvp:

@@ -2,7 +2,7 @@
 
 `jax.custom_derivatives.linear_call` has no batching rule and drops derivatives with respect to its
 residuals, so a loop whose length is known only at run time cannot be given a reverse mode with it.
-The primitive here has both rules; `flows.replay` is built on it.
+The primitive here has both rules; `replay` is built on it.
 """
 
 from collections.abc import Callable, Sequence

@@ -4,15 +4,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
 from ..errors import InputError
-
-
-def known(*values: Any) -> bool:
-    """Whether values can be looked at while the program is traced."""
-    return not any(isinstance(value, Tracer) for value in values)
+from ..ground.tracing import is_traced
 
 
 def real(name: str, value: Any, *, positive: bool = False, low: float | None = None) -> Array:
@@ -28,7 +23,7 @@ def real(name: str, value: Any, *, positive: bool = False, low: float | None = N
     if array.dtype.kind not in "iuf":
         raise InputError(f"{name} must be real numbers; got {value!r:.80}.")
     array = array.astype(jnp.result_type(float, array.dtype))
-    if known(value):
+    if not is_traced(value):
         content = np.asarray(value, float)
         bad = ~np.isfinite(content)
         wanted = "finite"
@@ -58,7 +53,7 @@ def fractions(name: str, value: Any) -> Array:
         InputError: anything else; the message has the first value and its place.
     """
     array = real(name, value)
-    if known(value):
+    if not is_traced(value):
         content = np.atleast_1d(np.asarray(value, float))
         for place in np.flatnonzero((content < 0) | (content > 1)):
             where = f" (number {place})" if np.ndim(value) else ""

@@ -16,6 +16,7 @@ from scipy.special import erfinv
 
 from ..errors import InputError
 from ..ground.checks import one_of
+from ..ground.tracing import is_traced
 from . import checks
 from .curves import cumulative, slopes
 from .plateaus import require_flat
@@ -132,7 +133,7 @@ def interdiffusion(
         eq. 28; den Broeder (1969), Scripta Metall. 3, 321; Matano (1933), Jpn. J. Phys. 8, 109.
     """
     one_of("method", method, METHODS)
-    visible = checks.known(profile.x, profile.N, profile.ends)
+    visible = not is_traced(profile.x, profile.N, profile.ends)
     if check_ends and visible:
         require_flat(profile)
     if method == "hall":
@@ -188,7 +189,7 @@ def _from_areas(
 
 def warn_if_not_ideal(disagreement: Any, method: str) -> None:
     """Says where a method for ideal molar volumes met others."""
-    if checks.known(disagreement) and float(disagreement) > _DISAGREE:
+    if not is_traced(disagreement) and float(disagreement) > _DISAGREE:
         warnings.warn(
             f"method={method!r} holds for ideal molar volumes; with these it differs from Wagner's "
             f"by up to {100 * float(disagreement):.2g} % in this couple. Use method='wagner'.",

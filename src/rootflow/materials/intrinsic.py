@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from ..errors import InputError
 from ..ground.checks import one_of
+from ..ground.tracing import is_traced
 from . import checks
 from .curves import slopes
 from .interdiffusion import Areas, areas_of, interdiffusion, warn_if_not_ideal
@@ -68,7 +69,7 @@ def intrinsic(
     """
     one_of("method", method, ("van-loo", "concentration"))
     at = checks.one("marker", marker)
-    if check_ends and checks.known(profile.x, profile.N, profile.ends):
+    if check_ends and not is_traced(profile.x, profile.N, profile.ends):
         require_flat(profile)
     couple = oriented(profile)
     _inside(profile, at)
@@ -102,7 +103,7 @@ def intrinsic(
 
 
 def _inside(profile: Profile, at: Array) -> None:
-    if not checks.known(at, profile.x):
+    if is_traced(at, profile.x):
         return
     first, last = float(profile.x[0]), float(profile.x[-1])
     if not first < float(at) < last:
@@ -134,7 +135,7 @@ def _at(couple: Oriented, areas: Areas, here: Array) -> tuple[Array, Array, Area
     here_areas = {name: between(getattr(areas, name)) for name in names}
     local = Areas(**here_areas, low=areas.low, high=areas.high)
     N, rise = between(couple.N), between(slope)
-    if checks.known(rise) and not float(rise) > 0:
+    if not is_traced(rise) and not float(rise) > 0:
         raise InputError(
             f"the profile has no slope at the marker ({checks.micrometres(couple.sign * here)}): "
             "smooth it (smooth), or for line compounds use Layers and tracer_ratio."

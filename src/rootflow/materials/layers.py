@@ -15,6 +15,7 @@ from scipy.constants import R
 
 from ..errors import InputError
 from ..ground.checks import one_of
+from ..ground.tracing import is_traced
 from ..roots import root
 from . import checks
 from .volumes import MolarVolumeError
@@ -83,7 +84,7 @@ class Layers(eqx.Module):
         self.time = checks.one("the annealing time", time, positive=True)
         self.terminal = checks.real("terminal", terminal)
         everything = jnp.concatenate([self.ends[:1, 0], self.compositions, self.ends[1:, 0]])
-        if checks.known(everything) and np.any(np.diff(np.asarray(everything)) <= 0):
+        if not is_traced(everything) and np.any(np.diff(np.asarray(everything)) <= 0):
             raise InputError(
                 "the mole fractions of B must rise from the left alloy over the layers to the "
                 f"right one; got {', '.join(f'{float(n):.4g}' for n in everything)}. Swap A and B, "
@@ -166,7 +167,7 @@ def integrated_error(
 
 def _require_ideal(layers: Layers) -> None:
     ideal = layers._ideal()
-    if not checks.known(layers.molar_volumes, ideal):
+    if is_traced(layers.molar_volumes, ideal):
         return
     away = np.asarray(layers.molar_volumes / ideal) - 1
     worst = int(np.argmax(np.abs(away)))

@@ -11,6 +11,7 @@ from scipy.interpolate import UnivariateSpline
 
 from ..errors import InputError
 from ..ground.checks import whole
+from ..ground.tracing import is_traced
 from . import checks
 from .interdiffusion import DataWarning
 from .profile import Profile
@@ -94,7 +95,7 @@ def oblique(x: Any, angle: Any) -> Float[Array, "..."]:
         angle: between scan and diffusion direction, degrees, less than 90.
     """
     degrees = checks.one("angle", angle, low=0.0)
-    if checks.known(degrees) and float(degrees) >= 90:
+    if not is_traced(degrees) and float(degrees) >= 90:
         raise InputError(f"angle must be less than 90 degrees; got {float(degrees):g}.")
     return checks.real("x", x) * jnp.cos(jnp.deg2rad(degrees))
 
@@ -126,7 +127,7 @@ def effective_time(
             f"time and temperature must be two columns of one length, two rows at least; got "
             f"shapes {s.shape} and {T.shape}."
         )
-    if checks.known(s) and np.any(np.diff(np.asarray(s)) <= 0):
+    if not is_traced(s) and np.any(np.diff(np.asarray(s)) <= 0):
         raise InputError("the times of a thermal history must increase.")
     # Gauss-Legendre on each part of each piece: smooth there whatever the ramps.
     nodes, weights = np.polynomial.legendre.leggauss(4)

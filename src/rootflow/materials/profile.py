@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..errors import InputError
+from ..ground.tracing import is_traced
 from . import checks
 from .curves import Phases
 from .plateaus import noise_of, plateau
@@ -97,7 +98,7 @@ class Profile(eqx.Module):
                     f"shape {deviations.shape}."
                 )
             self.sigma = jnp.broadcast_to(deviations, self.x.shape).astype(dtype)
-        visible = checks.known(self.x, self.N)
+        visible = not is_traced(self.x, self.N)
         if visible:
             _check_compositions(np.asarray(self.x), np.asarray(self.N))
         self.phases = _phases(np.asarray(self.x), np.asarray(self.N)) if visible else (
@@ -113,7 +114,7 @@ class Profile(eqx.Module):
         else:
             self.ends = jnp.stack([self.N[0], self.N[-1]])
         self.rising = True
-        if checks.known(self.ends):
+        if not is_traced(self.ends):
             left, right = (float(end) for end in self.ends)
             if left == right:
                 raise InputError(
@@ -122,7 +123,7 @@ class Profile(eqx.Module):
             self.rising = right > left
             if visible and self.given_ends:
                 _check_direction(np.asarray(self.N), left, right)
-        if checks.known(self.ends) and checks.known(*jax.tree.leaves(self.molar_volume)):
+        if not is_traced(self.ends) and not is_traced(*jax.tree.leaves(self.molar_volume)):
             _check_volume(self.molar_volume, self.ends)
 
     def __len__(self) -> int:

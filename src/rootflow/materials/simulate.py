@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from ..errors import InputError, SolveError
 from ..ground.checks import whole
+from ..ground.tracing import is_traced
 from . import checks, similarity
 from .curves import hermite
 from .profile import Profile
@@ -50,9 +51,9 @@ def simulate(
     t = checks.one("the annealing time", time, positive=True)
     volume = as_volume(molar_volume)
     points = whole("points", points, 10)
-    if checks.known(pair) and float(pair[0]) == float(pair[1]):
+    if not is_traced(pair) and float(pair[0]) == float(pair[1]):
         raise InputError(f"both ends have the mole fraction {float(pair[0]):g}: nothing diffuses.")
-    rising = not checks.known(pair) or float(pair[0]) < float(pair[1])
+    rising = is_traced(pair) or float(pair[0]) < float(pair[1])
     low, high = pair if rising else pair[::-1]
     position, slope = _solve(law, low, high, t, volume)
     sign = 1.0 if rising else -1.0
@@ -77,7 +78,7 @@ def _solve(
     g = similarity.grid()
     N = low + (high - low) * jnp.asarray(g.Y, low.dtype)
     D = jnp.broadcast_to(jnp.asarray(law(N), low.dtype), N.shape)
-    if checks.known(D) and not np.all(np.asarray(D) > 0):
+    if not is_traced(D) and not np.all(np.asarray(D) > 0):
         place = int(np.flatnonzero(~(np.asarray(D) > 0))[0])
         raise InputError(
             f"the coefficient at N = {float(N[place]):.4g} is {float(D[place]):g}; it must be "
@@ -85,7 +86,7 @@ def _solve(
         )
     V = volume(N)
     solution = similarity.solve(jnp.log(D) - 2 * jnp.log(V / V[0]), throw=False)
-    if checks.known(solution.converged) and not bool(solution.converged):
+    if not is_traced(solution.converged) and not bool(solution.converged):
         raise SolveError(
             "the similarity solution did not converge: the coefficient changes too much within a "
             "small range of the composition; smooth it."

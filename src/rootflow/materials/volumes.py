@@ -16,6 +16,7 @@ from jaxtyping import Array, ArrayLike, Float
 from scipy.constants import Avogadro
 
 from ..errors import InputError
+from ..ground.tracing import is_traced
 from . import checks
 from .curves import hermite, monotone_slopes
 
@@ -96,7 +97,7 @@ class TableVolume(MolarVolume):
             raise InputError(
                 "a table of molar volumes needs at least two rows; for one use ConstantVolume."
             )
-        if checks.known(composition) and np.any(np.diff(np.asarray(composition, float)) <= 0):
+        if not is_traced(composition) and np.any(np.diff(np.asarray(composition, float)) <= 0):
             raise InputError("the compositions of a table of molar volumes must increase.")
         self.slopes = monotone_slopes(self.composition, self.volume)
 

@@ -7,15 +7,10 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
 from ..errors import InputError, SolveError
-
-
-def known(value: Any) -> bool:
-    """Whether a value can be looked at while the program is traced."""
-    return not isinstance(value, Tracer)
+from ..ground.tracing import is_traced
 
 
 def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> Array:
@@ -27,7 +22,7 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
     if array.dtype.kind not in "iuf" and array.dtype != jnp.bfloat16:
         raise InputError(f"{name} must be a real number; got {value!r}.")
     array = array.astype(jnp.result_type(float, array.dtype))
-    if known(value):  # a constant is known inside `jit` too, where its array is not
+    if not is_traced(value):  # a constant is known inside `jit` too, where its array is not
         content = np.asarray(value)
         bad = ~(np.isfinite(content) & (content >= low) & (content <= high))
         if bad.any():
@@ -45,7 +40,7 @@ def _interval(low: float, high: float) -> str:
 
 def constant(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
     """One real number in [low, high] that shapes the program, and so cannot be traced."""
-    if not known(value):
+    if is_traced(value):
         raise InputError(f"{name} must be known when the program is traced: make it static.")
     number(name, value, low, high)
     scalars(**{name: value})
@@ -55,7 +50,7 @@ def constant(name: str, value: Any, low: float = -math.inf, high: float = math.i
 def quality(value: Any) -> Array:
     """r, in (0, 1]."""
     array = number("quality", value)
-    if known(value):
+    if not is_traced(value):
         content = np.asarray(value)
         bad = ~((content > 0) & (content <= 1))
         if bad.any():
@@ -101,7 +96,7 @@ def spins(name: str, sigma: Any, neurons: int) -> Array:
             f"{name} must have shape ({neurons},), a spin for each neuron; got {array.shape}. For "
             "several configurations use jax.vmap."
         )
-    if known(array) and not np.all(np.abs(np.asarray(array)) == 1):
+    if not is_traced(array) and not np.all(np.abs(np.asarray(array)) == 1):
         wrong = np.asarray(array)[np.abs(np.asarray(array)) != 1].flat[0]
         raise InputError(f"{name} must hold +1 and -1 only; got {wrong:g}: take its sign.")
     return array
@@ -123,7 +118,7 @@ def converged(value: Any, fine: Array, what: str) -> Any:
         f"{what} did not converge: this happens just where a solution ends; change the load or the "
         "temperature a little"
     )
-    if not known(fine):
+    if is_traced(fine):
         return eqx.error_if(value, ~fine, message)
     if not np.all(np.asarray(fine)):
         raise SolveError(f"{message}.")

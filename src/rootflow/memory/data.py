@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from ..errors import InputError
+from ..ground.tracing import is_traced
 from . import checks
 from .law import entropy
 from .law import load as gardner_load
@@ -213,7 +214,7 @@ class RunningMean(eqx.Module):
             )
         if not jnp.issubdtype(kinds.dtype, jnp.integer):
             raise InputError(f"labels must be whole numbers; got {kinds.dtype}.")
-        if checks.known(kinds) and np.any((np.asarray(kinds) < 0) | (np.asarray(kinds) >= K)):
+        if not is_traced(kinds) and np.any((np.asarray(kinds) < 0) | (np.asarray(kinds) >= K)):
             raise InputError(f"labels must lie between 0 and {K - 1}; got {np.asarray(kinds)}.")
         data = data.astype(self.total.dtype)
         return RunningMean(

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from ..errors import InputError
+from ..ground.tracing import is_traced
 from . import checks
 
 _MOST_TERMS = 4096  # of the binomial average
@@ -144,7 +145,7 @@ def _order(P: int, rho: Array) -> tuple[Array, Array]:
 
 def _binomial(quality: Any, quantity: Any) -> tuple[Array, Array]:
     """Values of mean(chi) / r and their probabilities, differentiable in r."""
-    if not checks.known(quantity) or int(quantity) != quantity or quantity > _MOST_TERMS:
+    if is_traced(quantity) or int(quantity) != quantity or quantity > _MOST_TERMS:
         raise InputError(
             f"small_sample=True averages over a binomial law: quantity must be a whole number of "
             f"at most {_MOST_TERMS}; got {quantity}. With more examples the normal law is exact "

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from ..errors import InputError
+from ..ground.tracing import is_traced
 from . import checks
 
 _TOGETHER = 2**22  # numbers in a table of rows and neurons that is worked on at once
@@ -72,7 +73,7 @@ class DenseHebbian(eqx.Module):
             )
         if normalise:
             size = jnp.sqrt(jnp.mean(h**2, axis=1, keepdims=True))
-            if checks.known(size) and not np.all(np.asarray(size) > 0):
+            if not is_traced(size) and not np.all(np.asarray(size) > 0):
                 row = int(np.argmin(np.asarray(size)[:, 0]))
                 raise InputError(
                     f"row {row} is zero everywhere, as a mean of two opposite examples is; leave "

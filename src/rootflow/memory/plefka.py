@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from ..errors import InputError
+from ..ground.tracing import is_traced
 from ..roots import fixed_point
 from . import checks
 from .network import DenseHebbian, fields
@@ -73,7 +74,7 @@ def plefka(
         raise InputError(f"start must have shape ({net.neurons},); got {m.shape}.")
     T = checks.number("temperature", temperature, low=0.0).astype(net.rows.dtype)
     checks.scalars(temperature=T)
-    if checks.known(T) and not np.all(np.asarray(T) > 0):
+    if not is_traced(T) and not np.all(np.asarray(T) > 0):
         raise InputError("temperature must be positive for mean fields; use glauber at zero.")
     found = _iterate(net, m, T, second_order, damping, max_steps, rtol)
     return MeanField(*found)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..errors import InputError
+from ..ground.tracing import is_traced
 from . import checks
 from .data import examples, mean_examples
 from .glauber import glauber, one_parallel_step
@@ -89,7 +90,7 @@ def simulate(
     T = checks.number("temperature", temperature, low=0.0)
     checks.scalars(temperature=T)
     if sweeps is None:
-        cold = checks.known(temperature) and temperature == 0
+        cold = not is_traced(temperature) and temperature == 0
         sweeps = 500 if dynamics != "glauber" else 100 if cold else 400
     options = _Options(
         N, P, checks.count("archetypes", K), r, M, supervised, distinct, dynamics,

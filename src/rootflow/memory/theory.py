@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from ..errors import InputError
+from ..ground.tracing import is_traced
 from ..roots import fixed_point
 from . import checks, moments
 from .law import Law, law
@@ -148,7 +149,7 @@ def pressure(
     """
     data = law(order, entropy, quality, quantity, supervised, small_sample)
     gamma, T = conditions(load, temperature)
-    if checks.known(T) and not np.all(np.asarray(T) > 0):
+    if not is_traced(T) and not np.all(np.asarray(T) > 0):
         raise InputError("temperature must be positive: at 0 the pressure is infinite; got 0.")
     n, q = checks.number("n", n), checks.number("q", q)
     checks.scalars(n=n, q=q)

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float
 
-from ..flows.linear_solve import krylov
-from ..roots.krylov import conjugate_gradients
+from ..ground.elimination import krylov
+from ..ground.krylov import conjugate_gradients
 
 Vector = Float[Array, " n"]
 

@@ -12,12 +12,12 @@ import optimistix as optx
 
 from .._typing import PyTree
 from ..errors import InputError
+from ..ground.hoist import hoist, vary_alike
 from ..ground.modes import own_modes
 from . import conditions
 from .calls import called
 from .checks import concrete
 from .composite import composite_minimum
-from .hoist import hoist, vary_alike
 from .implicit import given, held
 from .iterate import check_steps, tolerance
 from .programme import programme_minimum

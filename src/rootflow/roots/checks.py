@@ -1,79 +1,16 @@
-"""Errors that work both eagerly and inside `jit`, and the few checks all of `roots` shares."""
+"""The few checks that all of `roots` shares."""
 
-import functools
 import inspect
-from collections.abc import Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Bool
+from jaxtyping import Array
 
 from .._typing import PyTree
-from ..errors import InputError, RootflowError
-from ..ground.varying import is_sharded
-
-
-def raise_if(
-    tree: PyTree,
-    bad: Bool[ArrayLike, "..."],
-    message: str | Sequence[str],
-    error: type[RootflowError],
-    which: Any = 0,
-) -> PyTree:
-    """Returns `tree`, unless `bad`: then raises.
-
-    Outside transformations the error is of the class `error`; inside `jit` or `vmap`, where Python
-    cannot see the value, it is Equinox's runtime error with the same message. Of several messages
-    it is the one at the place `which`.
-    """
-    messages = [message] if isinstance(message, str) else list(message)
-    if isinstance(bad, Tracer):
-        arrays, rest = eqx.partition(tree, eqx.is_array)
-        if not jax.tree.leaves(arrays):
-            return tree
-        if all(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(arrays)):
-            # A factor of one that cannot be had without the check compiles faster than a check
-            # through which every array passes.
-            one = jnp.ones((), jnp.float32)
-            if is_sharded():
-                one = _one_unless(bad, which, messages, error)
-            else:
-                one = eqx.branched_error_if(one, bad, which, messages)
-            return eqx.combine(jax.tree.map(lambda v: v * one.astype(v.dtype), arrays), rest)
-        return eqx.combine(eqx.branched_error_if(arrays, bad, which, messages), rest)
-    if np.any(np.asarray(bad)):
-        raise error(messages[int(np.max(np.asarray(which)))])
-    return tree
-
-
-def _one_unless(bad, which, messages, error):
-    """One, the same on every device as far as types go, whatever devices `bad` differs on.
-
-    (The branches of Equinox's check would have two types.)
-    """
-
-    def check(bad, which):
-        if np.any(bad):
-            raise error(messages[int(np.max(np.where(bad, which, 0)))])
-        return np.ones(np.shape(bad), np.float32)
-
-    shape = jax.ShapeDtypeStruct(jnp.shape(bad), jnp.float32)
-    return jax.pure_callback(check, shape, bad, which, vmap_method="broadcast_all")
-
-
-def nonfinite(tree: PyTree) -> Bool[Array, ""]:
-    """Whether any number in the tree is NaN or infinite."""
-    # The sum is finite exactly if all numbers are, but for numbers so large that their sum is not:
-    # what diverged that far is no solution either. One sum compiles faster than the logic of flags.
-    totals = [
-        jnp.sum(leaf, dtype=jnp.promote_types(leaf.dtype, jnp.float32))
-        for leaf in jax.tree.leaves(tree)
-    ]
-    return ~jnp.isfinite(functools.reduce(jnp.add, totals)) if totals else jnp.asarray(False)
+from ..errors import InputError
 
 
 def as_unknown(x: PyTree, what: str, *, half: bool = False) -> PyTree:

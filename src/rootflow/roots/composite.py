@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import InputError
+from ..ground.hoist import hoist
 from . import conditions
 from .checks import same_structure
-from .hoist import hoist
 from .implicit import given, held
 from .prox import none
 from .root import confirm

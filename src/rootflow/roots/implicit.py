@@ -19,11 +19,12 @@ from jax.core import Tracer
 from .._typing import PyTree
 from ..errors import InputError, SolveError
 from ..ground.derivative import custom_jvp
+from ..ground.hoist import hoist, vary_alike
 from ..ground.linear import linear
 from ..ground.modes import own_modes
+from ..ground.tracing import nonfinite, raise_if
 from .certificate import warn_if_uncertain
-from .checks import concrete, keywords_of, nonfinite, raise_if, require_number, same_structure
-from .hoist import hoist, vary_alike
+from .checks import concrete, keywords_of, require_number, same_structure
 from .linear import LinearOptions, solve_jacobian
 from .trees import in_types_of, subtract, widened
 

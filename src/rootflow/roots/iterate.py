@@ -20,10 +20,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._typing import PyTree
 from ..errors import InputError, SolveError
+from ..ground.tracing import nonfinite, raise_if
 from ..ground.varying import while_loop
 from ..reports.account import Account, as_html, as_text
 from . import shown
-from .checks import nonfinite, raise_if
 
 Vector = Float[Array, " n"]
 

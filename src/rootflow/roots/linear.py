@@ -16,10 +16,10 @@ from jaxtyping import Array, Bool, Float
 
 from .._typing import PyTree
 from ..errors import DerivativeError, InputError
+from ..ground import written_out
+from ..ground.krylov import bicgstab, conjugate_gradients, gmres
+from ..ground.tracing import raise_if
 from ..ground.varying import vary_like
-from . import written_out
-from .checks import raise_if
-from .krylov import bicgstab, conjugate_gradients, gmres
 from .trees import from_vector, size, to_vector
 
 # Up to this many unknowns the Jacobian is formed and factorised, which is robust, and serves any

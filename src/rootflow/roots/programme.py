@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import InputError
+from ..ground.hoist import hoist
 from . import conditions
-from .hoist import hoist
 from .implicit import given, held
 from .iterate import Solution, iterate_to
 from .root import confirm

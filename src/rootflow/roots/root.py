@@ -9,10 +9,10 @@ import optimistix as optx
 
 from .._typing import PyTree
 from ..errors import InputError
+from ..ground.hoist import hoist, vary_alike
 from ..ground.modes import own_modes
 from .calls import called
 from .checks import same_structure
-from .hoist import hoist, vary_alike
 from .implicit import given, held
 from .iterate import Solution, Tolerance, check_converged, check_steps, iterate, tolerance
 from .solvers.dogleg import Dogleg

@@ -17,7 +17,6 @@ from rootflow.pde.operators.hypino.encoders import attended
 from rootflow.pde.operators.hypino.model import amplitude
 from rootflow.pde.operators.hypino.target import FEATURES, fourier, sizes
 from rootflow.pde.operators.hypino.training import Draw, OperatorLoss, misfit
-from rootflow.roots.krylov import flexible_gmres
 
 KEY = jax.random.key(0)
 
@@ -30,35 +29,6 @@ def net():
 @pytest.fixture(scope="module")
 def batch():
     return op.manufactured(jax.random.key(1), count=3)
-
-
-def test_flexible_gmres_is_gmres_with_one_preconditioner_and_gains_with_another_in_each_step():
-    rng = np.random.default_rng(0)
-    n, m = 12, 12
-    a = jnp.asarray(np.eye(n) + 0.3 * rng.standard_normal((n, n)))
-    b = jnp.asarray(rng.standard_normal(n))
-    product = lambda z: a @ z["v"]
-    plain = jax.jit(
-        lambda b: flexible_gmres(product, b, precondition=lambda r: {"v": r}, max_steps=m)
-    )(b)
-    # The least residual over Krylov spaces, from their definition.
-    powers = [b]
-    for k in range(1, 5):
-        space = a @ jnp.stack(powers, 1)
-        y = jnp.linalg.lstsq(space, b)[0]
-        np.testing.assert_allclose(plain.residuals[k], jnp.linalg.norm(b - space @ y), rtol=1e-6)
-        powers.append(a @ powers[-1])
-    x = plain.weights[-1] @ plain.directions["v"]
-    np.testing.assert_allclose(x, jnp.linalg.solve(a, b), rtol=1e-7)
-    partial = plain.weights[3] @ plain.directions["v"]
-    np.testing.assert_allclose(
-        jnp.linalg.norm(b - a @ partial), plain.residuals[4], rtol=1e-9
-    )  # fmt: skip
-    # One that is not linear, and finds the solution at once: no step after it changes anything.
-    solve = lambda r: {"v": jnp.linalg.solve(a, r) * (1 + jnp.sin(r[0]) ** 2)}
-    exact = flexible_gmres(product, b, precondition=solve, max_steps=3)
-    np.testing.assert_allclose(exact.residuals[1:], 0.0, atol=1e-12)
-    np.testing.assert_allclose(exact.weights[-1] @ exact.directions["v"], x, rtol=1e-7)
 
 
 def test_manufactured_problems_satisfy_their_equation_by_second_derivatives_of_jax(batch):

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ...roots import written_out
+from ...ground import written_out
 from ...roots.linear import definite_solver
 from ...roots.solvers.damped_newton import Local
 from ..course import Solver

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...flows.linear_solve import inverse
+from ...ground.elimination import inverse
 from .. import uncertainty
 from ..course import Solver
 from ..problem import GroupData

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ...flows.linear_solve import inverse
+from ...ground.elimination import inverse
 from .. import uncertainty
 from ..course import Solver
 from ..problem import GroupData

@@ -16,7 +16,7 @@ from jaxtyping import Array
 
 from ...errors import DerivativeError, InputError
 from ...ground import varying
-from ...roots.checks import raise_if
+from ...ground.tracing import raise_if
 from .. import loop
 from ..events import values
 from ..interpolation import polynomial

@@ -12,15 +12,14 @@ from jaxtyping import Array
 
 from ...errors import DerivativeError, InputError
 from ...ground import varying
-from ...ground.derivative import custom_jvp
+from ...ground.derivative import Active, custom_jvp
 from ...ground.linear import linear
-from ...roots.checks import raise_if
+from ...ground.march import row_at
+from ...ground.tracing import raise_if
 from .. import loop
 from ..attempt import lifted
 from ..heuristics import Gathered, heuristics, share, values_of
-from ..march import row_at
 from ..problem import Inputs, Outcome, Setup
-from ..replay import Active
 from ..solution import Result
 from .base import Adjoint
 
@@ -193,7 +192,7 @@ class _Unwinding:
         read, _ = jax.tree.unflatten(self.given, residuals)
 
         def of_active(*active):
-            x, ts = self.of.merge((read.x, read.ts), list(active))
+            x, ts = self.of.merge((read.x, read.ts), active)
             return jax.tree.leaves(_valued(*loop.solve_forward(self.setup, x, ts)))
 
         return jax.jvp(of_active, tuple(self.of.pick((read.x, read.ts))), tuple(inputs))[1]

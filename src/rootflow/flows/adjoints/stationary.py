@@ -8,7 +8,7 @@ from jaxtyping import Array
 from ...errors import DerivativeError, InputError
 from ...ground.derivative import custom_jvp
 from ...ground.linear import linear
-from ...roots.checks import raise_if
+from ...ground.tracing import raise_if
 from ...roots.conserved import Conserved, conserved
 from ...roots.implicit import implicit
 from .. import loop

@@ -9,6 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ...ground import varying
+from ...ground.elimination import Solve
 from ..jacobian import (
     LinearSolver,
     apply_mass,
@@ -20,7 +21,6 @@ from ..jacobian import (
     shifted_at,
     stiffness,
 )
-from ..linear_solve import Solve
 from ..newton import Stage, solve_stage
 from ..system import Given, System
 from .base import Method, Step

@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from ...errors import InputError
+from ...ground.tracing import is_traced
 
 
 class Increment(NamedTuple):
@@ -94,7 +95,7 @@ def checked_time(name: str, t: Any, dtype: Any) -> Any:
 def checked_span(t0: Any, t1: Any, dtype: Any) -> tuple[Any, Any]:
     """The span (t0, t1) of a path, in order."""
     t0, t1 = checked_time("t0", t0, dtype), checked_time("t1", t1, dtype)
-    if not known(t0, t1):
+    if is_traced(t0, t1):
         # A path that cannot be has no values.
         return t0, jnp.where(t0 < t1, t1, jnp.nan)
     if not t0 < t1:
@@ -105,18 +106,13 @@ def checked_span(t0: Any, t1: Any, dtype: Any) -> tuple[Any, Any]:
     return t0, t1
 
 
-def known(*values: Any) -> bool:
-    """Whether all the values are known at this point of the trace."""
-    return not any(isinstance(v, Tracer) for v in values)
-
-
 def within(t: ArrayLike, t0: Any, t1: Any, what: str = "The path") -> Array:
     """Times in the floating-point type of the span; refused where they lie outside it."""
     t = jnp.asarray(t, jnp.result_type(t0))
     # A time at the end of the span may have been rounded on its way here.
     slack = 4 * jnp.finfo(t.dtype).eps * (t1 - t0)
     outside = ~((t >= t0 - slack) & (t <= t1 + slack))
-    if known(t, t0, t1):
+    if not is_traced(t, t0, t1):
         outside = np.asarray(outside)
         if outside.any():
             value = float(np.asarray(t)[outside].flat[0])

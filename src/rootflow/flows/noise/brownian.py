@@ -12,7 +12,8 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Shaped, UInt32
 
 from ...errors import InputError
-from .base import Increment, Noise, checked_shape, checked_span, known, within
+from ...ground.tracing import is_traced
+from .base import Increment, Noise, checked_shape, checked_span, within
 from .counter import normals, words
 
 #: Levels of the tree, unless the user says otherwise: cells of 1/65,536 of the span.
@@ -143,7 +144,7 @@ class BrownianMotion(Noise):
         Where these are cell boundaries of some level, nothing below that level is looked at. With
         `only_steps` the intervals between them are all that is asked for, in either direction.
         """
-        if self.steps is not None or not known(self.t0, self.t1):
+        if self.steps is not None or is_traced(self.t0, self.t1):
             return self
         span = float(self.t1) - float(self.t0)
         for level in range(self.depth):

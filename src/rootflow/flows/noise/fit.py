@@ -16,7 +16,8 @@ from jaxtyping import Array
 
 from ..._typing import PyTree
 from ...errors import InputError
-from .base import Increment, Noise, known
+from ...ground.tracing import is_traced
+from .base import Increment, Noise
 
 #: By so much, relatively, a span may leave that of the path, and a step its grid.
 _SLACK = 1e-6
@@ -56,7 +57,7 @@ def fitted(
 def enforced(y0: PyTree[Array], misfits: Iterable[tuple[Any, str]], throw: bool) -> PyTree[Array]:
     """The initial state, refused or not a number where one of these conditions holds."""
     for bad, message in misfits:
-        if known(bad):
+        if not is_traced(bad):
             if bool(bad):
                 raise InputError(message)
         elif throw:
@@ -104,16 +105,16 @@ def outside(span: tuple[Any, Any], path: tuple[Any, Any], name: str) -> tuple[An
 
 def _number(value: Any) -> Any:
     """In NumPy where it is known: inside `jit` an array made of it would be traced."""
-    return np.asarray(value, float)[()] if known(value) else jnp.asarray(value)
+    return jnp.asarray(value) if is_traced(value) else np.asarray(value, float)[()]
 
 
 def _module(*values: Any) -> Any:
-    return np if known(*values) else jnp
+    return jnp if is_traced(*values) else np
 
 
 def _shown(t0: Any, t1: Any, before: str = "") -> str:
     """A span as a message shows it; nothing where it is not known."""
-    return f"{before} ({float(t0):g}, {float(t1):g})" if known(t0, t1) else ""
+    return "" if is_traced(t0, t1) else f"{before} ({float(t0):g}, {float(t1):g})"
 
 
 def _off_grid(noise, low, high, a, dt, stops, events) -> tuple[Any, str]:
@@ -121,8 +122,9 @@ def _off_grid(noise, low, high, a, dt, stops, events) -> tuple[Any, str]:
     size = _number(noise.grid)
     # The path has its span in a precision of its own.
     own = 4 * float(jnp.finfo(jnp.result_type(noise.t0)).eps)
-    steps = f"steps of {size:g} from {a:g} on" if known(size, a) else "the steps of its own grid"
-    way_out = f"dt={size:g}" if known(size) else "dt=(t1 - t0) / steps of the path"
+    given = not is_traced(size, a)
+    steps = f"steps of {size:g} from {a:g} on" if given else "the steps of its own grid"
+    way_out = "dt=(t1 - t0) / steps of the path" if is_traced(size) else f"dt={size:g}"
     got, bad = "others", np.True_
     if dt is None:
         got = "dt=None"
@@ -136,7 +138,7 @@ def _off_grid(noise, low, high, a, dt, stops, events) -> tuple[Any, str]:
             xp = _module(place)
             slack = _ALIGNED + (_rounding(place) + own) * abs(place)
             bad = bad | ~xp.all(abs(place - xp.round(place)) < slack)
-        if known(dt, low, high):
+        if not is_traced(dt, low, high):
             got = f"dt={dt:g} on ({low:g}, {high:g})"
             got += "" if stops is None else f" with stops={np.ravel(stops)}"
     return bad, (
@@ -148,7 +150,9 @@ def _off_grid(noise, low, high, a, dt, stops, events) -> tuple[Any, str]:
 
 def _rounding(*values: Any) -> float:
     """What the least precise of these numbers is uncertain by, relatively; 0 for known ones."""
-    return max(0.0 if known(v) else 16 * float(jnp.finfo(jnp.result_type(v)).eps) for v in values)
+    return max(
+        16 * float(jnp.finfo(jnp.result_type(v)).eps) if is_traced(v) else 0.0 for v in values
+    )
 
 
 def too_fine(noise: Noise, step: Any, name: str) -> tuple[Any, str]:
@@ -156,7 +160,7 @@ def too_fine(noise: Noise, step: Any, name: str) -> tuple[Any, str]:
     least = _number(noise.resolution)
     bad = ~(step >= (1 - _ROUNDING) * least)
     what, way_out = f"below the resolution of the path ({name})", "more depth"
-    if known(step, least):
+    if not is_traced(step, least):
         what = f"{name} = {step:g} is below {least:g}, the resolution of the path"
         more = int(np.ceil(np.log2(max(least / max(step, 1e-300), 1.0))))
         way_out = f"depth={noise.depth + more}"  # pyright: ignore
@@ -173,7 +177,7 @@ def smallest_step(noise: Noise, controller: Any) -> Any:
         InputError: the controller allows no step that is long enough.
     """
     least = noise.resolution
-    if least is None or not known(least):
+    if least is None or is_traced(least):
         return controller
     least = float((1 - _ROUNDING) * np.asarray(least))
     if controller.dt_max is not None and controller.dt_max < least:
@@ -221,6 +225,6 @@ class Resolved(Noise):
 def resolved(noise: Noise) -> Noise:
     """The path for steps that adapt, where its resolution is known at run time only."""
     least = noise.resolution
-    if least is None or known(least):
+    if least is None or not is_traced(least):
         return noise
     return Resolved(noise, jax.lax.stop_gradient((1 - _ROUNDING) * least))

@@ -12,7 +12,7 @@ from jax.scipy.special import gammaln
 from jaxtyping import Array, ArrayLike, Float
 
 from ...errors import InputError
-from .base import known
+from ...ground.tracing import is_traced
 from .fractional import checked_hurst, variance
 
 
@@ -214,9 +214,9 @@ class MarkovLaw(eqx.Module):
             raise InputError(f"kind must be 1 (Mandelbrot-Van Ness) or 2; got {kind!r}.")
         if isinstance(terms, bool) or not isinstance(terms, int) or terms < 1:
             raise InputError(f"terms must be a positive integer; got {terms!r}.")
-        if known(largest) and not (np.ndim(largest) == 0 and float(np.asarray(largest)) > 1):
+        if not (is_traced(largest) or np.ndim(largest) == 0 and float(np.asarray(largest)) > 1):
             raise InputError(f"largest must be above 1; got {largest!r}.")
-        if known(horizon) and not (np.ndim(horizon) == 0 and float(np.asarray(horizon)) > 0):
+        if not (is_traced(horizon) or np.ndim(horizon) == 0 and float(np.asarray(horizon)) > 0):
             raise InputError(f"horizon must be a positive number; got {horizon!r}.")
         self.horizon = _above(0.0, horizon)
         self.kind, self.standard = int(kind), bool(standard)
@@ -242,7 +242,7 @@ class MarkovLaw(eqx.Module):
         if rates is None:
             return _geometric(terms, _above(1.0, largest))
         rates = jnp.asarray(rates, self.horizon.dtype)
-        if rates.ndim != 1 or not rates.size or (known(rates) and not bool(jnp.all(rates > 0))):
+        if rates.ndim != 1 or not rates.size or not (is_traced(rates) or bool(jnp.all(rates > 0))):
             raise InputError(f"rates must be positive numbers, an array (terms,); got {rates}.")
         return _above(0.0, rates)
 
@@ -307,7 +307,7 @@ class MarkovLaw(eqx.Module):
 def _above(least: float, x: ArrayLike) -> Array:
     """Numbers above `least`; of those that are traced, and could not be checked, NaN otherwise."""
     x = jnp.asarray(x, jnp.result_type(float))
-    return x if known(x) else jnp.where(x > least, x, jnp.nan)
+    return jnp.where(x > least, x, jnp.nan) if is_traced(x) else x
 
 
 _geometric = rates  # the argument of the same name hides it

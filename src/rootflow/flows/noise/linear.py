@@ -10,7 +10,8 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from ...errors import InputError
-from .base import checked_time, known
+from ...ground.tracing import is_traced
+from .base import checked_time
 from .law import MarkovLaw
 
 #: A step is halved until its matrix is this small, and so often at most.
@@ -150,7 +151,7 @@ class LinearFractional(eqx.Module):
 
     def _transitions(self, ts: Array) -> tuple[Array, Array]:
         """For the gaps before each of the times; the first is from t0."""
-        if known(ts, self.t0) and ts.size:
+        if not is_traced(ts, self.t0) and ts.size:
             # A regular grid has one gap, up to rounding.
             gaps = np.diff(np.asarray(ts), prepend=np.asarray(self.t0))
             digits = 5 if gaps.dtype == np.float32 else 12
@@ -163,7 +164,7 @@ class LinearFractional(eqx.Module):
     def _checked(self, ts: ArrayLike, ys: ArrayLike) -> tuple[Array, Array]:
         # What is known stays so inside `jit`: a regular grid is seen as one.
         dtype = self.matrix.dtype
-        ts, ys = (np.asarray(x, dtype) if known(x) else jnp.asarray(x, dtype) for x in (ts, ys))
+        ts, ys = (jnp.asarray(x, dtype) if is_traced(x) else np.asarray(x, dtype) for x in (ts, ys))
         p = self.error.size
         if p == 1 and ys.ndim and ys.shape[-2:] != (*ts.shape, 1):
             ys = ys[..., None]
@@ -172,7 +173,7 @@ class LinearFractional(eqx.Module):
                 f"ts must have shape (n,) and the observations (n, {p}); got {ts.shape} and "
                 f"{ys.shape}."
             )
-        if known(ts, self.t0) and np.any(np.diff(ts, prepend=np.asarray(self.t0)) < 0):
+        if not is_traced(ts, self.t0) and np.any(np.diff(ts, prepend=np.asarray(self.t0)) < 0):
             raise InputError(
                 f"The times must not decrease, from t0={float(np.asarray(self.t0)):g} on; got {ts}."
             )
@@ -221,12 +222,12 @@ class LinearFractional(eqx.Module):
         ts, ys = self._checked(ts, ys)
         transitions = self._transitions(ts)
         batch, axis = ys.shape[:-2], 0
-        there = ~np.isnan(ys) if known(ys) else ~jnp.isnan(ys)
+        there = ~jnp.isnan(ys) if is_traced(ys) else ~np.isnan(ys)
         there = there.reshape(-1, *ys.shape[-2:])
         ys = jnp.where(there, ys.reshape(there.shape), 0.0)
         if seen is not None:
             there, axis = jnp.broadcast_to(jnp.reshape(seen, (ts.size, -1)), ys.shape[1:]), None
-        elif known(there) and np.all(there == there[:1]):
+        elif not is_traced(there) and np.all(there == there[:1]):
             there, axis = there[0], None
         of = lambda y, there: self._filter(transitions, y, there)[0]
         return jax.vmap(of, (0, axis))(ys, there).reshape(batch)
@@ -234,8 +235,8 @@ class LinearFractional(eqx.Module):
     def backward(self, ts: ArrayLike, ys: ArrayLike) -> Backward:
         """What observations (n, p) at times (n,) say of the state before; for `control`."""
         ts, ys = self._checked(ts, ys)
-        there = jnp.asarray(~np.isnan(ys) if known(ys) else ~jnp.isnan(ys))
-        if known(self.error) and not np.all(np.asarray(self.error) > 0):
+        there = jnp.asarray(~jnp.isnan(ys) if is_traced(ys) else ~np.isnan(ys))
+        if not is_traced(self.error) and not np.all(np.asarray(self.error) > 0):
             raise InputError(
                 f"Smoothing needs an observation error above zero; got {self.error}: use a small "
                 "one."
@@ -288,7 +289,7 @@ class LinearFractional(eqx.Module):
         empty, those of the prior.
         """
         ts, ys = self._checked(ts, ys)
-        if known(at, self.t0) and np.any(np.asarray(at) < np.asarray(self.t0)):
+        if not is_traced(at, self.t0) and np.any(np.asarray(at) < np.asarray(self.t0)):
             raise InputError(
                 f"X begins at t0={float(np.asarray(self.t0)):g}; got at={at!r}, with times before."
             )

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from ...errors import InputError
-from .base import known
+from ...ground.tracing import is_traced
 from .law import MarkovLaw, memory_covariance, memory_root
 
 
@@ -79,7 +79,7 @@ class MovingLaw(eqx.Module):
         self.weights, self.slopes = _table(hurst, ts, self.horizon, self.rates, kind, standard)
 
     def _check(self, ts: Array, values: Array) -> None:
-        if not known(ts, values):
+        if is_traced(ts, values):
             return
         wrong = ~((np.asarray(values) > 0) & (np.asarray(values) < 1))
         if wrong.any():

@@ -12,9 +12,10 @@ from jaxtyping import Array, ArrayLike, Float
 
 from ..._typing import PyTree
 from ...errors import InputError
+from ...ground.tracing import is_traced
 from ..denoiser import Denoiser
 from ..grids import check_inside
-from ..numerics import expand, is_traced
+from ..numerics import expand
 from ..schedules import EDM, RectifiedFlow, Schedule
 from .trig import TrigFlow
 

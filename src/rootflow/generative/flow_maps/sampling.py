@@ -10,12 +10,13 @@ from jaxtyping import Array, ArrayLike, Float, Key
 
 from ..._typing import PyTree
 from ...errors import InputError
+from ...ground.tracing import is_traced
 from ...training.keys import check_key
 from .. import gradients, grids
 from ..failures import raise_if_not_finite
 from ..grids import Grid, Knots
 from ..loop import turns
-from ..numerics import is_traced, namespace
+from ..numerics import namespace
 from ..samplers.base import Plan, Sampler, require
 from ..samples import Samples
 from ..schedules import Level, Schedule

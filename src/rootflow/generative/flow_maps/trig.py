@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...errors import InputError
-from ..numerics import is_traced, namespace
+from ...ground.tracing import is_traced
+from ..numerics import namespace
 from ..schedules import Schedule
 
 _HALF_PI_REST = 6.123233995736766e-17  # pi / 2 less its value in double precision

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Key
 
 from ...errors import InputError
-from ..numerics import is_traced
+from ...ground.tracing import is_traced
 from .epsilon import Epsilon, as_epsilon
 from .fields import Fields
 from .losses import Excess, Regression

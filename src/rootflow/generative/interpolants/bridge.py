@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from ...errors import InputError
-from ..numerics import expand, is_traced
+from ...ground.tracing import is_traced
+from ..numerics import expand
 from .fields import predictions
 from .gammas import Brownian
 from .losses import NEAR, Regression

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from ...errors import InputError
-from ..numerics import is_traced
+from ...ground.tracing import is_traced
 from .gammas import known_values
 from .paths import Coefficients
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from ...errors import InputError
-from ..numerics import is_traced
+from ...ground.tracing import is_traced
 
 
 class Gamma(eqx.Module):

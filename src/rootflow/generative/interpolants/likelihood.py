@@ -15,8 +15,9 @@ from ...flows.methods import Method, Tsit5
 from ...flows.noise import BrownianMotion
 from ...flows.ode import solve_ode
 from ...flows.sde import solve_sde
+from ...ground.tracing import is_traced
 from ..likelihood import probe_directions, standard_normal, with_divergence
-from ..numerics import expand, is_traced
+from ..numerics import expand
 from ..starts import as_samples
 from .epsilon import Epsilon, as_epsilon
 from .fields import Fields

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ...errors import InputError
+from ...ground.tracing import is_traced
 from ..couplings import Coupling, ExactOT, Sinkhorn
-from ..numerics import is_traced
 from .fields import Fields
 from .gammas import Brownian
 from .losses import Pairs, Regression, as_pairs

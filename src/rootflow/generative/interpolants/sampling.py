@@ -17,9 +17,10 @@ from ...flows.methods.sde import EulerMaruyama, StochasticMethod
 from ...flows.noise import BrownianMotion
 from ...flows.ode import solve_ode
 from ...flows.sde import solve_sde
+from ...ground.tracing import is_traced
 from ...training.keys import check_key
 from ..failures import solving
-from ..numerics import expand, is_traced
+from ..numerics import expand
 from ..starts import as_samples
 from .epsilon import Epsilon, as_epsilon
 from .fields import Fields, predictions

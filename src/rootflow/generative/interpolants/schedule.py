@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..numerics import is_traced, namespace
+from ...ground.tracing import is_traced
+from ..numerics import namespace
 from ..schedules import Schedule
 
 

@@ -12,9 +12,10 @@ from jaxtyping import Array, ArrayLike, Float
 
 from ...errors import InputError
 from ...ground.batches import in_batches
+from ...ground.tracing import is_traced
 from ..denoiser import Denoiser
 from ..exact import GaussianMixture
-from ..numerics import expand, is_traced
+from ..numerics import expand
 from ..schedules import EDM
 from .noise import PoissonNoise
 

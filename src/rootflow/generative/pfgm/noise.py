@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from ...errors import InputError
-from ..numerics import expand, is_traced
+from ...ground.tracing import is_traced
+from ..numerics import expand
 
 _WHICH = "1 is the Poisson flow, math.inf is diffusion, and 64 to 2048 is where images do best."
 

@@ -6,12 +6,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from ..._typing import PyTree
 from ...errors import DerivativeError, SolveError
-from ..numerics import expand, is_traced
+from ...ground.tracing import is_compiling, is_traced
+from ..numerics import expand
 from ..samples import Samples
 from ..schedules import Level
 from .base import Evaluate, Integrator, require
@@ -80,8 +80,7 @@ class AdaptiveDPMSolver(Integrator):
                 f"{float(ends[1])}: adaptive steps go from noise to data, between finite values.",
             )
         ends = [jnp.asarray(at, x.dtype) for at in ends]
-        compiling = isinstance(jnp.zeros(()) + 0, Tracer)
-        solve = _solve if compiling else _solve_compiled
+        solve = _solve if is_compiling() else _solve_compiled
         # As arrays, so that another tolerance is not another program.
         arrays = jax.tree.map(lambda number: jnp.asarray(number, x.dtype), self)
         state = solve(arrays, denoiser, condition, x, *ends)

@@ -6,8 +6,8 @@ import equinox as eqx
 import numpy as np
 
 from ...errors import InputError
+from ...ground.tracing import is_traced
 from ..grids import Knots, noisy_throughout
-from ..numerics import is_traced
 from ..schedules import Schedule
 from .base import Plan, require
 from .exponential import Exponential

@@ -6,8 +6,9 @@ from typing import Any
 import equinox as eqx
 import numpy as np
 
+from ...ground.tracing import is_traced
 from ..grids import Knots
-from ..numerics import is_traced, namespace
+from ..numerics import namespace
 from ..schedules import Level, Schedule
 from .base import Plan, require
 from .singlestep import Singlestep, Stages, Steps, landing_plan

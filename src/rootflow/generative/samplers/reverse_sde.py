@@ -13,9 +13,9 @@ from ...flows.adjoints import Adjoint, DiscreteAdjoint
 from ...flows.methods.sde import SRA1, StochasticMethod
 from ...flows.noise import BrownianMotion
 from ...flows.sde import solve_sde
+from ...ground.tracing import is_traced
 from ..flow import frame
 from ..grids import with_signal
-from ..numerics import is_traced
 from ..samples import Samples
 from .base import Integrator, require
 

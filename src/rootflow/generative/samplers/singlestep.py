@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ...ground.tracing import is_traced
 from ..grids import Knots, noisy_throughout
-from ..numerics import is_traced, namespace
+from ..numerics import namespace
 from ..schedules import Level, Schedule
 from .base import Evaluate, Plan, Sampler
 

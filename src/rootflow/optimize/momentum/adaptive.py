@@ -64,7 +64,7 @@ def descend_adaptively(
     L = checks.positive("L", L)
     _, L = checks.condition(L if mu is None else mu, L)
     factor = checks.number("factor", factor)
-    if not checks.traced(factor) and factor <= 1:
+    if not checks.is_traced(factor) and factor <= 1:
         raise InputError(f"factor must be above 1; got {factor}.")
     x0 = checks.state(x0)
     dtype = jnp.result_type(*jax.tree.leaves(x0))

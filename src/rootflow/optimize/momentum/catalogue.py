@@ -39,7 +39,7 @@ class GradientDescent(Momentum):
             NoGuarantee: alpha > 2 / L.
         """
         rate = self.quadratic_rate()
-        if not checks.traced(rate) and rate > 1:
+        if not checks.is_traced(rate) and rate > 1:
             raise NoGuarantee(self._too_long())
         return rate**2
 
@@ -130,9 +130,9 @@ class Robust(Momentum):
         """mu^2 (kappa - kappa rho^2 - 1) / (2 rho (1 - rho)), mu L for the triple momentum."""
         mu, L, rho = self.mu, self.L, self.rho
         zero = rho == 0
-        safe = jnp.where(zero, 0.5, rho) if checks.traced(rho) else (rho or 0.5)
+        safe = jnp.where(zero, 0.5, rho) if checks.is_traced(rho) else (rho or 0.5)
         weight = mu * (L - L * rho**2 - mu) / (2 * safe * (1 - rho))
-        if checks.traced(rho):
+        if checks.is_traced(rho):
             return jnp.where(zero, mu * L, weight)
         return mu * L if zero else weight
 
@@ -176,8 +176,8 @@ class NesterovConvex(Momentum):
 
     def coefficients(self, k: Any) -> tuple[Any, Any, Any, Any]:
         """alpha, and beta = gamma = (k - 1) / (k + r - 1); from rest k = 0 has no effect."""
-        real = jnp.result_type(float, self.alpha) if checks.traced(k) else float
-        k = jnp.asarray(k, real) if checks.traced(k) else float(k)
+        real = jnp.result_type(float, self.alpha) if checks.is_traced(k) else float
+        k = jnp.asarray(k, real) if checks.is_traced(k) else float(k)
         momentum = (k - 1) / (k + self.friction - 1)
         return self.alpha, momentum, momentum, 0.0
 
@@ -366,7 +366,7 @@ def robust_momentum(*, mu: Scalar, L: Scalar, rate: Scalar) -> Momentum:
     rho = checks.positive("rate", rate)
     kappa = L / mu
     low, high = 1 - 1 / _root(kappa), 1 - 1 / kappa
-    if not checks.traced(rho, kappa) and not low - 1e-12 <= rho <= high + 1e-12:
+    if not checks.is_traced(rho, kappa) and not low - 1e-12 <= rho <= high + 1e-12:
         raise InputError(
             f"rate must lie between 1 - 1/sqrt(kappa) = {low:.6g} and 1 - 1/kappa = {high:.6g}; "
             f"got {rho}."
@@ -397,7 +397,7 @@ def nesterov_convex(
     """
     L, step = _step(L, step, "nesterov_convex")
     r = checks.positive("friction", friction)
-    if not checks.traced(r) and r < 3:
+    if not checks.is_traced(r) and r < 3:
         raise InputError(f"friction must be at least 3 for the rate 1/k^2; got {r}.")
     return NesterovConvex(step, friction=r, L=L, name="nesterov_convex")
 
@@ -448,7 +448,7 @@ def _step(L, step, who: str) -> tuple[Any, Any]:
         return L, 1 / L
     step = checks.positive("step", step)
     L = 1 / step if L is None else checks.positive("L", L)
-    if not checks.traced(step, L) and step * L > 1 + 1e-9:
+    if not checks.is_traced(step, L) and step * L > 1 + 1e-9:
         raise InputError(f"step must be at most 1/L = {1 / L:.6g}; got {step}.")
     return L, step
 
@@ -461,6 +461,6 @@ def _with_step(mu, L, step) -> tuple[Any, Any, Any]:
         return mu, L, 1 / L
     step = checks.positive("step", step)
     mu, L = checks.condition(mu, 1 / step if L is None else L)
-    if not checks.traced(step, L) and step * L > 1 + 1e-9:
+    if not checks.is_traced(step, L) and step * L > 1 + 1e-9:
         raise InputError(f"step must be at most 1/L = {1 / L:.6g}; got {step}.")
     return mu, L, step

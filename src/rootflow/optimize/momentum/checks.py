@@ -16,19 +16,15 @@ from ..._typing import PyTree
 from ...errors import InputError
 from ...ground.checks import one_of as one_of
 from ...ground.checks import whole as whole
+from ...ground.tracing import is_traced as is_traced
 
 #: One real number: of Python, NumPy or JAX (an array of shape ()).
 Scalar = Any
 
 
-def traced(*values: Any) -> bool:
-    """Whether any of the values is not known yet."""
-    return any(isinstance(value, Tracer) for value in values)
-
-
 def namespace(*values: Any) -> ModuleType:
     """`jax.numpy` if one of the values is traced, else `numpy`."""
-    return jnp if traced(*values) else np
+    return jnp if is_traced(*values) else np
 
 
 def plain(value: Any) -> Any:
@@ -102,9 +98,9 @@ def condition(mu: Any, L: Any) -> tuple[Any, Any]:
     message = (
         "mu, the smallest curvature, must not be larger than L, the largest: are they exchanged?"
     )
-    if traced(mu, L):
+    if is_traced(mu, L):
         bad = ~(jnp.asarray(mu) <= L)
-        if traced(mu):
+        if is_traced(mu):
             return eqx.error_if(mu, bad, message), L
         return mu, eqx.error_if(L, bad, message)
     if mu > L:

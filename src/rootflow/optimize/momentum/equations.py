@@ -162,7 +162,7 @@ def _symmetric(hessian: Any) -> Array:
     hessian = _floating(hessian)
     if hessian.ndim != 2 or hessian.shape[0] != hessian.shape[1]:
         raise InputError(f"The Hessian must be a square matrix; got shape {hessian.shape}.")
-    if not checks.traced(hessian):
+    if not checks.is_traced(hessian):
         known = np.asarray(hessian)
         if not np.allclose(known, known.T, rtol=1e-5, atol=1e-6 * np.max(np.abs(known), initial=0)):
             raise InputError("The Hessian must be symmetric; pass (H + H.T) / 2.")
@@ -224,7 +224,7 @@ def from_modes(
     first, second = (checks.positive("A rate", rate) for rate in rates)
     at, b = checks.positive("at", at), checks.number("b", b)
     a = first + second - b * at
-    if not checks.traced(a) and a < 0:
+    if not checks.is_traced(a) and a < 0:
         raise InputError(
             f"With b = {b} the gradient correction alone damps the mode by {b * at}, more than the "
             f"sum of the rates, {first + second}: take a smaller b."

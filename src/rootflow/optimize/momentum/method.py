@@ -216,7 +216,7 @@ class Momentum(eqx.Module):
         """The coefficients and curvatures as known numbers; `what` needs them, for the error."""
         mu, L = self._class(what)
         found = (self.alpha, self.beta, self.gamma, mu, L)
-        if checks.traced(*found):
+        if checks.is_traced(*found):
             raise InputError(f"{what} is found on the host: ask for it outside jit, vmap and grad.")
         return iqc.Coefficients(*(float(np.asarray(x)) for x in found))
 

@@ -71,7 +71,7 @@ def worst_case(
     checks.one_of("quantity", quantity, ("distance", "gap"))
     if method.L is None:
         raise InputError("A worst case needs L, the largest curvature: make the method with it.")
-    if checks.traced(method.L, method.mu, *method.coefficients(1)):
+    if checks.is_traced(method.L, method.mu, *method.coefficients(1)):
         raise InputError("A worst case is found on the host: outside jit, vmap and grad.")
     L = float(np.asarray(method.L))
     mu = 0.0 if method.mu is None else float(np.asarray(method.mu)) / L

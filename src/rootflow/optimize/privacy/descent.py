@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._typing import PyTree
 from ...errors import InputError, SolveError
-from ...roots.checks import raise_if
+from ...ground.tracing import raise_if
 from . import checks, engine, setup
 from .account import Account, Release, full_batch, with_count
 from .accountant import Budget

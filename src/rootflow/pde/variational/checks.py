@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
 from ...errors import InputError
+from ...ground.tracing import is_traced
 
 
 class EllipticityWarning(UserWarning):
@@ -20,18 +20,13 @@ class QuadratureWarning(UserWarning):
     """An energy that was minimised on its points and not in its integral."""
 
 
-def known(value: Any) -> bool:
-    """Whether a value can be looked at while the program is traced."""
-    return not isinstance(value, Tracer)
-
-
 def positive(name: str, value: Any, most: float = math.inf) -> Any:
     """One finite number above zero (and at most `most`); traced values pass.
 
     Raises:
         InputError: anything else.
     """
-    if not known(value):
+    if is_traced(value):
         return value
     try:
         number = float(value)
@@ -96,7 +91,7 @@ def field(name: str, value: Any, shape: tuple[int, ...]) -> Array:
     if array.dtype.kind not in "iuf":
         raise InputError(f"{name} must hold real numbers; got type {array.dtype}.")
     array = array.astype(jnp.result_type(float, array.dtype))
-    if known(array) and not np.all(np.isfinite(np.asarray(array))):
+    if not is_traced(array) and not np.all(np.isfinite(np.asarray(array))):
         raise InputError(f"{name} contains a value that is not finite.")
     return array
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float
 
-from ...roots.krylov import conjugate_gradients
+from ...ground.krylov import conjugate_gradients
 from .energy import Energy
 from .quadrature import Points
 

@@ -8,12 +8,8 @@ from jax.core import Tracer
 from jaxtyping import Array
 
 from ...errors import InputError
+from ...ground.tracing import is_traced
 from ..grids import Volumes
-
-
-def known(*values: Any) -> bool:
-    """Whether values can be looked at while the program is traced."""
-    return not any(isinstance(value, Tracer) for value in values)
 
 
 def parameter(name: str, value: Any) -> Array:
@@ -28,7 +24,7 @@ def parameter(name: str, value: Any) -> Array:
         raise InputError(f"{name} must be a number; got {value!r:.80}.") from None
     if array.dtype.kind not in "iuf" or array.shape != ():
         raise InputError(f"{name} must be one real number; got {value!r:.80}.")
-    if known(array) and not (np.isfinite(array) and array >= 0):
+    if not is_traced(array) and not (np.isfinite(array) and array >= 0):
         raise InputError(f"{name} must be finite and not negative; got {float(array):g}.")
     return array.astype(jnp.result_type(float, array.dtype))
 
@@ -76,7 +72,7 @@ def fields(on: Volumes, start: Any, names: tuple[str, ...]) -> dict[str, Array]:
         raise InputError("start has no 'n': give the initial density of the cells.")
     given = {name: on.check(f"start[{name!r}]", value) for name, value in start.items()}
     for name, value in given.items():
-        if not known(value):
+        if is_traced(value):
             continue
         content = np.asarray(value)
         if not np.isfinite(content).all():
@@ -104,7 +100,7 @@ def increasing_span(span: Any) -> None:
         t0, t1 = span
     except (TypeError, ValueError):
         raise InputError(f"span must be a pair (t0, t1); got {span!r}.") from None
-    if known(t0, t1) and not (np.isfinite(t0) and np.isfinite(t1) and t0 < t1):
+    if not is_traced(t0, t1) and not (np.isfinite(t0) and np.isfinite(t1) and t0 < t1):
         raise InputError(
             f"span must be finite and increase (diffusion has one direction); got ({t0}, {t1})."
         )

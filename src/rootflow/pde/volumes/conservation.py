@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from ...errors import InputError
 from ...ground.checks import one_of
+from ...ground.tracing import is_traced
 from ..grids import Grid, RadialGrid, Volumes
 from . import checks
 from .boundary import SIDES, Condition, Flux, Periodic, Robin, at, conditions
@@ -269,7 +270,7 @@ def _coefficient(grid: Volumes, name: str, value: Any, low: float | None = None)
             f"{name} must be a number or an array of the grid's shape {grid.shape}; got "
             f"{array.dtype}{list(array.shape)}."
         )
-    if checks.known(array):
+    if not is_traced(array):
         content = np.asarray(array)
         if not np.isfinite(content).all() or (low is not None and content.min() < low):
             wanted = "finite" if low is None else f"finite and at least {low:g}"

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ...flows.linear_solve import krylov
+from ...ground.elimination import krylov
+from ...ground.krylov import bicgstab
 from ...ground.varying import cond
-from ...roots.krylov import bicgstab
 from .. import elimination
 from ..grids import Grid, Volumes
 from .exponential_fitting import bernoulli, half_sinh

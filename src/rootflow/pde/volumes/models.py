@@ -19,6 +19,7 @@ from jaxtyping import Array, ArrayLike, Float
 from scipy import sparse
 
 from ...errors import InputError
+from ...ground.tracing import is_traced
 from ..grids import Volumes
 from . import checks
 from .density import Drift, fluxes
@@ -123,7 +124,7 @@ class IndirectChemotaxis(ChemotaxisModel):
 
     def prepare(self, grid: Volumes, start: dict[str, Any]) -> Fields:
         given = checks.fields(grid, start, self.names)
-        if checks.known(self.epsilon) and float(self.epsilon) == 0:
+        if not is_traced(self.epsilon) and float(self.epsilon) == 0:
             for name in ("c", "w"):
                 if name in given:
                     raise InputError(
@@ -166,7 +167,7 @@ class IndirectChemotaxis(ChemotaxisModel):
         return grid.integrate(xlogy(n, n)) + self.chi * signal
 
     def rates(self, grid: Volumes) -> "Rates":
-        limit = checks.known(self.epsilon) and float(self.epsilon) == 0
+        limit = not is_traced(self.epsilon) and float(self.epsilon) == 0
         return Rates(self, grid, limit)
 
 

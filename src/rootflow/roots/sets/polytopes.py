@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ...errors import InputError, SolveError
-from ..checks import concrete, raise_if
+from ...ground.tracing import raise_if
+from ..checks import concrete
 from ..implicit import implicit
 from ..iterate import iterate, tolerance
 from ..solvers.interior_point import NO_LIMIT, Constrained, InteriorPoint, polish

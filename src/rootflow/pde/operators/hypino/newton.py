@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from ....errors import InputError
 from ....ground.checks import whole
-from ....roots.krylov import flexible_gmres
+from ....ground.krylov import flexible_gmres
 from .geometry import pixels
 from .model import HyPINO, one
 from .problems import Images, LinearProblem, Manufactured

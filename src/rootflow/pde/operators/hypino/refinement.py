@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from ....errors import InputError
 from ....ground.checks import one_of, whole
-from ....roots.krylov import flexible_gmres
+from ....ground.krylov import flexible_gmres
 from .expressions import jet
 from .geometry import Raster
 from .model import HyPINO, one

@@ -12,7 +12,8 @@ from jaxtyping import Array, ArrayLike, Float
 from ....errors import InputError
 from ....flows.ode import solve_ode
 from ....ground.checks import whole
-from ...variational.checks import known, positive
+from ....ground.tracing import is_traced
+from ...variational.checks import positive
 
 _TIMES = 41
 _LAST = 1.0
@@ -59,10 +60,10 @@ def lid_driven(
             f"z, w and points must have shapes (2,), () and (n, 3); got {z.shape}, {w.shape} and "
             f"{points.shape}."
         )
-    if known(z):
+    if not is_traced(z):
         positive("the density z[0]", z[0])
         positive("the viscosity z[1]", z[1])
-    if known(points) and points.size and not np.all((points >= 0) & (points <= 1)):
+    if not is_traced(points) and points.size and not np.all((points >= 0) & (points <= 1)):
         raise InputError("points must lie in the unit cube of (x, y, t); some do not.")
     return _at(flow(z, w, whole("cells", cells, 4)), points)
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from ....errors import InputError
-from ...variational.checks import known
+from ....ground.tracing import is_traced
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -40,7 +40,7 @@ class LowRankNormal(eqx.Module):
                 "mean, sigma and factor must have shapes (n,), (n,) and (n, k); got "
                 f"{n}, {self.sigma.shape} and {self.factor.shape}."
             )
-        if known(self.sigma) and not np.all(np.asarray(self.sigma) > 0):
+        if not is_traced(self.sigma) and not np.all(np.asarray(self.sigma) > 0):
             raise InputError(
                 f"sigma must be positive; the smallest is {float(jnp.min(self.sigma)):g}. A "
                 "distribution without a diagonal part has no density."

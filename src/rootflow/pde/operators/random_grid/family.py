@@ -11,8 +11,8 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from ....errors import InputError
 from ....ground.checks import whole
+from ....ground.tracing import is_traced
 from ...informed.domains import Box
-from ...variational.checks import known
 
 # Points stay this share of a side inside of the edges.
 _INSIDE = 1e-5
@@ -133,7 +133,7 @@ class Family(eqx.Module):
         x = x[:, None] if x.ndim == 1 and self.dim == 1 else x
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise InputError(f"points must have shape (n, {self.dim}); got {x.shape}.")
-        if known(x):
+        if not is_traced(x):
             bad = ~self.domain.contains(x)
             if np.any(bad):
                 raise InputError(
@@ -153,7 +153,7 @@ class Family(eqx.Module):
         value = value.astype(jnp.result_type(float, value)).reshape(-1)
         if value.shape != (len(sides),):
             raise InputError(f"{name} must hold {len(sides)} numbers; got {value.size}.")
-        if known(value) and not np.all(np.isfinite(np.asarray(value))):
+        if not is_traced(value) and not np.all(np.isfinite(np.asarray(value))):
             raise InputError(f"{name} must be finite; got {np.asarray(value).tolist()}.")
         return value
 

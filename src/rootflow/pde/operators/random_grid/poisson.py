@@ -11,8 +11,8 @@ from jaxtyping import Array, ArrayLike, Float
 
 from ....errors import InputError
 from ....ground.checks import whole
+from ....ground.tracing import is_traced
 from ....roots.root import root
-from ...variational.checks import known
 
 # The smallest conductivity.
 LEAST = 0.1
@@ -60,7 +60,7 @@ def nonlinear_poisson(
     z, w, points = (v.astype(kind) for v in (z, w, points))
     if z.ndim != 1 or z.size == 0 or w.shape != ():
         raise InputError(f"z must have shape (terms,) and w (); got {z.shape} and {w.shape}.")
-    if known(points) and points.size and float(jnp.max(jnp.abs(points))) > 1:
+    if not is_traced(points) and points.size and float(jnp.max(jnp.abs(points))) > 1:
         raise InputError(
             f"points must lie in [-1, 1]; the farthest is at {float(jnp.max(jnp.abs(points))):g}."
         )

@@ -10,8 +10,8 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from ....errors import InputError
 from ....ground.checks import whole
+from ....ground.tracing import is_traced
 from ....networks import each
-from ...variational.checks import known
 from .density import LowRankNormal
 from .encoders import GICNet
 from .family import Family, standard
@@ -195,10 +195,10 @@ class RandomGridProcess(eqx.Module):
                 f"u must have shape ({len(x)}, {self.family.outputs}), a row for each point; got "
                 f"{u.shape}."
             )
-        if known(u) and not np.all(np.isfinite(np.asarray(u))):
+        if not is_traced(u) and not np.all(np.isfinite(np.asarray(u))):
             raise InputError("u contains a value that is not finite: leave these points out.")
         values, seen = _solved(self.family, u, x, w)
-        if known(seen) and not np.any(np.asarray(seen)):
+        if not is_traced(seen) and not np.any(np.asarray(seen)):
             raise InputError(
                 "no point says anything about z: there are none, or all lie where the boundary "
                 "values hold."

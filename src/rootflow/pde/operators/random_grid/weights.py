@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from ...variational.checks import known
+from ....ground.tracing import is_traced
 
 
 def glorot(build: Callable[[PRNGKeyArray], Any], key: PRNGKeyArray) -> Any:
@@ -21,7 +21,7 @@ def glorot(build: Callable[[PRNGKeyArray], Any], key: PRNGKeyArray) -> Any:
     skeleton = eqx.filter_eval_shape(build, key)
     total = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(skeleton) if _is_array(leaf))
     noise = jax.random.normal(key, (total,))
-    noise = np.asarray(noise) if known(noise) else noise
+    noise = noise if is_traced(noise) else np.asarray(noise)
     used = 0
 
     def filled(path, leaf):

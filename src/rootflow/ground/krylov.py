@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._typing import PyTree
-from ..ground.varying import fori_loop, while_loop
+from .varying import fori_loop, while_loop
 
 Vector = Float[Array, " n"]
 Product = Callable[[Vector], Vector]

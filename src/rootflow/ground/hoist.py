@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 
 from .._typing import PyTree
-from ..ground.varying import is_sharded, vary, varying_axes
+from .varying import is_sharded, vary, varying_axes
 
 
 def hoist(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Callable[..., Any]:

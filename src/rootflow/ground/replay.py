@@ -17,9 +17,9 @@ from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Int
 
-from ..ground import varying
-from ..ground.derivative import custom_jvp
-from ..ground.linear import linear
+from . import varying
+from .derivative import Active, custom_jvp
+from .linear import linear
 from .march import (
     all_batched,
     batch_axes,
@@ -277,28 +277,6 @@ def _bounded(step):
         return where_member(live, new, carry), *where_member(live, others, zeros)
 
     return bounded
-
-
-class Active:
-    """Which leaves of a pytree have a derivative, and how to put them back."""
-
-    structure: Any
-    where: list[int]
-
-    def __init__(self, tree: Any, tangents: Any) -> None:
-        self.structure = jax.tree.structure(tree)
-        dots = self.structure.flatten_up_to(tangents)
-        self.where = [i for i, d in enumerate(dots) if not isinstance(d, SymbolicZero)]
-
-    def pick(self, tree: Any) -> list[Any]:
-        leaves = self.structure.flatten_up_to(tree)
-        return [leaves[i] for i in self.where]
-
-    def merge(self, tree: Any, active: list[Any]) -> Any:
-        leaves = self.structure.flatten_up_to(tree)
-        for i, value in zip(self.where, active, strict=True):
-            leaves[i] = value
-        return jax.tree.unflatten(self.structure, leaves)
 
 
 @partial(_replay.defjvp, symbolic_zeros=True)

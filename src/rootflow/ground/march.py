@@ -20,7 +20,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from ..ground import varying
+from . import varying
 
 
 class Phase(NamedTuple):

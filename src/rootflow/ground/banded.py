@@ -1,4 +1,4 @@
-"""Banded systems, by elimination with partial pivoting; derivatives as in `linear_solve`.
+"""Banded systems, by elimination with partial pivoting; derivatives as in `elimination`.
 
 A long narrow band is cut into chunks that are eliminated side by side, since one row after the
 other is slow on any machine; what couples them is a small banded system again.
@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from .linear_solve import Solve, Vector
+from .elimination import Solve, Vector
 
 #: A band of fewer rows, or of more diagonals besides the main one, is not cut.
 _LONG, _NARROW = 2000, 24

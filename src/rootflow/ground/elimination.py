@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ..roots.krylov import gmres
+from .krylov import gmres
 
 Vector = Float[Array, " n"]
 Solve = Callable[[Vector], Vector]
@@ -113,7 +113,7 @@ def krylov(
         tolerance: size of the residual, relative to the right-hand side, at which to stop.
         precondition: the solution of a system with a similar matrix.
         transposed: the same for its transpose.
-        iterate: the method, of `roots.krylov`.
+        iterate: the method, of `ground.krylov`.
     """
 
     def solve_with(precondition):

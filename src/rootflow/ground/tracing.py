@@ -1,0 +1,85 @@
+"""What is known of values while a program is traced, and errors that it raises once they are."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Bool
+
+from .._typing import PyTree
+from ..errors import RootflowError
+from .varying import is_sharded
+
+
+def is_traced(*values: Any) -> bool:
+    """Whether any of the values is not known yet."""
+    return any(isinstance(value, Tracer) for value in values)
+
+
+def is_compiling() -> bool:
+    """Whether the code that runs is being traced, so that not even a constant is known."""
+    return isinstance(jnp.zeros(()) + 0, Tracer)
+
+
+def raise_if(
+    tree: PyTree,
+    bad: Bool[ArrayLike, "..."],
+    message: str | Sequence[str],
+    error: type[RootflowError],
+    which: Any = 0,
+) -> PyTree:
+    """Returns `tree`, unless `bad`: then raises.
+
+    Outside transformations the error is of the class `error`; inside `jit` or `vmap`, where Python
+    cannot see the value, it is Equinox's runtime error with the same message. Of several messages
+    it is the one at the place `which`.
+    """
+    messages = [message] if isinstance(message, str) else list(message)
+    if isinstance(bad, Tracer):
+        arrays, rest = eqx.partition(tree, eqx.is_array)
+        if not jax.tree.leaves(arrays):
+            return tree
+        if all(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(arrays)):
+            # A factor of one that cannot be had without the check compiles faster than a check
+            # through which every array passes.
+            one = jnp.ones((), jnp.float32)
+            if is_sharded():
+                one = _one_unless(bad, which, messages, error)
+            else:
+                one = eqx.branched_error_if(one, bad, which, messages)
+            return eqx.combine(jax.tree.map(lambda v: v * one.astype(v.dtype), arrays), rest)
+        return eqx.combine(eqx.branched_error_if(arrays, bad, which, messages), rest)
+    if np.any(np.asarray(bad)):
+        raise error(messages[int(np.max(np.asarray(which)))])
+    return tree
+
+
+def _one_unless(bad, which, messages, error):
+    """One, the same on every device as far as types go, whatever devices `bad` differs on.
+
+    (The branches of Equinox's check would have two types.)
+    """
+
+    def check(bad, which):
+        if np.any(bad):
+            raise error(messages[int(np.max(np.where(bad, which, 0)))])
+        return np.ones(np.shape(bad), np.float32)
+
+    shape = jax.ShapeDtypeStruct(jnp.shape(bad), jnp.float32)
+    return jax.pure_callback(check, shape, bad, which, vmap_method="broadcast_all")
+
+
+def nonfinite(tree: PyTree) -> Bool[Array, ""]:
+    """Whether any number in the tree is NaN or infinite."""
+    # The sum is finite exactly if all numbers are, but for numbers so large that their sum is not:
+    # what diverged that far is no solution either. One sum compiles faster than the logic of flags.
+    totals = [
+        jnp.sum(leaf, dtype=jnp.promote_types(leaf.dtype, jnp.float32))
+        for leaf in jax.tree.leaves(tree)
+    ]
+    return ~jnp.isfinite(functools.reduce(jnp.add, totals)) if totals else jnp.asarray(False)
