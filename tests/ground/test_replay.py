@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rootflow.errors import DerivativeError
 from rootflow.ground import replay as module
-from rootflow.ground.replay import Replayed, pad_rows, replay, replay_nested
+from rootflow.ground.replay import Replayed, Undo, pad_rows, replay, replay_nested
 
 BLOCKS, BLOCK = 5, 3
 RNG = np.random.default_rng(2)
@@ -131,20 +132,17 @@ def test_members_of_different_length(shared):
     xs = X0 * jnp.arange(1.0, 5.0)[:, None]
     matrices = A if shared else A * jnp.linspace(0.5, 1.0, 4)[:, None, None]
 
+    def alone(count, x, rows, a):
+        run = lambda x, rows, a: replay((step,), count, x, rows, a)._replace(starts=None)
+        return loss(run, x, rows, a)
+
     def of_batch(xs, rows, a):
-        one = lambda count, x, a: loss(
-            lambda x, rows, a: replay((step,), count, x, rows, a), x, rows, a
-        )
-        return jnp.sum(jax.vmap(one, (0, 0, None if shared else 0))(counts, xs, a))
+        axes = (0, 0, None, None if shared else 0)
+        return jnp.sum(jax.vmap(alone, axes)(counts, xs, rows, a))
 
     def one_by_one(xs, rows, a):
-        total = 0.0
-        for i, count in enumerate(counts):
-            mine = a if shared else a[i]
-            total += loss(
-                lambda x, rows, a, n=count: replay((step,), n, x, rows, a), xs[i], rows, mine
-            )
-        return total
+        members = zip(counts, xs, [a] * 4 if shared else a, strict=True)
+        return sum(alone(count, x, rows, mine) for count, x, mine in members)
 
     at = (xs, ROWS, matrices)
     close(*(jax.jit(jax.grad(f, (0, 1, 2)))(*at) for f in (of_batch, one_by_one)))
@@ -183,3 +181,68 @@ def test_known_values_are_returned_and_their_derivative_is_that_of_the_steps():
           jax.grad(plain, (0, 1, 2))(X0, ROWS, A))  # fmt: skip
     text = str(jax.make_jaxpr(run)(X0, ROWS, A))
     assert "while" not in text and "scan" not in text  # nothing is computed a second time
+
+
+def around(a, x, u):
+    """A rotation and a shift: what can be undone exactly."""
+    new = jnp.stack([x[0] * a[0, 0] - x[1], x[0]]) + jnp.sin(u)
+    return new, jnp.vdot(u, x), jnp.sin(x)
+
+
+def back(a, x, u):
+    x = x - jnp.sin(u)
+    return jnp.stack([x[1], x[1] * a[0, 0] - x[0]])
+
+
+UNDO = Undo((back,), 1e-6, "not recovered")
+
+
+@pytest.mark.parametrize("single", [True, False])
+@pytest.mark.parametrize("shared", [True, False])
+def test_recovered_carries_give_the_derivative_of_stored_ones(single, shared):
+    rows = ROWS.reshape(-1, 2) if single else ROWS
+    xs = X0 * jnp.arange(1.0, 4.0)[:, None]
+    matrices = A if shared else A * jnp.linspace(0.5, 1.0, 3)[:, None, None]
+
+    def total(undo, xs, rows, a):
+        run = lambda x, rows, a: replay(
+            (around,), jnp.asarray(4), x, rows, a, single=single, undo=undo
+        )._replace(starts=None)
+        one = lambda x, a: loss(run, x, rows, a)
+        alone = one(xs[0], a if shared else a[0])
+        return alone + jnp.sum(jax.vmap(one, (0, None if shared else 0))(xs, a))
+
+    at = (xs, rows, matrices)
+    for mode in (jax.grad, jax.jacfwd):
+        found = (jax.jit(mode(partial(total, undo), (0, 1, 2)))(*at) for undo in (UNDO, None))
+        close(*found)
+    hessians = (
+        jax.jit(jax.jacfwd(jax.grad(partial(total, undo), 2), 2))(*at) for undo in (UNDO, None)
+    )
+    close(*hessians)
+
+
+def test_recovered_carries_are_stored_nowhere():
+    rows = jnp.ones((4096, 2))
+
+    def memory(undo):
+        run = lambda x, a: jnp.sum(
+            replay((around,), jnp.asarray(4096), x, rows, a, single=True, undo=undo).carry
+        )
+        compiled = jax.jit(jax.grad(run, 1)).lower(X0, A).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert memory(UNDO) < memory(None) / 50
+
+
+def test_what_is_not_recovered_is_no_derivative():
+    wrong = Undo((lambda a, x, u: back(a, x, u) + 1e-3,), 1e-6, "not recovered")
+    run = lambda x: jnp.sum(replay((around,), jnp.asarray(4), x, ROWS, A, undo=wrong).carry)
+    with pytest.raises(Exception, match="not recovered"):
+        jax.block_until_ready(jax.grad(run)(X0))
+
+
+def test_a_second_reverse_pass_has_nothing_to_take_back():
+    run = lambda x: jnp.sum(replay((around,), jnp.asarray(4), x, ROWS, A, undo=UNDO).carry ** 3)
+    with pytest.raises(DerivativeError, match="first order"):
+        jax.grad(lambda x: jnp.sum(jax.grad(run)(x)))(X0)

@@ -1,5 +1,6 @@
 """From (t0, y0) to t1: the adaptive march, and its derivative over the steps it accepted."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -8,37 +9,39 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from ..ground import varying
 from ..ground.derivative import custom_jvp, jvp_of_active
-from ..ground.march import Phase, Record, Rows, march, record, run_phases
-from ..ground.replay import SMALL, Replayed, pad_rows, replay, replay_nested
+from ..ground.march import Phase, Record, Rows, march, most, record, run_phases
+from ..ground.replay import SMALL, Replayed, Undo, pad_rows, replay, replay_nested
+from .again import Ends, Read, Row, again, at_start, moved
 from .attempt import (
     ENDED,
     Carry,
     Consts,
-    anew,
-    at_event,
     attempt,
     handle,
     lifted,
     running,
     start,
-    window,
 )
-from .heuristics import heuristics, share, values_of
+from .heuristics import values_of
 from .interpolation import polynomial
-from .methods.base import Method, Step
 from .problem import Inputs, Outcome, Setup
 from .saving import observe, saved_at
 from .solution import MESSAGES, Result
-from .system import Given
 
 #: So many saved times are filled in during the march; more are found afterwards, from the steps.
 _FEW = 256
 #: So many more blocks there are than the steps fill: an event or a change of method ends two.
 _SPARE = 256
+
+_UNRECOVERED = (
+    "stepping backwards did not recover the initial state (relative error above {}): "
+    "the equation contracts too strongly to be reversed; use adjoint=rf.CheckpointAdjoint(), "
+    "or smaller steps"
+)
 
 
 def _phases(setup: Setup, body) -> tuple[Phase, ...]:
@@ -268,51 +271,92 @@ def _solve_observed_jvp(setup: Setup, primals, tangents):
     return jvp_of_active(observed, primals, tangents)
 
 
-def _moved(x: Any) -> Any:
-    """Zero in value, with the derivative of `x`."""
-    return x - lax.stop_gradient(x)
-
-
 def _replayed(
     setup: Setup, x: Inputs, done: Outcome, recorded: Record, ts: Array | None = None, saved=None
 ) -> tuple[Outcome, Array | None]:
-    """`done` and what was `saved` at `ts`, as differentiable functions of `x` and `ts`."""
-    if recorded.rows.mark is not None:
-        return _replayed_timed(setup, x, done, recorded, ts, saved)
-    rows = recorded.rows
-    t0_moved, t1_moved = _moved(x.t0), _moved(x.t1)
-    reached = done.result == Result.success
-    last = jnp.where(reached, recorded.last, -1)
-    index = jnp.arange(rows.t.size).reshape(rows.t.shape)
+    """`done` and what was `saved` at `ts`, as differentiable functions of `x` and `ts`.
 
-    def step(method, consts, z, row):
-        args, t0_moved, t1_moved, last, ts, penalty = consts
-        began, h, index = row
-        t = began + t0_moved
-        h = h + jnp.where(index == last, t1_moved - t0_moved, 0.0)
-        step = method.step(setup.f, t, z, h, args, method.init(setup.f, t, z, args))
-        *add, numbers = heuristics(setup, method, z, step, h, args)
-        add = (*add, share(setup, penalty, numbers, began, h))
-        if ts is not None:
-            add = (*add, passed_over(setup, method, t, h, z, step, args, ts, index == last))
-        return step.y, add, z if rows.y is not None else None
+    Where times within the solve have derivatives too, those of stops and events, the carry has the
+    derivative of the time as a second part, a number that is zero in value.
+    """
+    timed = recorded.rows.mark is not None
+    if timed:
+        setup = setup._replace(f=setup.f.careful())
+    rows, z0, shift = recorded.rows, lifted(setup, x), moved(x.t0)
+    reached: Any = None if timed else done.result == Result.success
+    read = _read(x, done, recorded, ts, shift, reached)
+
+    def step(kind, read, carry, row):
+        z, shift = carry if timed else (carry, read.span[0])
+        taken, add = again(setup, kind, read, z, shift, row)
+        if not timed:
+            return taken.z, add, None if rows.y is None else z
+        out = None if rows.y is None else (shift, taken.h - row.h, z)
+        return (taken.z, taken.shift), add, out
 
     totals = (done.error, done.stiffness, values_of(done.penalty))
     if ts is not None:
         assert saved is not None
         totals = (*totals, saved - at_start(setup, lax.stop_gradient(x), ts, 0.0))
-    known = Replayed(recorded.carry.y, totals, rows.y, recorded.starts)
+    carry, known = z0, Replayed(recorded.carry.y, totals, rows.y, recorded.starts)
+    if timed:
+        zeros = jnp.zeros_like(rows.t)
+        outs = None if rows.y is None else (zeros, zeros, rows.y)
+        starts = (recorded.starts, jnp.zeros_like(recorded.starts[..., 0]).real)
+        carry = (z0, shift)
+        known = Replayed((recorded.carry.y, jnp.zeros_like(done.t)), totals, outs, starts)
+    index = jnp.arange(rows.t.size).reshape(rows.t.shape)
+    steps = tuple(partial(step, kind) for kind in range(len(setup.kinds)))
     replayed = _replay(
-        setup, tuple(partial(step, method) for method in setup.methods), recorded,
-        lifted(setup, x), (rows.t, rows.h, index),
-        (x.args, t0_moved, t1_moved, last, ts, done.penalty), known,
-    )  # fmt: skip
-    moved = None
-    if rows.y is not None:
-        stretch = jnp.where(index == last, t1_moved - t0_moved, 0.0)
-        moved = jax.tree.map(_flat, Rows(rows.t + t0_moved, rows.h + stretch, replayed.outs))
-    t = done.t + jnp.where(reached, t1_moved, t0_moved)
-    return _with_derivative(setup, x, done, t, replayed.carry, replayed.totals, moved, ts)
+        setup, steps, recorded, carry, Row(rows.t, rows.h, rows.mark, index), read, known
+    )
+    if read.span is None:
+        z, end = replayed.carry
+    else:
+        z, end = replayed.carry, jnp.where(reached, read.span[1], shift)
+    out = done._replace(t=done.t + end, y=z, rows=_moved_rows(recorded, read, replayed.outs, index))
+    return _with_totals(setup, x, out, replayed.totals, ts)
+
+
+def _read(
+    x: Inputs, done: Outcome, recorded: Record, ts: Array | None, shift: Array, reached: Any
+) -> Read:
+    """What the steps read; the time at the start moves like `shift`."""
+    if reached is not None:
+        # The last step moves with t1 if it got there.
+        last = jnp.where(reached, recorded.last, -1)
+        return Read(x.args, last, ts, done.penalty, (shift, moved(x.t1)))
+    times = x.t1[None] if x.stops is None else jnp.append(x.stops, x.t1)
+    direction = jnp.where(x.t1 < x.t0, -1.0, 1.0).astype(x.t0.dtype)
+    ends = Ends(lax.stop_gradient(times), moved(times), lax.stop_gradient(direction))
+    return Read(x.args, recorded.last, ts, done.penalty, None, ends)
+
+
+def _moved_rows(recorded: Record, read: Read, outs: Any, index: Array) -> Rows | None:
+    """The rows, where they are kept, as they move."""
+    rows = recorded.rows
+    if rows.y is None:
+        return None
+    if read.span is not None:
+        shift, end = read.span
+        outs = (shift, jnp.where(index == read.last, end - shift, 0.0), outs)
+    shift, stretch, states = outs
+    return jax.tree.map(_flat, Rows(rows.t + shift, rows.h + stretch, states, rows.mark))
+
+
+def _with_totals(setup: Setup, x: Inputs, out: Outcome, totals, ts: Array | None):
+    """`out` with the sums over the steps, and what was saved at `ts`."""
+    error, stiffness, penalty, *saved = totals
+    out = out._replace(error=error, stiffness=stiffness)
+    if out.penalty is not None:
+        out = out._replace(penalty=out.penalty._replace(values=penalty))
+    return out, None if ts is None else saved[0] + at_start(setup, x, ts, 0.0)
+
+
+def _undone(setup: Setup, read: Read, z: Array, row: Row) -> Array:
+    """The lifted state before a step; the same if there was none."""
+    before = setup.methods[0].inverse(setup.f, row.t + row.h, z, row.h, read.args)
+    return jnp.where(row.h == 0, z, before)
 
 
 def small(setup: Setup, x: Inputs) -> bool:
@@ -322,6 +366,13 @@ def small(setup: Setup, x: Inputs) -> bool:
 
 
 def _replay(setup: Setup, steps, recorded: Record, carry, rows, consts, known) -> Replayed:
+    if setup.recover is not None:
+        rows = jax.tree.map(_flat, rows)
+        undo = Undo((partial(_undone, setup),), setup.recover, _UNRECOVERED.format(setup.recover))
+        return replay(
+            steps, most(recorded.last) + 1, carry, rows, consts, single=True, undo=undo,
+            known=known._replace(starts=None),
+        )  # fmt: skip
     if setup.levels is None:
         return replay(
             steps, recorded.count, carry, rows, consts, kinds=recorded.kinds,
@@ -332,137 +383,6 @@ def _replay(setup: Setup, steps, recorded: Record, carry, rows, consts, known) -
         steps, recorded.count, carry, rows, consts, kinds=kinds, levels=setup.levels,
         jacobians=not setup.f.reverse_only, known=known._replace(outs=None),
     )  # fmt: skip
-
-
-def passed_over(
-    setup: Setup,
-    method: Method,
-    t: Array,
-    h: Array,
-    z: Float[Array, " m"],
-    step: Step,
-    args: Given,
-    ts: Array,
-    last: Array,
-) -> Array:
-    """What is saved at those of the times `ts` that a step passes over; zero at the others."""
-    direction = jnp.sign(h)
-    size = jnp.where(h == 0, 1.0, h)
-    coefficients = method.coefficients(h, z, step)
-    y = method.project(z)
-    end = jnp.where(last, jnp.inf, direction * (t + h))
-    passed = (h != 0) & (direction * ts > direction * t) & (direction * ts <= end)
-    passed = lax.stop_gradient(passed)
-
-    if y.size > SMALL and "save" not in setup.f.parts:
-        # One product of matrices instead of a polynomial for each time.
-        part = jnp.where(passed, (ts - t) / size, 0.0)[:, None]
-        powers = jnp.cumprod(jnp.broadcast_to(part, (ts.size, len(coefficients))), axis=1)
-        weights = jnp.concatenate([passed[:, None].astype(part.dtype), powers], axis=1)
-        terms = jnp.concatenate([y[None], coefficients])
-        return jnp.matmul(weights, terms, precision=lax.Precision.HIGHEST)
-
-    def at(t1):
-        return observe(setup.f, t1, polynomial(y, coefficients, (t1 - t) / size), args)
-
-    return jnp.where(passed[:, None], jax.vmap(at)(ts), 0.0)
-
-
-def at_start(setup: Setup, x: Inputs, ts: Array, other: Any) -> Array:
-    """What is saved at t0, in the rows of `ts` that ask for it; `other` in the others."""
-    slope = setup.f(x.t0, x.y0, x.args)
-    if setup.f.massive:
-        slope = jnp.zeros_like(slope)  # it is not the derivative of the state
-
-    def begin(t):
-        # The derivative with respect to the time: the value is the same.
-        y = x.y0 + (_moved(t) - _moved(x.t0)) * slope
-        return observe(setup.f, t, y, x.args)
-
-    return jnp.where((ts == x.t0)[:, None], jax.vmap(begin)(ts), other)
-
-
-def _with_derivative(setup, x, done: Outcome, t, z, totals, rows, ts):
-    error, stiffness, penalty, *saved = totals
-    out = done._replace(t=t, y=z, error=error, stiffness=stiffness, rows=rows)
-    if done.penalty is not None:
-        out = out._replace(penalty=done.penalty._replace(values=penalty))
-    return out, saved[0] + at_start(setup, x, ts, 0.0) if saved else None
-
-
-def _replayed_timed(setup: Setup, x: Inputs, done: Outcome, recorded: Record, ts, saved):
-    """`_replayed` where times within the solve have derivatives too: those of stops and events.
-
-    The carry has the derivative of the time as a second part, a number that is zero in value.
-    """
-    setup = setup._replace(f=setup.f.careful())
-    rows = recorded.rows
-    ends = x.t1[None] if x.stops is None else jnp.append(x.stops, x.t1)
-    index = jnp.arange(rows.t.size).reshape(rows.t.shape)
-    stops = ends.size - 1
-    direction = jnp.where(x.t1 < x.t0, -1.0, 1.0).astype(x.t0.dtype)
-
-    def step(kind, consts, carry, row):
-        (z, shift), (args, ends_at, ends_moved, last, direction, ts, penalty) = carry, consts
-        began, h, mark, index = row
-        method, event = setup.kinds[kind]
-        h0, t = h, began + shift
-        if event:
-            read = args
-            if stops:  # an event and a stop do not share a step: it ends nowhere else
-                nowhere = jnp.asarray(False)
-                read = args._replace(
-                    window=window(ends_at[:-1], began, began, nowhere, direction, args)
-                )
-            end, z_next, step, h = at_event(setup, method, t, z, h, jnp.maximum(mark, 0), read)
-            shift_next = jnp.where(h0 == 0, shift, _moved(end))
-        else:
-            lands = (mark >= 0) & (h0 != 0)
-            shift_next = jnp.where(lands, ends_moved[jnp.maximum(mark, 0)], shift)
-            h = h + (shift_next - shift)
-            read, target = args, ends_at[jnp.maximum(mark, 0)]
-            if stops:
-                read = args._replace(
-                    window=window(ends_at[:-1], began, target, lands, direction, args)
-                )
-            step = method.step(setup.f, t, z, h, read, method.init(setup.f, t, z, read))
-            z_next = step.y
-            if stops and (method.remembers or setup.consistent is not None):
-                fresh, _ = anew(
-                    setup, method, ends_at[:-1], target + shift_next, z_next, direction, args
-                )
-                z_next = jnp.where(lands & (target != ends_at[-1]), fresh, z_next)
-        *add, numbers = heuristics(setup, method, z, step, h, args)
-        add = (*add, share(setup, penalty, numbers, began, h0))
-        if ts is not None:
-            add = (*add, passed_over(setup, method, t, h, z, step, args, ts, index == last))
-        out = (shift, h - h0, z) if rows.y is not None else None
-        return (z_next, shift_next), add, out
-
-    zeros = jnp.zeros_like(rows.t)
-    totals = (done.error, done.stiffness, values_of(done.penalty))
-    if ts is not None:
-        assert saved is not None
-        totals = (*totals, saved - at_start(setup, lax.stop_gradient(x), ts, 0.0))
-    outs = None if rows.y is None else (zeros, zeros, rows.y)
-    starts = (recorded.starts, jnp.zeros_like(recorded.starts[..., 0]).real)
-    known = Replayed((recorded.carry.y, jnp.zeros_like(done.t)), totals, outs, starts)
-    replayed = _replay(
-        setup, tuple(partial(step, kind) for kind in range(len(setup.kinds))), recorded,
-        (lifted(setup, x), _moved(x.t0)), (rows.t, rows.h, rows.mark, index),
-        (
-            x.args, lax.stop_gradient(ends), _moved(ends), recorded.last,
-            lax.stop_gradient(direction), ts, done.penalty,
-        ),
-        known,
-    )  # fmt: skip
-    moved = None
-    if rows.y is not None:
-        shift, stretch, states = replayed.outs
-        moved = Rows(rows.t + shift, rows.h + stretch, states, rows.mark)
-        moved = jax.tree.map(_flat, moved)
-    z, shift = replayed.carry
-    return _with_derivative(setup, x, done, done.t + shift, z, replayed.totals, moved, ts)
 
 
 def _moving(setup: Setup, tangents) -> Setup:
@@ -499,22 +419,24 @@ def _solve_jvp(setup: Setup, primals, tangents):
 
 
 @partial(custom_jvp, nondiff_argnums=(0,))
-def solve_checkpointed(setup: Setup, x: Inputs, ts: Array | None) -> tuple[Outcome, Array | None]:
-    """As `solve`, with the memory of its derivative bounded by `setup.levels`."""
-    return _marched(setup, x, ts, march)
+def solve_lean(setup: Setup, x: Inputs, ts: Array | None) -> tuple[Outcome, Array | None]:
+    """As `solve`, with a derivative that keeps few states (`setup.levels`) or recovers them."""
+    return solve(setup, x, ts) if setup.levels is None else _marched(setup, x, ts, march)
 
 
-@partial(solve_checkpointed.defjvp, symbolic_zeros=True)
-def _solve_checkpointed_jvp(setup: Setup, primals, tangents):
+@partial(solve_lean.defjvp, symbolic_zeros=True)
+def _solve_lean_jvp(setup: Setup, primals, tangents):
     x, ts = jax.tree.map(lax.stop_gradient, primals)
-    assert setup.levels is not None
-    blocks = setup.levels[0][0]
-    total = 1
-    for level in setup.levels:
-        total *= level[0] * level[1]
-    stride = max(total // blocks // setup.block, 1)
+    stride = None
+    if setup.levels is not None:
+        total = math.prod(size for level in setup.levels for size in level)
+        stride = max(total // setup.levels[0][0] // setup.block, 1)
     done, recorded, saved = record_steps(setup, x, False, stride, ts)
-    recorded = recorded._replace(count=refuse(setup, done.result, recorded.count))
+    # The derivative reads the steps, not the final state: it must refuse on its own.
+    if setup.recover is None:
+        recorded = recorded._replace(count=refuse(setup, done.result, recorded.count))
+    else:
+        recorded = recorded._replace(last=refuse(setup, done.result, recorded.last))
 
     def replayed(x, ts):
         out, values = _replayed(_moving(setup, tangents), x, done, recorded, ts, saved)

@@ -28,6 +28,7 @@ class Setup(NamedTuple):
     norm: int | None = None  # so many components of the state count for step control; None: all
     block: int = 32  # steps in a block; at the start of each the state is kept
     levels: tuple[tuple[int, int], ...] | None = None  # of checkpoints, see `replay_nested`
+    recover: float | None = None  # states are recovered, with at most this error, and not stored
     penalties: tuple[StepPenalty, ...] = ()  # those that are summed up on the way
     progress: Callable[[float], Any] | None = None  # told how far the solve has got
     most_events: int = 0  # so many are to be kept

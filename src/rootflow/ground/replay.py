@@ -17,6 +17,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Int
 
+from ..errors import DerivativeError
 from . import varying
 from .derivative import Active, custom_jvp
 from .linear import linear
@@ -29,6 +30,7 @@ from .march import (
     where_member,
     write_row,
 )
+from .tracing import raise_if
 
 #: The largest number of inputs (state, row and parameters) for which Jacobians are formed.
 SMALL = 24
@@ -46,12 +48,33 @@ def _scan(step: Callable[..., Any], carry: Any, rows: Any, reverse: bool) -> tup
     return varying.scan(step, carry, rows, reverse=reverse)
 
 
+class Undo(NamedTuple):
+    """How iterations are taken back: for a derivative that recovers the carries it needs.
+
+    Attributes:
+        steps: of each kind, `(consts, carry, row) -> carry`: the carry before the iteration that
+            led to this one; the same where the iteration was idle.
+        tolerance: the largest error of the recovered start, relative to the size of the carries
+            on the way, with which a derivative is returned; `None`: any.
+        message: what a larger error raises.
+    """
+
+    steps: tuple[Callable[..., Any], ...]
+    tolerance: float | None = None
+    message: str = ""
+
+
+#: Of what cannot be taken back once more: the derivative of a derivative by recovered carries.
+_ONCE = Undo(())
+
+
 class _Way(NamedTuple):
     """How to go through the rows; see the arguments of `replay`."""
 
     reverse: bool
     single: bool
     jacobians: bool
+    undo: Undo | None
 
 
 class Replayed(NamedTuple):
@@ -61,7 +84,7 @@ class Replayed(NamedTuple):
         carry: the final carry.
         totals: the sums over all iterations of what each adds.
         outs: the outputs of the iterations, stacked; zero beyond the last block used.
-        starts: the carry before each block.
+        starts: the carry before each block that is used; `None` where carries are recovered.
     """
 
     carry: Any
@@ -81,6 +104,7 @@ def replay(
     reverse: bool = False,
     single: bool = False,
     jacobians: bool = True,
+    undo: Undo | None = None,
     known: Replayed | None = None,
 ) -> Replayed:
     """Scans `carry, add, out = step(consts, carry, row)` over the rows of the first `count` blocks.
@@ -100,13 +124,15 @@ def replay(
         single: a block is one row. (An axis of length one makes XLA copy all rows.)
         jacobians: form the Jacobians of small iterations in reverse mode, which needs forward mode
             of `step`.
+        undo: how the iterations are taken back. Reverse mode then stores no carries, and is of
+            first order.
         known: what this call would return, where the caller has it already (from `record`); then
             only derivatives are computed.
     """
-    if known is not None:
+    if known is not None and undo is None:
         blocks = jax.tree.leaves(rows)[0].shape[0]
         assert all(start.shape[0] >= blocks for start in jax.tree.leaves(known.starts))
-    way = _Way(reverse, single, jacobians)
+    way = _Way(reverse, single, jacobians, undo)
     return _replay(steps, way, count, kinds, carry, rows, consts, known)
 
 
@@ -198,7 +224,7 @@ def _replay(steps, way, count, kinds, carry, rows, consts, known):
 
 
 def _run(steps, way, count, kinds, carry, rows, consts):
-    reverse, single, _ = way
+    reverse, single = way.reverse, way.single
     axes = 1 if single else 2  # of the rows, before those of one of them
 
     @custom_vmap
@@ -217,14 +243,16 @@ def _run(steps, way, count, kinds, carry, rows, consts):
         _, add, out = jax.eval_shape(steps[0], consts, carry, first)
         branches = [advance(step) for step in steps]
         totals = empty_rows(add)
-        buffers = (empty_rows(out, *shape), empty_rows(carry, shape[0]))
+        starts = empty_rows(carry, shape[0]) if way.undo is None else None
+        buffers = (empty_rows(out, *shape), starts)
 
         def block(state):
             i, carry, buffers = state
             j = count - 1 - i if reverse else i
             kind = None if kinds is None else kinds[j]
             new, outs = _choose(kind, branches, carry, row_at(rows, j))
-            return i + 1, new, write_row(buffers, (outs, carry[0]), j)
+            start = carry[0] if way.undo is None else None
+            return i + 1, new, write_row(buffers, (outs, start), j)
 
         _, (carry, totals), (outs, starts) = varying.while_loop(
             lambda s: s[0] < count, block, (jnp.zeros_like(count), (carry, totals), buffers)
@@ -281,11 +309,9 @@ def _bounded(step):
 
 @partial(_replay.defjvp, symbolic_zeros=True)
 def _replay_jvp(steps, way, primals, tangents):
-    reverse, single, jacobians = way
     count, kinds, carry, rows, consts, known = primals
     _, _, carry_dot, rows_dot, consts_dot, _ = tangents
     out = _replay(steps, way, count, kinds, carry, rows, consts, known)
-    axes = 1 if single else 2
     of_rows, of_consts = Active(rows, rows_dot), Active(consts, consts_dot)
     carry_tree = jax.tree.structure(carry)
     carry_dot = [
@@ -294,113 +320,143 @@ def _replay_jvp(steps, way, primals, tangents):
     ]
     inputs = (carry_dot, of_rows.pick(rows_dot), of_consts.pick(consts_dot))
     inputs, inputs_tree = jax.tree.flatten(inputs)
-    residuals, residuals_tree = jax.tree.flatten((count, kinds, out.starts, rows, consts))
+    # The carries that the derivative begins with: at the start of every block, or at both ends.
+    memory = out.starts if way.undo is None else (carry, out.carry)
+    residuals, residuals_tree = jax.tree.flatten((count, kinds, memory, rows, consts))
     out_leaves, out_tree = jax.tree.flatten(out)
+    trees = _Trees(carry_tree, inputs_tree, residuals_tree, out_tree)
+    tangent = _Tangent(steps, way, of_rows, of_consts, trees)
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in out_leaves]
+    dots = linear(
+        tangent.forward, tangent.transpose, residuals, inputs, shapes, tangent.members
+    )  # fmt: skip
+    return out, jax.tree.unflatten(out_tree, dots)
 
-    def iteration(step, consts, row):
+
+class _Trees(NamedTuple):
+    """How the flat lists of a replay's derivative are put together."""
+
+    carry: Any
+    inputs: Any
+    residuals: Any
+    out: Any
+
+
+class _Tangent:
+    """The derivative of a replay: a linear function, its transpose, and that for a batch."""
+
+    def __init__(self, steps, way: _Way, of_rows: Active, of_consts: Active, trees: _Trees) -> None:
+        self.steps, self.way, self.trees = steps, way, trees
+        self.of_rows, self.of_consts = of_rows, of_consts
+
+    def iteration(self, step, consts, row):
         """The iteration as a function of what has a derivative, as flat lists."""
 
         def of_active(carry, row_active, consts_active):
             new, add, out = step(
-                of_consts.merge(consts, consts_active),
-                jax.tree.unflatten(carry_tree, carry),
-                of_rows.merge(row, row_active),
+                self.of_consts.merge(consts, consts_active),
+                jax.tree.unflatten(self.trees.carry, carry),
+                self.of_rows.merge(row, row_active),
             )
             return jax.tree.leaves(new), jax.tree.leaves(add), jax.tree.leaves(out)
 
         return of_active
 
-    def forward(residuals, inputs):
-        count, kinds, starts, rows, consts = jax.tree.unflatten(residuals_tree, residuals)
-        carry_dot, rows_dot, consts_dot = jax.tree.unflatten(inputs_tree, inputs)
+    def forward(self, residuals, inputs):
+        count, kinds, memory, rows, consts = jax.tree.unflatten(self.trees.residuals, residuals)
+        carry_dot, rows_dot, consts_dot = jax.tree.unflatten(self.trees.inputs, inputs)
+        of_rows, of_consts, way = self.of_rows, self.of_consts, self.way
 
         def tangent(step):
             def one(consts, carry, row):
                 (consts, consts_dot), (carry, carry_dot), (row, row_dot) = consts, carry, row
                 primal = (carry, of_rows.pick(row), of_consts.pick(consts))
                 (new, _, _), (new_dot, add_dot, out_dot) = jax.jvp(
-                    iteration(step, consts, row), primal, (carry_dot, row_dot, consts_dot)
+                    self.iteration(step, consts, row), primal, (carry_dot, row_dot, consts_dot)
                 )
                 return (new, new_dot), add_dot, out_dot
 
             return one
 
-        # The first block begins where the whole replay does, in either direction.
-        first = jnp.maximum(count - 1, 0) if reverse else 0
-        carry = jax.tree.leaves(row_at(starts, first))
-        done = replay(
-            tuple(map(tangent, steps)), count, (carry, carry_dot), (rows, rows_dot),
-            (consts, consts_dot), kinds=kinds, reverse=reverse, single=single, jacobians=jacobians,
-        )  # fmt: skip
-        return [*done.carry[1], *done.totals, *done.outs, *done.starts[1]]
-
-    def transpose(residuals, bars, batched):
-        count, kinds, starts, rows, consts = jax.tree.unflatten(residuals_tree, residuals)
-        bars = out_tree.unflatten([_Zero if b is None else b for b in bars])
-        iterations = [partial(iteration, step) for step in steps]
-        backward = _Backward(iterations, of_rows, of_consts, bars, batched, way)
-        starts = jax.tree.leaves(starts)
-        carry_bar = [
-            jnp.zeros_like(s[0]) if b is _Zero else b
-            for s, b in zip(starts, jax.tree.leaves(bars.carry), strict=True)
-        ]
-        return jax.tree.leaves(backward.run(count, kinds, starts, rows, consts, carry_bar, reverse))
-
-    def members(size, residual_axes, input_axes):
-        """The transpose for a batch, in which the members share what is not batched."""
-        count_axis, kinds_axis, starts_axes, rows_axes, consts_axes = jax.tree.unflatten(
-            residuals_tree, [axis is not None for axis in residual_axes]
+        steps = tuple(map(tangent, self.steps))
+        rows, consts = (rows, rows_dot), (consts, consts_dot)
+        if way.undo is None:
+            # The first block begins where the whole replay does, in either direction.
+            start = row_at(memory, jnp.maximum(count - 1, 0) if way.reverse else 0)
+        else:
+            way, (start, _) = way._replace(undo=_ONCE), memory
+        carry, totals, outs, starts = _replay(
+            steps, way, count, kinds, (jax.tree.leaves(start), carry_dot), rows, consts, None
         )
-        batched_inputs = jax.tree.unflatten(inputs_tree, [a is not None for a in input_axes])
-        carry_in, rows_in, consts_in = batched_inputs
-        alike = jax.tree.map(bool, rows_in) == of_rows.pick(rows_axes)
+        return [*carry[1], *totals, *outs, *([] if starts is None else starts[1])]
+
+    def transpose(self, residuals, bars, batched):
+        count, kinds, memory, rows, consts = jax.tree.unflatten(self.trees.residuals, residuals)
+        bars = self.trees.out.unflatten([_Zero if b is None else b for b in bars])
+        undo = None if self.way.undo is None else self.way.undo.steps
+        backward = self._backward(self.steps, undo, _largest, bars, batched)
+        return jax.tree.leaves(backward.run(count, kinds, memory, rows, consts, bars.carry))
+
+    def _backward(self, steps, undo, size, bars, batched):
+        iterations = [partial(self.iteration, step) for step in steps]
+        return _Backward(
+            iterations, undo, size, self.of_rows, self.of_consts, bars, batched, self.way
+        )
+
+    def members(self, size, residual_axes, input_axes):
+        """The transpose for a batch, in which the members share what is not batched."""
+        count_axis, kinds_axis, memory_axes, rows_axes, consts_axes = jax.tree.unflatten(
+            self.trees.residuals, [axis is not None for axis in residual_axes]
+        )
+        carry_in, rows_in, consts_in = jax.tree.unflatten(
+            self.trees.inputs, [a is not None for a in input_axes]
+        )
+        alike = jax.tree.map(bool, rows_in) == self.of_rows.pick(rows_axes)
         if count_axis or kinds_axis or not alike or not all(carry_in):
             return None
         # Constants whose derivative differs by member are given to each.
-        each = of_consts.merge(
-            consts_axes, [a or b for a, b in zip(of_consts.pick(consts_axes), consts_in)]
-        )
-        batch = [jax.vmap(step, (batch_axes(each), 0, batch_axes(rows_axes))) for step in steps]
+        mine = self.of_consts.pick(consts_axes)
+        each = self.of_consts.merge(consts_axes, [a or b for a, b in zip(mine, consts_in)])
+        axes = (batch_axes(each), 0, batch_axes(rows_axes))
+        steps = [jax.vmap(step, axes) for step in self.steps]
+        undo = None
+        if self.way.undo is not None:
+            undo = [jax.vmap(step, axes) for step in self.way.undo.steps]
+        of_row = 1 if self.way.single else 2
+        # Of what is stored of each block, the blocks lead; of the two ends, the members.
+        of_memory = 1 if undo is None else 0
 
         def of_batch(residuals, bars, batched):
             del batched
-            count, kinds, starts, rows, consts = jax.tree.unflatten(residuals_tree, residuals)
-            starts = every_member(starts, starts_axes, size)
-            starts = [jnp.moveaxis(s, 0, 1) for s in jax.tree.leaves(starts)]
-            rows = jax.tree.map(lambda r, b: jnp.moveaxis(r, 0, axes) if b else r, rows, rows_axes)
+            count, kinds, memory, rows, consts = jax.tree.unflatten(self.trees.residuals, residuals)
+            memory = every_member(memory, memory_axes, size)
+            memory = jax.tree.map(lambda s: jnp.moveaxis(s, 0, of_memory), memory)
+            rows = jax.tree.map(
+                lambda r, b: jnp.moveaxis(r, 0, of_row) if b else r, rows, rows_axes
+            )
             consts = jax.tree.map(
                 lambda c, have, want: jnp.broadcast_to(c, (size, *c.shape))
                 if want and not have
                 else c,
                 consts, consts_axes, each,
             )  # fmt: skip
-            bars = out_tree.unflatten([_Zero if b is None else b for b in bars])
+            bars = self.trees.out.unflatten([_Zero if b is None else b for b in bars])
             moved = lambda tree, to: jax.tree.map(
                 lambda b: b if b is _Zero else jnp.moveaxis(b, 0, to), tree
             )
-            bars = bars._replace(outs=moved(bars.outs, axes), starts=moved(bars.starts, 1))
-            backward = _Backward(
-                [partial(iteration, s) for s in batch], of_rows, of_consts, bars, True, way
-            )
-            carry_bar = [
-                jnp.zeros_like(s[0]) if b is _Zero else b
-                for s, b in zip(starts, jax.tree.leaves(bars.carry), strict=True)
-            ]
+            bars = bars._replace(outs=moved(bars.outs, of_row), starts=moved(bars.starts, 1))
+            backward = self._backward(steps, undo, jax.vmap(_largest), bars, True)
             carry_bar, rows_bar, consts_bar = backward.run(
-                count, kinds, starts, rows, consts, carry_bar, reverse
+                count, kinds, memory, rows, consts, bars.carry
             )
-            rows_bar = [jnp.moveaxis(b, axes, 0) if a else b for b, a in zip(rows_bar, rows_in)]
+            rows_bar = [jnp.moveaxis(b, of_row, 0) if a else b for b, a in zip(rows_bar, rows_in)]
             consts_bar = [
                 jnp.sum(b, axis=0) if a and not wanted else b
-                for b, a, wanted in zip(consts_bar, of_consts.pick(each), consts_in, strict=True)
+                for b, a, wanted in zip(consts_bar, self.of_consts.pick(each), consts_in)
             ]
             return [*carry_bar, *rows_bar, *consts_bar]
 
         return of_batch
-
-    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in out_leaves]
-    dots = linear(forward, transpose, residuals, inputs, shapes, members)
-    return out, jax.tree.unflatten(out_tree, dots)
 
 
 #: Stands for a cotangent known to be zero.
@@ -425,6 +481,17 @@ def _ravel_cotangents(bars: Any) -> tuple[Array, Callable[[Array], Any]]:
     """
     flat, restore = ravel_pytree(_parts(jax.tree.map(jnp.conj, bars)))
     return flat, lambda flat: jax.tree.map(jnp.conj, _whole(bars, restore(flat)))
+
+
+def _filled(bars: Any, zero: Callable[[Any], Array], like: Any) -> list[Array]:
+    """The leaves of cotangents, with zeros for those that are known to be zero."""
+    pairs = zip(jax.tree.leaves(bars), jax.tree.leaves(like), strict=True)
+    return [zero(x) if b is _Zero else b for b, x in pairs]
+
+
+def _largest(tree: Any) -> Array:
+    """The largest absolute value in a tree."""
+    return jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in jax.tree.leaves(tree)]))
 
 
 class _Bars:
@@ -458,30 +525,31 @@ class _Backward:
     """
 
     def __init__(
-        self, iterations, of_rows, of_consts, bars: Replayed, batched: bool, way: _Way
+        self, iterations, undo, size, of_rows, of_consts, bars: Replayed, batched: bool, way: _Way
     ) -> None:
-        self.iterations = iterations
-        self.of_rows = of_rows
-        self.of_consts = of_consts
-        self.totals = _Bars(bars.totals)
-        self.outs = _Bars(bars.outs)
+        self.iterations, self.undo, self.size = iterations, undo, size
+        self.of_rows, self.of_consts = of_rows, of_consts
+        self.totals, self.outs = _Bars(bars.totals), _Bars(bars.outs)
         self.starts = _Bars(bars.starts)
-        self.batched = batched
-        self.single, self.jacobians = way.single, way.jacobians
+        self.batched, self.way = batched, way
 
-    def run(self, count, kinds, starts, rows, consts, carry_bar, reverse):
-        first = 0 if self.single else (0, 0)
+    def run(self, count, kinds, memory, rows, consts, carry_bar):
+        if self.undo is not None:
+            return self._recovering(count, kinds, memory, rows, consts, carry_bar)
+        starts, way = jax.tree.leaves(memory), self.way
+        carry_bar = _filled(carry_bar, lambda s: jnp.zeros_like(s[0]), starts)
+        first = 0 if way.single else (0, 0)
         inputs = [*(s[0] for s in starts), *(r[first] for r in self.of_rows.pick(rows))]
         inputs += self.of_consts.pick(consts)
         numbers = sum(x.size for x in jax.tree.leaves(_parts(inputs)))
-        together = self.jacobians and numbers <= SMALL and not self.batched
+        together = way.jacobians and numbers <= SMALL and not self.batched
         pull = self._pull_together if together else self._pull_in_turn
 
         def block(iteration):
             def one(consts, carry_bar, row):
                 consts, totals_bar = consts
                 start, rows, outs_bar, starts_bar = row
-                if self.single:
+                if way.single:
                     rows, outs_bar = jax.tree.map(lambda x: x[None], (rows, outs_bar))
 
                 def again(carry, row):
@@ -490,11 +558,11 @@ class _Backward:
                     )
                     return new, carry
 
-                _, carries = _scan(again, start, rows, reverse)
+                _, carries = _scan(again, start, rows, way.reverse)
                 carry_bar, consts_bar, rows_bar = pull(
-                    iteration, consts, carries, rows, carry_bar, totals_bar, outs_bar, reverse
+                    iteration, consts, carries, rows, carry_bar, totals_bar, outs_bar, way.reverse
                 )
-                if self.single:
+                if way.single:
                     rows_bar = [x[0] for x in rows_bar]
                 return self.starts.add(carry_bar, starts_bar), consts_bar, rows_bar
 
@@ -504,10 +572,54 @@ class _Backward:
         done = replay(
             tuple(map(block, self.iterations)), count, carry_bar,
             (starts, rows, self.outs.given, self.starts.given),
-            (consts, self.totals.given), kinds=kinds, reverse=not reverse, single=True,
-            jacobians=self.jacobians,
+            (consts, self.totals.given), kinds=kinds, reverse=not way.reverse, single=True,
+            jacobians=way.jacobians,
         )  # fmt: skip
         return done.carry, list(done.outs), done.totals
+
+    def _recovering(self, count, kinds, memory, rows, consts, carry_bar):
+        """From the last iteration to the first, each taken back before it is differentiated."""
+        (start, end), way, size = memory, self.way, self.size
+        assert way.undo is not None
+        if way.undo is _ONCE:
+            raise DerivativeError(
+                "a derivative that recovers the states is of first order in reverse mode: use one "
+                "that keeps some, as rf.CheckpointAdjoint() does and in sampling "
+                "gradient='checkpoint'"
+            )
+
+        def turn(iteration, undo):
+            def one(consts, carry, row):
+                (consts, totals_bar), (after, carry_bar, most), (row, out_bar) = consts, carry, row
+                before = undo(consts, after, row)
+                carry_bar, row_bar, more = self._pull(
+                    iteration, consts, jax.tree.leaves(before), row, carry_bar, totals_bar, out_bar
+                )
+                return (before, carry_bar, jnp.maximum(most, size(before))), more, row_bar
+
+            return one
+
+        carry = (end, _filled(carry_bar, jnp.zeros_like, end), size(end))
+        done = _replay(
+            tuple(map(turn, self.iterations, self.undo)),
+            _Way(not way.reverse, way.single, way.jacobians, _ONCE), count, kinds, carry,
+            (rows, self.outs.given), (consts, self.totals.given), None,
+        )  # fmt: skip
+        (found, carry_bar, most), consts_bar, rows_bar = done.carry, done.totals, done.outs
+        bars = (carry_bar, rows_bar, consts_bar)
+        if way.undo.tolerance is None:
+            return bars
+        error = size(jax.tree.map(jnp.subtract, found, start))
+        bad = jnp.any(~(error <= way.undo.tolerance * most))
+        return raise_if(bars, bad, way.undo.message, DerivativeError)
+
+    def _pull(self, iteration, consts, carry, row, carry_bar, totals_bar, out_bar):
+        """One iteration's cotangents of the carry, the row and the constants."""
+        _, vjp = jax.vjp(
+            lambda *active: self._given(iteration(consts, row)(*active)),
+            carry, self.of_rows.pick(row), self.of_consts.pick(consts),
+        )  # fmt: skip
+        return vjp((carry_bar, totals_bar, out_bar))
 
     def _given(self, step_out):
         new, add, out = step_out
@@ -519,11 +631,9 @@ class _Backward:
         def pull(bars, row):
             carry_bar, consts_bar = bars
             carry, row, out_bar = row
-            _, vjp = jax.vjp(
-                lambda *active: self._given(iteration(consts, row)(*active)),
-                carry, self.of_rows.pick(row), self.of_consts.pick(consts),
-            )  # fmt: skip
-            carry_bar, row_bar, more = vjp((carry_bar, totals_bar, out_bar))
+            carry_bar, row_bar, more = self._pull(
+                iteration, consts, carry, row, carry_bar, totals_bar, out_bar
+            )
             return (carry_bar, jax.tree.map(jnp.add, consts_bar, more)), row_bar
 
         zeros = [jnp.zeros_like(k) for k in self.of_consts.pick(consts)]

@@ -56,7 +56,7 @@ class CheckpointAdjoint(Adjoint):
             blocks = max(blocks - (room - loop.blocks_of(setup)), 1)
             setup = setup._replace(block=block, blocks=blocks)
         setup = setup._replace(levels=pairs)
-        return loop.solve_checkpointed(setup, x, ts)
+        return loop.solve_lean(setup, x, ts)
 
 
 def levels(
