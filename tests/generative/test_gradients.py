@@ -244,3 +244,37 @@ def test_going_back_is_refused_where_nothing_would_be_left_of_the_precision(samp
     with pytest.raises(rf.InputError, match=words):
         gen.invert(RING, x, sampler=sampler, steps=steps)
     assert np.isfinite(jax.grad(lambda x: run(x, gradient="checkpoint"))(x)).all()
+
+
+def test_second_derivatives_of_the_reversible_route_are_right_or_refused():
+    def run(scale, gradient):
+        denoiser = gen.Denoiser(lambda x, t: 0.5 * jnp.sin(scale * x) + 0.1 * t * x, VP)
+        x = jnp.linspace(-1.0, 1.0, 3)[:, None]
+        out = gen.sample(denoiser, start=x, sampler=gen.BDIA(), steps=6, gradient=gradient)
+        return jnp.sum(out**2)
+
+    direct = lambda f: f(lambda s: run(s, "direct"))(1.1)
+    back = lambda f: f(lambda s: run(s, "reversible"))(1.1)
+    np.testing.assert_allclose(back(jax.jacfwd), direct(jax.jacfwd), rtol=1e-9)
+    forward_over_reverse = lambda f: jax.jacfwd(jax.grad(f))
+    np.testing.assert_allclose(
+        back(forward_over_reverse), direct(forward_over_reverse), rtol=1e-8
+    )  # fmt: skip
+    with pytest.raises(rf.DerivativeError, match="first order"):
+        back(lambda f: jax.grad(jax.grad(f)))
+
+
+@pytest.mark.parametrize("gradient", ["checkpoint", "reversible"])
+def test_callbacks_are_told_once_however_often_a_turn_is_gone_through(gradient):
+    told = []
+
+    def run(x):
+        out = gen.sample(
+            RING, start=x, sampler=gen.BDIA(), steps=5, gradient=gradient,
+            callback=lambda turn, t, x: told.append(int(turn)),
+        )  # fmt: skip
+        return jnp.sum(out**2)
+
+    jax.block_until_ready(jax.grad(run)(START[:2]))
+    jax.effects_barrier()
+    assert sorted(told) == list(range(len(told))) and len(told) >= 5

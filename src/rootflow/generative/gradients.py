@@ -9,8 +9,8 @@
   back (AdjointDPM). A gradient of the differential equation, not of the steps taken.
 - `Truncated(steps)`: only the last steps are differentiated (Clark et al. 2024, DRaFT-K).
 
-`"direct"`, `"checkpoint"` and `Truncated` work in forward and in reverse mode; `"reversible"` and
-`"adjoint"` define reverse mode alone.
+All but `"adjoint"` work in forward and in reverse mode; the reverse mode of `"reversible"` and
+`"adjoint"` is of first order.
 """
 
 import math
@@ -23,8 +23,10 @@ import jax.numpy as jnp
 
 from ..errors import InputError
 from ..ground.hoist import hoist
+from ..ground.scan import lean_scan
 from .adjoint import Adjoint, solve_adjoint
-from .loop import Record, Turn, body, filled, take, zeros
+from .hooks import Hooks
+from .loop import Record, Turn, body, tell
 from .samplers.base import Evaluate, Reversible, Sampler, check_growth
 
 
@@ -111,13 +113,14 @@ def march(
         InputError: `"reversible"` over so many steps that going back amplifies rounding errors
             beyond use.
     """
-    run = body(sampler, evaluate, keep, hooks)
-    if gradient == "direct" or turns.number.shape[0] == 0:
+    hooks = Hooks() if hooks is None else hooks
+    run, count = body(sampler, evaluate, keep, hooks), turns.number.shape[0]
+    if gradient == "direct" or count == 0:
         return jax.lax.scan(run, state, turns)
     if gradient == "checkpoint":
-        return _checkpointed(run, state, turns)
+        quiet = body(sampler, evaluate, keep, hooks.quiet)
+        return _checkpointed(sampler, quiet, state, turns, hooks)
     if isinstance(gradient, Truncated):
-        count = turns.number.shape[0]
         given = max(count - gradient.steps, 0)
         first = jax.tree.map(lambda part: part[:given], turns)
         rest = jax.tree.map(lambda part: part[given:], turns)
@@ -129,10 +132,8 @@ def march(
     pure = hoist(evaluate, sampler.sample(state), level)
     if gradient == "reversible":
         assert isinstance(sampler, Reversible)  # as `checked` has seen
-        check_growth(sampler, turns.number.shape[0], sampler.sample(state).dtype)
-        # The rows go in once, as what may be differentiated.
-        others = turns._replace(row=None)
-        return _reversible((pure, state, turns.row), others, sampler, keep, hooks)
+        check_growth(sampler, count, sampler.sample(state).dtype)
+        return _reversible(sampler, pure, state, turns, keep, hooks)
     noise, steps = back
     pure_noise = hoist(noise, sampler.sample(state), level)
     run = (sampler, keep, hooks)
@@ -149,70 +150,43 @@ def chunk(count: int) -> int:
     return min(near, key=lambda k: abs(k - root)) if near else root
 
 
-def _checkpointed(run: Callable[..., Any], state: Any, turns: Turn) -> tuple[Any, Record]:
-    count = turns.number.shape[0]
-    size = chunk(count)
-    whole = count // size * size
-    once = jax.checkpoint(run)
+def _told(again: Callable[..., Any], sampler: Sampler, hooks: Hooks) -> Callable[..., Any]:
+    """The turn as it is taken the first time: with calls back to the user."""
 
-    @jax.checkpoint
-    def several(state, turns):
-        return jax.lax.scan(once, state, turns)
-
-    first = jax.tree.map(lambda p: p[:whole].reshape(-1, size, *p.shape[1:]), turns)
-    state, record = jax.lax.scan(several, state, first)
-    record = jax.tree.map(lambda p: p.reshape(whole, *p.shape[2:]), record)
-    if whole == count:
+    def step(consts: Any, state: Any, turn: Turn) -> Any:
+        state, record = again(consts, state, turn)
+        tell(hooks, turn, sampler.sample(state))
         return state, record
-    rest = jax.tree.map(lambda p: p[whole:], turns)
-    state, last = several(state, rest)
-    return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), record, last)
+
+    return step
 
 
-@eqx.filter_custom_vjp
-def _reversible(differentiable, turns, sampler, keep, hooks):
-    evaluate, state, rows = differentiable
-    return jax.lax.scan(body(sampler, evaluate, keep, hooks), state, turns._replace(row=rows))
+def _checkpointed(
+    sampler: Sampler, run: Callable[..., Any], state: Any, turns: Turn, hooks: Hooks
+) -> tuple[Any, Record]:
+    first = jax.tree.map(lambda part: part[0], turns)
+    pure = hoist(run, state, first)
+
+    def again(pure: Any, state: Any, turn: Turn) -> Any:
+        return pure(state, turn)
+
+    return lean_scan(
+        _told(again, sampler, hooks), state, turns, pure, again=again,
+        block=chunk(turns.number.shape[0]),
+    )  # fmt: skip
 
 
-@_reversible.def_fwd
-def _reversible_forward(perturbed, differentiable, turns, sampler, keep, hooks):
-    out = _reversible(differentiable, turns, sampler, keep, hooks)
-    return out, out[0]
+def _reversible(
+    sampler: Reversible, evaluate: Evaluate, state: Any, turns: Turn, keep: bool, hooks: Hooks
+) -> tuple[Any, Record]:
+    def again(consts: Any, state: Any, turn: Turn) -> Any:
+        sampler, evaluate = consts
+        return body(sampler, evaluate, keep, None)(state, turn)
 
+    def undo(consts: Any, state: Any, turn: Turn) -> Any:
+        sampler, evaluate = consts
+        return sampler.back(evaluate, state, turn.row)
 
-@_reversible.def_bwd
-def _reversible_backward(last, cotangents, perturbed, differentiable, turns, sampler, keep, hooks):
-    """From the last state back to the first: recover the state before, pull back, repeat."""
-    evaluate, _, rows = differentiable
-    towards_state, record = cotangents
-    towards_state = filled(towards_state, last)
-    seen_evaluate, given_evaluate = eqx.partition(evaluate, perturbed[0])
-    seen_rows, given_rows = eqx.partition(rows, perturbed[2])
-    towards_sample = record.sample if keep else None
-
-    def turn_back(carry, turn):
-        after, towards_after, towards_evaluate = carry
-        seen_row, given_row, number, toward = turn
-        row = eqx.combine(seen_row, given_row)
-        before = jax.lax.stop_gradient(sampler.back(evaluate, after, row))
-
-        def forward(seen_evaluate, state, seen_row):
-            model = eqx.combine(seen_evaluate, given_evaluate)
-            here = Turn(eqx.combine(seen_row, given_row), number, None)
-            return take(sampler, model, state, here)
-
-        if toward is not None:
-            _, add = jax.vjp(sampler.sample, after)
-            towards_after = jax.tree.map(jnp.add, towards_after, add(toward)[0])
-        _, pull = jax.vjp(forward, seen_evaluate, before, seen_row)
-        more_evaluate, towards_before, towards_row = pull(towards_after)
-        towards_evaluate = jax.tree.map(jnp.add, towards_evaluate, more_evaluate)
-        return (before, towards_before, towards_evaluate), towards_row
-
-    carry = (last, towards_state, zeros(seen_evaluate))
-    scanned = (seen_rows, given_rows, turns.number, towards_sample)
-    (_, towards_state, towards_evaluate), towards_rows = jax.lax.scan(
-        turn_back, carry, scanned, reverse=True
+    return lean_scan(
+        _told(again, sampler, hooks), state, turns, (sampler, evaluate), again=again, undo=undo
     )
-    return towards_evaluate, eqx.filter(towards_state, perturbed[1]), towards_rows

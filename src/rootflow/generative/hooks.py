@@ -64,6 +64,11 @@ class Hooks(eqx.Module):
     inpaint: Inpaint | None = None
 
     @property
+    def quiet(self) -> "Hooks":
+        """Without what must happen once only: for turns that are gone through again."""
+        return Hooks(None, self.change, self.inpaint)
+
+    @property
     def steers(self) -> bool:
         """Whether the samples may be changed between the steps."""
         return self.change is not None or self.inpaint is not None

@@ -94,11 +94,16 @@ def body(
         if turn.arrival is not None:
             state = hooks.arrive(sampler, state, turn.arrival, seen[0] if seen else None)
         x = sampler.sample(state)
-        if hooks.progress is not None:
-            jax.debug.callback(hooks.progress, turn.number, turn.row.level.t, x)
+        tell(hooks, turn, x)
         return state, Record(jnp.all(jnp.isfinite(x)), x if keep else None)
 
     return run
+
+
+def tell(hooks: Hooks, turn: Turn, x: Array) -> None:
+    """Calls back to the user after a turn, if that was asked for."""
+    if hooks.progress is not None:
+        jax.debug.callback(hooks.progress, turn.number, turn.row.level.t, x)
 
 
 def zeros(tree: Any) -> Any:
