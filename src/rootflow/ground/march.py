@@ -94,6 +94,14 @@ def write_row(buffers: Any, rows: Any, i: ArrayLike) -> Any:
     return jax.tree.map(lambda b, r: lax.dynamic_update_index_in_dim(b, r, i, 0), buffers, rows)
 
 
+def scan_rows(step: Callable[..., Any], carry: Any, rows: Any, reverse: bool) -> tuple[Any, Any]:
+    """`jax.lax.scan`, without a loop over a single row."""
+    if jax.tree.leaves(rows)[0].shape[0] == 1:
+        carry, out = step(carry, jax.tree.map(lambda r: jnp.squeeze(r, 0), rows))
+        return carry, jax.tree.map(lambda o: jnp.expand_dims(o, 0), out)
+    return varying.scan(step, carry, rows, reverse=reverse)
+
+
 def empty_rows(shapes: Any, *length: int) -> Any:
     """Zeros like `shapes`, with leading axes of the given length."""
     return jax.tree.map(lambda r: jnp.zeros((*length, *r.shape), r.dtype), shapes)

@@ -11,10 +11,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import SymbolicZero
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Int
 
 from ..errors import DerivativeError
@@ -27,9 +25,11 @@ from .march import (
     empty_rows,
     every_member,
     row_at,
+    scan_rows,
     where_member,
     write_row,
 )
+from .pullback import Cotangents, Pull, Zero, filled, parts
 from .tracing import raise_if
 
 #: The largest number of inputs (state, row and parameters) for which Jacobians are formed.
@@ -39,13 +39,6 @@ SMALL = 24
 def _choose(kind: Any, branches: list[Callable[..., Any]], *operands: Any) -> Any:
     """The branch of this kind; without kinds the only one."""
     return branches[0](*operands) if kind is None else varying.switch(kind, branches, *operands)
-
-
-def _scan(step: Callable[..., Any], carry: Any, rows: Any, reverse: bool) -> tuple[Any, Any]:
-    if jax.tree.leaves(rows)[0].shape[0] == 1:
-        carry, out = step(carry, jax.tree.map(lambda r: jnp.squeeze(r, 0), rows))
-        return carry, jax.tree.map(lambda o: jnp.expand_dims(o, 0), out)
-    return varying.scan(step, carry, rows, reverse=reverse)
 
 
 class Undo(NamedTuple):
@@ -237,7 +230,7 @@ def _run(steps, way, count, kinds, carry, rows, consts):
                 carry, add, out = step(consts, carry, row)
                 return (carry, jax.tree.map(jnp.add, totals, add)), out
 
-            return one if single else lambda carry, rows: _scan(one, carry, rows, reverse)
+            return one if single else lambda carry, rows: scan_rows(one, carry, rows, reverse)
 
         first = jax.tree.map(lambda r: r[(0,) * axes], rows)
         _, add, out = jax.eval_shape(steps[0], consts, carry, first)
@@ -392,16 +385,15 @@ class _Tangent:
 
     def transpose(self, residuals, bars, batched):
         count, kinds, memory, rows, consts = jax.tree.unflatten(self.trees.residuals, residuals)
-        bars = self.trees.out.unflatten([_Zero if b is None else b for b in bars])
+        bars = self.trees.out.unflatten([Zero if b is None else b for b in bars])
         undo = None if self.way.undo is None else self.way.undo.steps
         backward = self._backward(self.steps, undo, _largest, bars, batched)
         return jax.tree.leaves(backward.run(count, kinds, memory, rows, consts, bars.carry))
 
     def _backward(self, steps, undo, size, bars, batched):
         iterations = [partial(self.iteration, step) for step in steps]
-        return _Backward(
-            iterations, undo, size, self.of_rows, self.of_consts, bars, batched, self.way
-        )
+        pull = Pull(self.of_rows, self.of_consts, bars.totals, bars.outs)
+        return _Backward(iterations, undo, size, pull, bars.starts, batched, self.way)
 
     def members(self, size, residual_axes, input_axes):
         """The transpose for a batch, in which the members share what is not batched."""
@@ -440,9 +432,9 @@ class _Tangent:
                 else c,
                 consts, consts_axes, each,
             )  # fmt: skip
-            bars = self.trees.out.unflatten([_Zero if b is None else b for b in bars])
+            bars = self.trees.out.unflatten([Zero if b is None else b for b in bars])
             moved = lambda tree, to: jax.tree.map(
-                lambda b: b if b is _Zero else jnp.moveaxis(b, 0, to), tree
+                lambda b: b if b is Zero else jnp.moveaxis(b, 0, to), tree
             )
             bars = bars._replace(outs=moved(bars.outs, of_row), starts=moved(bars.starts, 1))
             backward = self._backward(steps, undo, jax.vmap(_largest), bars, True)
@@ -459,91 +451,32 @@ class _Tangent:
         return of_batch
 
 
-#: Stands for a cotangent known to be zero.
-_Zero = object()
-
-
-def _parts(tree: Any) -> Any:
-    """A pytree with its complex arrays replaced by pairs of real ones."""
-    return jax.tree.map(lambda x: (x.real, x.imag) if jnp.iscomplexobj(x) else x, tree)
-
-
-def _whole(like: Any, parts: Any) -> Any:
-    """What `_parts` took apart; `like` says which arrays are complex."""
-    return jax.tree.map(lambda x, p: lax.complex(*p) if jnp.iscomplexobj(x) else p, like, parts)
-
-
-def _ravel_cotangents(bars: Any) -> tuple[Array, Callable[[Array], Any]]:
-    """Cotangents as one real array, to be multiplied with the real Jacobian, and the way back.
-
-    The cotangent c of a complex x stands for the real number Re(c dx), which is c.real dx.real -
-    c.imag dx.imag.
-    """
-    flat, restore = ravel_pytree(_parts(jax.tree.map(jnp.conj, bars)))
-    return flat, lambda flat: jax.tree.map(jnp.conj, _whole(bars, restore(flat)))
-
-
-def _filled(bars: Any, zero: Callable[[Any], Array], like: Any) -> list[Array]:
-    """The leaves of cotangents, with zeros for those that are known to be zero."""
-    pairs = zip(jax.tree.leaves(bars), jax.tree.leaves(like), strict=True)
-    return [zero(x) if b is _Zero else b for b, x in pairs]
-
-
 def _largest(tree: Any) -> Array:
     """The largest absolute value in a tree."""
     return jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in jax.tree.leaves(tree)]))
 
 
-class _Bars:
-    """Those of a list of cotangents that are not known to be zero."""
-
-    def __init__(self, bars: Any) -> None:
-        bars = jax.tree.leaves(bars)
-        self.present = [b is not _Zero for b in bars]
-        self.given = [b for b in bars if b is not _Zero]
-
-    def pick(self, values: list[Any]) -> list[Any]:
-        return [v for v, present in zip(values, self.present, strict=True) if present]
-
-    def add(self, values: list[Any], given: list[Any]) -> list[Any]:
-        bars = iter(given)
-        return [
-            v + next(bars) if present else v
-            for v, present in zip(values, self.present, strict=True)
-        ]
-
-
 class _Backward:
-    """The reverse pass of a replay: blocks in the opposite order, each from its stored start.
-
-    Where an iteration has few inputs, the Jacobians of all iterations of a block are formed
-    together (once their states are known they do not depend on one another), vectorised, and only
-    a product with a small matrix is left for each. On a CPU that is several times faster, and
-    several times quicker to compile, than a vector-Jacobian product for each iteration in turn.
-    Under `vmap` there is enough to vectorise already, and the products are less work. A step need
-    not be holomorphic: complex numbers count as two real ones, and the Jacobians are real.
-    """
+    """The reverse pass: blocks in the opposite order, each from its stored or recovered start."""
 
     def __init__(
-        self, iterations, undo, size, of_rows, of_consts, bars: Replayed, batched: bool, way: _Way
+        self, iterations, undo, size, pull: Pull, starts: Any, batched: bool, way: _Way
     ) -> None:
         self.iterations, self.undo, self.size = iterations, undo, size
-        self.of_rows, self.of_consts = of_rows, of_consts
-        self.totals, self.outs = _Bars(bars.totals), _Bars(bars.outs)
-        self.starts = _Bars(bars.starts)
+        self.pull, self.starts = pull, Cotangents(starts)
         self.batched, self.way = batched, way
 
     def run(self, count, kinds, memory, rows, consts, carry_bar):
         if self.undo is not None:
             return self._recovering(count, kinds, memory, rows, consts, carry_bar)
-        starts, way = jax.tree.leaves(memory), self.way
-        carry_bar = _filled(carry_bar, lambda s: jnp.zeros_like(s[0]), starts)
+        starts, way, pull = jax.tree.leaves(memory), self.way, self.pull
+        carry_bar = filled(carry_bar, lambda s: jnp.zeros_like(s[0]), starts)
         first = 0 if way.single else (0, 0)
-        inputs = [*(s[0] for s in starts), *(r[first] for r in self.of_rows.pick(rows))]
-        inputs += self.of_consts.pick(consts)
-        numbers = sum(x.size for x in jax.tree.leaves(_parts(inputs)))
+        inputs = [*(s[0] for s in starts), *(r[first] for r in pull.of_rows.pick(rows))]
+        inputs += pull.of_consts.pick(consts)
+        numbers = sum(x.size for x in jax.tree.leaves(parts(inputs)))
         together = way.jacobians and numbers <= SMALL and not self.batched
-        pull = self._pull_together if together else self._pull_in_turn
+        pull_block = pull.together if together else pull.in_turn
 
         def block(iteration):
             def one(consts, carry_bar, row):
@@ -554,12 +487,12 @@ class _Backward:
 
                 def again(carry, row):
                     new, _, _ = iteration(consts, row)(
-                        carry, self.of_rows.pick(row), self.of_consts.pick(consts)
+                        carry, pull.of_rows.pick(row), pull.of_consts.pick(consts)
                     )
                     return new, carry
 
-                _, carries = _scan(again, start, rows, way.reverse)
-                carry_bar, consts_bar, rows_bar = pull(
+                _, carries = scan_rows(again, start, rows, way.reverse)
+                carry_bar, consts_bar, rows_bar = pull_block(
                     iteration, consts, carries, rows, carry_bar, totals_bar, outs_bar, way.reverse
                 )
                 if way.single:
@@ -571,15 +504,15 @@ class _Backward:
         # What is one iteration here is a whole block there.
         done = replay(
             tuple(map(block, self.iterations)), count, carry_bar,
-            (starts, rows, self.outs.given, self.starts.given),
-            (consts, self.totals.given), kinds=kinds, reverse=not way.reverse, single=True,
+            (starts, rows, pull.outs.given, self.starts.given),
+            (consts, pull.totals.given), kinds=kinds, reverse=not way.reverse, single=True,
             jacobians=way.jacobians,
         )  # fmt: skip
         return done.carry, list(done.outs), done.totals
 
     def _recovering(self, count, kinds, memory, rows, consts, carry_bar):
         """From the last iteration to the first, each taken back before it is differentiated."""
-        (start, end), way, size = memory, self.way, self.size
+        (start, end), way, size, pull = memory, self.way, self.size, self.pull
         assert way.undo is not None
         if way.undo is _ONCE:
             raise DerivativeError(
@@ -592,18 +525,18 @@ class _Backward:
             def one(consts, carry, row):
                 (consts, totals_bar), (after, carry_bar, most), (row, out_bar) = consts, carry, row
                 before = undo(consts, after, row)
-                carry_bar, row_bar, more = self._pull(
+                carry_bar, row_bar, more = pull.once(
                     iteration, consts, jax.tree.leaves(before), row, carry_bar, totals_bar, out_bar
                 )
                 return (before, carry_bar, jnp.maximum(most, size(before))), more, row_bar
 
             return one
 
-        carry = (end, _filled(carry_bar, jnp.zeros_like, end), size(end))
+        carry = (end, filled(carry_bar, jnp.zeros_like, end), size(end))
         done = _replay(
             tuple(map(turn, self.iterations, self.undo)),
             _Way(not way.reverse, way.single, way.jacobians, _ONCE), count, kinds, carry,
-            (rows, self.outs.given), (consts, self.totals.given), None,
+            (rows, pull.outs.given), (consts, pull.totals.given), None,
         )  # fmt: skip
         (found, carry_bar, most), consts_bar, rows_bar = done.carry, done.totals, done.outs
         bars = (carry_bar, rows_bar, consts_bar)
@@ -612,70 +545,3 @@ class _Backward:
         error = size(jax.tree.map(jnp.subtract, found, start))
         bad = jnp.any(~(error <= way.undo.tolerance * most))
         return raise_if(bars, bad, way.undo.message, DerivativeError)
-
-    def _pull(self, iteration, consts, carry, row, carry_bar, totals_bar, out_bar):
-        """One iteration's cotangents of the carry, the row and the constants."""
-        _, vjp = jax.vjp(
-            lambda *active: self._given(iteration(consts, row)(*active)),
-            carry, self.of_rows.pick(row), self.of_consts.pick(consts),
-        )  # fmt: skip
-        return vjp((carry_bar, totals_bar, out_bar))
-
-    def _given(self, step_out):
-        new, add, out = step_out
-        return new, self.totals.pick(add), self.outs.pick(out)
-
-    def _pull_in_turn(
-        self, iteration, consts, carries, rows, carry_bar, totals_bar, outs_bar, reverse
-    ):
-        def pull(bars, row):
-            carry_bar, consts_bar = bars
-            carry, row, out_bar = row
-            carry_bar, row_bar, more = self._pull(
-                iteration, consts, carry, row, carry_bar, totals_bar, out_bar
-            )
-            return (carry_bar, jax.tree.map(jnp.add, consts_bar, more)), row_bar
-
-        zeros = [jnp.zeros_like(k) for k in self.of_consts.pick(consts)]
-        (carry_bar, consts_bar), rows_bar = _scan(
-            pull, (carry_bar, zeros), (carries, rows, outs_bar), not reverse
-        )
-        return carry_bar, consts_bar, rows_bar
-
-    def _pull_together(
-        self, iteration, consts, carries, rows, carry_bar, totals_bar, outs_bar, reverse
-    ):
-        def jacobian(carry, row):
-            active = (carry, self.of_rows.pick(row), self.of_consts.pick(consts))
-            flat, restore = ravel_pytree(_parts(active))
-
-            def of_flat(flat):
-                given = self._given(iteration(consts, row)(*_whole(active, restore(flat))))
-                return ravel_pytree(_parts(given))[0]
-
-            basis = varying.vary_like(jnp.eye(flat.size, dtype=flat.dtype), flat)
-            return jax.vmap(lambda v: jax.jvp(of_flat, (flat,), (v,))[1])(basis)
-
-        jacobians = jax.vmap(jacobian)(carries, rows)  # (block, inputs, outputs)
-        flat_bar, restore_carry = _ravel_cotangents(carry_bar)
-        n = flat_bar.size
-        given = jax.vmap(lambda out_bar: _ravel_cotangents((totals_bar, out_bar))[0])
-        if self.totals.given or self.outs.given:
-            block = jacobians.shape[0]
-            bars = given(outs_bar) if self.outs.given else _ravel_cotangents(totals_bar)[0][None]
-            others = jnp.sum(jacobians[:, :, n:] * bars[:, None, :], axis=2)
-            others = jnp.broadcast_to(others, (block, others.shape[1]))
-        else:
-            others = jnp.zeros(jacobians.shape[:2], jacobians.dtype)
-
-        def pull(bar, row):
-            jacobian, others = row
-            full = jnp.sum(jacobian * bar, axis=1) + others
-            return full[:n], full[n:]
-
-        flat_bar, pulled = _scan(pull, flat_bar, (jacobians[:, :, :n], others), not reverse)
-        row, restore_row = _ravel_cotangents(self.of_rows.pick(jax.tree.map(lambda x: x[0], rows)))
-        _, restore_consts = _ravel_cotangents(self.of_consts.pick(consts))
-        rows_bar = jax.vmap(restore_row)(pulled[:, : row.size])
-        consts_bar = restore_consts(jnp.sum(pulled[:, row.size :], axis=0))
-        return restore_carry(flat_bar), consts_bar, rows_bar
