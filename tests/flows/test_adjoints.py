@@ -170,6 +170,22 @@ def test_reversible_adjoint_refuses_what_it_cannot_recover():
             jax.block_until_ready(jax.grad(final, which)(START, 1.0))
 
 
+def test_second_derivatives_of_the_reversible_adjoint_are_right_or_refused():
+    def final(w, adjoint):
+        return jnp.sum(
+            rf.solve_ode(
+                forced, START, (0.0, 1.0), PARAMETERS | {"w": w}, adjoint=adjoint,
+                method=rf.Reversible(rf.Tsit5()), dt=0.1,
+            ).ys ** 2
+        )  # fmt: skip
+
+    kinds = (rf.ReversibleAdjoint(), rf.DiscreteAdjoint())
+    forward = (jax.jacfwd(jax.grad(final))(2.0, adjoint) for adjoint in kinds)
+    np.testing.assert_allclose(*forward, rtol=1e-9)
+    with pytest.raises(rf.DerivativeError, match="first order"):
+        jax.grad(jax.grad(final))(2.0, rf.ReversibleAdjoint())
+
+
 def one(w, adjoint):
     sol = rf.solve_ode(
         forced, START, (0.0, 1.0), PARAMETERS | {"w": w}, adjoint=adjoint, max_steps=256

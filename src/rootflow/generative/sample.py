@@ -85,8 +85,8 @@ def sample(
             key. The parts add up to the whole: with a sampler that remembers, and with its noise.
         inpaint: `Inpaint(known, mask)`, what is known of the samples. Needs `key`.
         gradient: how to differentiate, see `generative.gradients`: `"direct"`, `"checkpoint"`,
-            `"reversible"`, `"adjoint"`, `Adjoint(...)` or `Truncated(...)`. The reversible and the
-            adjoint ones have reverse mode alone, the others both modes.
+            `"reversible"`, `"adjoint"`, `Adjoint(...)` or `Truncated(...)`. All but the adjoint one
+            have both modes.
         trajectory: keep the samples at every time; implies `full`.
         callback: `callback(turn, t, x)`, called on the host after every turn of the loop, for
             progress; or `callback(step, t, x, data)`, traced into the loop after every step of the

@@ -16,8 +16,8 @@ class ReversibleAdjoint(Adjoint):
     Needs a method whose steps can be undone exactly: `ReversibleHeun`, `AsynchronousLeapfrog`, the
     symplectic ones, or any explicit one wrapped in `rf.Reversible`. Undoing amplifies rounding
     errors where the equation contracts; the initial state that is recovered is compared with the
-    real one, and a derivative that cannot be trusted is refused. Reverse mode is of first order;
-    forward mode carries the derivative along instead.
+    real one, and a derivative that cannot be trusted is refused. Reverse mode is of first order,
+    forward mode of any.
 
     Source: Kidger, Foster, Li & Lyons, "Efficient and accurate gradients for neural SDEs", NeurIPS
     2021, Algorithm 2; McCallum & Foster, "Efficient, accurate and stable gradients for neural ODEs"
