@@ -204,6 +204,13 @@ def _march_members(phases, size, batched, carry, consts):
     return out, all_batched(out)
 
 
+def _any_active(phases: tuple[Phase, ...], carry: Any, consts: Any) -> Any:
+    active = False
+    for phase in phases:
+        active = jnp.any(phase.active(carry, consts)) | active
+    return active
+
+
 def run_phases(phases: tuple[Phase, ...], carry: Any, consts: Any) -> Any:
     """The loops themselves; `body(s, consts)` of a phase takes no third argument here."""
 
@@ -217,18 +224,12 @@ def run_phases(phases: tuple[Phase, ...], carry: Any, consts: Any) -> Any:
     if len(phases) == 1:
         return inner(phases[0], carry)
 
-    def running(carry):
-        active = False
-        for phase in phases:
-            active = jnp.any(phase.active(carry, consts)) | active
-        return active
-
     def outer(carry):
         for phase in phases:
             carry = inner(phase, carry)
         return carry
 
-    return varying.while_loop(running, outer, carry)
+    return varying.while_loop(lambda carry: _any_active(phases, carry, consts), outer, carry)
 
 
 def record(
@@ -293,6 +294,25 @@ def _record_members(phases, size, batched, carry, consts, keep):
     return done, flags if done.kinds is None else flags._replace(kinds=False)
 
 
+def _attempt(phase: Any, consts: Any, base: Array, states: bool, shared: bool):
+    """One iteration of a block whose first row has the index `base`."""
+
+    def body(s):
+        i, last, inner, rows = s
+        inner, row, keep = phase.body(inner, consts)
+        row = row._replace(h=jnp.where(keep, row.h, 0), y=row.y if states else None)
+        last = jnp.where(keep, base + i, last)
+        return i + 1 if shared else i + keep, last, inner, write_row(rows, row, i)
+
+    return body
+
+
+def _repeat_last(block: Rows, i: Array) -> Rows:
+    """The idle rows from `i` on begin where the last one did: the equation can be evaluated."""
+    idle = jnp.arange(len(block.t)).reshape(-1, *(1,) * (block.t.ndim - 1)) >= i
+    return block._replace(t=jnp.where(idle, row_at(block.t, jnp.maximum(i - 1, 0)), block.t))
+
+
 def _blocks(phases, carry, consts, kept: _Keep, shared: bool) -> Record:
     """Fills block after block, each within one phase, until no phase is active."""
     length, blocks, states, stride = kept
@@ -300,16 +320,6 @@ def _blocks(phases, carry, consts, kept: _Keep, shared: bool) -> Record:
     # What a phase writes that made no iteration must not go into the last block.
     room = blocks + len(phases) if several else blocks
     groups = 0 if stride is None else -(-room // stride)
-
-    def attempt(phase, base):
-        def body(s):
-            i, last, inner, rows = s
-            inner, row, keep = phase.body(inner, consts)
-            row = row._replace(h=jnp.where(keep, row.h, 0), y=row.y if states else None)
-            last = jnp.where(keep, base + i, last)
-            return i + 1 if shared else i + keep, last, inner, write_row(rows, row, i)
-
-        return body
 
     inner = (carry, phases[0].enter(carry, consts))
     row = jax.eval_shape(lambda s: phases[0].body(s, consts)[1], inner)
@@ -323,12 +333,10 @@ def _blocks(phases, carry, consts, kept: _Keep, shared: bool) -> Record:
             local = phase.enter(carry, consts)
         i, last, inner, block = varying.while_loop(
             lambda s: (s[0] < length) & jnp.any(phase.active(s[2][0], consts)),
-            attempt(phase, count * length),
+            _attempt(phase, consts, count * length, states, shared),
             (jnp.asarray(0), last, (carry, local), empty_rows(row, length)),
         )
-        # Idle rows at its end are repeated with h = 0: where the equation was evaluated before.
-        idle = jnp.arange(length).reshape(-1, *(1,) * (block.t.ndim - 1)) >= i
-        block = block._replace(t=jnp.where(idle, row_at(block.t, jnp.maximum(i - 1, 0)), block.t))
+        block = _repeat_last(block, i)
         if stride == 1:
             starts = write_row(starts, carry.y, count)
         elif stride is not None:
@@ -346,10 +354,7 @@ def _blocks(phases, carry, consts, kept: _Keep, shared: bool) -> Record:
         return s
 
     def running(s):
-        active = False
-        for phase in phases:
-            active = jnp.any(phase.active(s[2][0], consts)) | active
-        return active & (s[0] < blocks)
+        return _any_active(phases, s[2][0], consts) & (s[0] < blocks)
 
     last = jnp.full(jnp.shape(phases[0].active(carry, consts)), -1)
     # With a stride, one more than are kept: for the starts of the other blocks.

@@ -254,39 +254,45 @@ def _run(steps, way, count, kinds, carry, rows, consts):
 
     @run.def_vmap
     def _(size, batched, count, kinds, carry, rows, consts):
-        count_batched, kinds_batched, carry_batched, rows_batched, consts_batched = batched
-        carry = every_member(carry, carry_batched, size)
-        rows = jax.tree.map(lambda r, b: jnp.moveaxis(r, 0, axes) if b else r, rows, rows_batched)
-        shape = jax.tree.leaves(rows)[0].shape[:axes]
-        members, row_axes = steps, batch_axes(rows_batched)
-        const_axes = batch_axes(consts_batched)
-        if kinds_batched:
-            # Members of different kinds: every row chooses for itself.
-            def chosen(consts, carry, row):
-                kind, row = row
-                return varying.switch(kind, steps, consts, carry, row)
-
-            kinds = jnp.moveaxis(kinds, 0, 1)
-            if not single:
-                kinds = jnp.broadcast_to(kinds[:, None], (*shape, size))
-            members, rows, row_axes, kinds = (chosen,), (kinds, rows), (0, row_axes), None
-        if count_batched:
-            # Members of different length: idle beyond their own end.
-            members = tuple(map(_bounded, members))
-            index = jnp.arange(shape[0])
-            if not single:
-                index = jnp.broadcast_to(index[:, None], shape)
-            rows, row_axes = (index, rows), (None, row_axes)
-            consts, const_axes = (consts, count), (const_axes, 0)
-            count = jnp.max(count)
-        batch = tuple(jax.vmap(step, (const_axes, 0, row_axes)) for step in members)
-        carry, totals, outs, starts = _run(batch, way, count, kinds, carry, rows, consts)
-        outs = jax.tree.map(lambda r: jnp.moveaxis(r, axes, 0), outs)
-        starts = jax.tree.map(lambda r: jnp.moveaxis(r, 1, 0), starts)
-        out = (carry, totals, outs, starts)
-        return out, all_batched(out)
+        return _run_members(steps, way, size, batched, count, kinds, carry, rows, consts)
 
     return run(count, kinds, carry, rows, consts)
+
+
+def _run_members(steps, way, size, batched, count, kinds, carry, rows, consts):
+    """`_run` for a batch, with what it returns and the flags of that."""
+    axes = 1 if way.single else 2
+    count_batched, kinds_batched, carry_batched, rows_batched, consts_batched = batched
+    carry = every_member(carry, carry_batched, size)
+    rows = jax.tree.map(lambda r, b: jnp.moveaxis(r, 0, axes) if b else r, rows, rows_batched)
+    shape = jax.tree.leaves(rows)[0].shape[:axes]
+    members, row_axes = steps, batch_axes(rows_batched)
+    const_axes = batch_axes(consts_batched)
+    if kinds_batched:
+        # Members of different kinds: every row chooses for itself.
+        def chosen(consts, carry, row):
+            kind, row = row
+            return varying.switch(kind, steps, consts, carry, row)
+
+        kinds = jnp.moveaxis(kinds, 0, 1)
+        if not way.single:
+            kinds = jnp.broadcast_to(kinds[:, None], (*shape, size))
+        members, rows, row_axes, kinds = (chosen,), (kinds, rows), (0, row_axes), None
+    if count_batched:
+        # Members of different length: idle beyond their own end.
+        members = tuple(map(_bounded, members))
+        index = jnp.arange(shape[0])
+        if not way.single:
+            index = jnp.broadcast_to(index[:, None], shape)
+        rows, row_axes = (index, rows), (None, row_axes)
+        consts, const_axes = (consts, count), (const_axes, 0)
+        count = jnp.max(count)
+    batch = tuple(jax.vmap(step, (const_axes, 0, row_axes)) for step in members)
+    carry, totals, outs, starts = _run(batch, way, count, kinds, carry, rows, consts)
+    outs = jax.tree.map(lambda r: jnp.moveaxis(r, axes, 0), outs)
+    starts = jax.tree.map(lambda r: jnp.moveaxis(r, 1, 0), starts)
+    out = (carry, totals, outs, starts)
+    return out, all_batched(out)
 
 
 def _bounded(step):
