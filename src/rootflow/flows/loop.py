@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from ..ground import varying
 from ..ground.derivative import custom_jvp, jvp_of_active
-from ..ground.march import Phase, Record, Rows, march, most, record, run_phases
+from ..ground.march import Phase, Record, Rows, march, record, run_phases
 from ..ground.replay import SMALL, Replayed, Undo, pad_rows, replay, replay_nested
 from .again import Ends, Read, Row, again, at_start, moved
 from .attempt import (
@@ -366,17 +366,15 @@ def small(setup: Setup, x: Inputs) -> bool:
 
 
 def _replay(setup: Setup, steps, recorded: Record, carry, rows, consts, known) -> Replayed:
-    if setup.recover is not None:
-        rows = jax.tree.map(_flat, rows)
-        undo = Undo((partial(_undone, setup),), setup.recover, _UNRECOVERED.format(setup.recover))
-        return replay(
-            steps, most(recorded.last) + 1, carry, rows, consts, single=True, undo=undo,
-            known=known._replace(starts=None),
-        )  # fmt: skip
     if setup.levels is None:
+        undo = None
+        if setup.recover is not None:
+            message = _UNRECOVERED.format(setup.recover)
+            undo = Undo((partial(_undone, setup),), setup.recover, message)
+            known = known._replace(starts=None)
         return replay(
             steps, recorded.count, carry, rows, consts, kinds=recorded.kinds,
-            jacobians=not setup.f.reverse_only, known=known,
+            jacobians=not setup.f.reverse_only, undo=undo, known=known,
         )  # fmt: skip
     rows, kinds = pad_rows(setup.levels, rows, recorded.kinds)
     return replay_nested(
@@ -433,10 +431,7 @@ def _solve_lean_jvp(setup: Setup, primals, tangents):
         stride = max(total // setup.levels[0][0] // setup.block, 1)
     done, recorded, saved = record_steps(setup, x, False, stride, ts)
     # The derivative reads the steps, not the final state: it must refuse on its own.
-    if setup.recover is None:
-        recorded = recorded._replace(count=refuse(setup, done.result, recorded.count))
-    else:
-        recorded = recorded._replace(last=refuse(setup, done.result, recorded.last))
+    recorded = recorded._replace(count=refuse(setup, done.result, recorded.count))
 
     def replayed(x, ts):
         out, values = _replayed(_moving(setup, tangents), x, done, recorded, ts, saved)

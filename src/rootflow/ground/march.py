@@ -135,20 +135,6 @@ def every_member(tree: Any, batched: Any, size: int) -> Any:
     )
 
 
-def most(n: Array) -> Array:
-    """The largest over all members of a batch; the same for all of them, so that they share it."""
-
-    @custom_vmap
-    def run(n):
-        return n
-
-    @run.def_vmap
-    def _(size, batched, n):
-        return (most(jnp.max(n, axis=0)) if batched[0] else n), False
-
-    return run(n)
-
-
 def _alone(phase: Phase) -> Phase:
     return phase._replace(body=lambda s, consts: phase.body(s, consts, True))
 

@@ -8,6 +8,9 @@ from .. import loop
 from ..problem import Inputs, Outcome, Setup
 from .base import Adjoint
 
+#: Steps in a block.
+_BLOCK = 8
+
 
 class ReversibleAdjoint(Adjoint):
     """The derivative of `DiscreteAdjoint`, with the states recovered by stepping backwards.
@@ -56,4 +59,6 @@ class ReversibleAdjoint(Adjoint):
             )
 
     def solve(self, setup: Setup, x: Inputs, ts: Array | None) -> tuple[Outcome, Array | None]:
-        return loop.solve_lean(setup._replace(recover=self.tolerance), x, ts)
+        # Idle rows at the end of the last block are gone through too.
+        setup = setup._replace(recover=self.tolerance, block=_BLOCK)
+        return loop.solve_lean(setup, x, ts)
