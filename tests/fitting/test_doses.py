@@ -188,3 +188,57 @@ def test_a_subject_without_measurements_and_a_dose_that_nothing_sees():
 def test_dosing_that_is_refused(make, said):
     with pytest.raises(rf.InputError, match=said):
         make()
+
+
+def test_steady_state_has_its_derivatives_up_to_the_third_order():
+    """A bolus every 8 for ever: 10 exp(-k t) / (1 - exp(-8 k)); a state that nothing moves stays.
+
+    The third is what the second derivative of a FOCEI likelihood asks for.
+    """
+    text = """\
+[model]
+time = "T"
+[states]
+c = 0.0
+still = "s"
+[parameters]
+k = { guess = 0.3, lower = 0.01 }
+s = { guess = 2.0, lower = 0.1 }
+[equations]
+c = "-k*c"
+still = "0*c"
+[observed]
+DV = "c*still"
+[noise]
+DV = { scale = 0.1 }
+[dosing]
+amount = "AMT"
+interval = "II"
+steady = "SS"
+state = "c"
+"""
+    model = model_from_text(text)
+    table = {"T": [0.0, 3.0], "AMT": [10.0, 0.0], "II": [8.0, 0.0], "SS": [1, 0], "DV": [1.0, 1.0]}
+    dataset = assemble(model, table)
+    lay, data = problem.layout(model, 1), problem.group_data(model, dataset)
+    solver = problem.Solver(1e-10, 1e-12, 512, 0.0)
+    one = jax.tree.map(lambda x: jnp.asarray(x[0]), data)
+
+    def with_derivatives(f, u):
+        found = []
+        for _ in range(4):
+            found.append(f)
+            f = jax.jacfwd(f)
+        return [f(u) for f in found]
+
+    def at_three(u):
+        rest = (dict(one.covariates), one.more)
+        return problem.trajectory(model, lay.local, solver, u, one.ts, one.t0, *rest)[0][0, 1]
+
+    def exact(u):
+        return u[1] * 10 * jnp.exp(-3 * u[0]) / (1 - jnp.exp(-8 * u[0]))
+
+    u = jnp.array([0.3, 2.0])
+    ours = jax.jit(lambda u: with_derivatives(at_three, u))(u)
+    for mine, theirs in zip(ours, with_derivatives(exact, u), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-6)

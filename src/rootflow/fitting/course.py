@@ -97,10 +97,12 @@ def trajectory(
     if not model.states:  # of a population: formulas of the time
         return course.observed({}), Ended(jnp.asarray(int(Result.success)), 0, 0.0)
     y, restless = course.start()
-    if model.dosing is None:
-        saved, ended = course.with_few_doses(y)
+    if model.dosing is not None:
+        saved, ended = dose_course.of_table(course, y)
+    elif model.doses:
+        saved, ended = dose_course.of_model(course, y)
     else:
-        saved, ended = dose_course.solved(course, y)
+        saved, ended = course.without_doses(y)
     if solver.before:
         sol = course.solve(y, t0, jnp.minimum(jnp.min(ts), t0))
         saved = {name: jnp.where(ts < t0, sol.ys[name][:-1], x) for name, x in saved.items()}
@@ -180,10 +182,20 @@ class _Course:
         y = {name: jnp.where(has & ~jnp.asarray(told[name]), still[name], y[name]) for name in y}
         return y, has & ~settled
 
-    def solve(self, y: dict[str, Any], begin: Array, end: Array, rates: Any = None) -> Solution:
-        """A piece: at the measured times within it, and at its end."""
-        times = jnp.clip(self.ts, jnp.minimum(begin, end), jnp.maximum(begin, end))
-        times = jnp.concatenate([times, end[None]])
+    def without_doses(self, y: dict[str, Any]) -> tuple[dict[str, Any], Ended]:
+        """The states at the measured times, where nothing happens on the way but events."""
+        sol = self.solve(y, self.t0, self.end)
+        ended = worse(Ended(jnp.asarray(int(Result.success)), 0, 0.0), sol)
+        return {name: x[:-1] for name, x in sol.ys.items()}, ended
+
+    def solve(
+        self, y: dict[str, Any], begin: Array, end: Array, rates: Any = None, *, bare: bool = False
+    ) -> Solution:
+        """A piece: at the measured times within it (unless `bare`), and at its end."""
+        times = end[None]
+        if not bare:
+            within = jnp.clip(self.ts, jnp.minimum(begin, end), jnp.maximum(begin, end))
+            times = jnp.concatenate([within, times])
         more: dict[str, Any] = {}
         if self.events:
             more["event"] = self.events
@@ -203,55 +215,6 @@ class _Course:
     def _infused(self, t, y, args):
         slope = self.field(t, y, args)
         return {name: slope[name] + args[2][i] for i, name in enumerate(self.model.states)}
-
-    def with_few_doses(self, y: dict[str, Any]) -> tuple[dict[str, Any], Ended]:
-        """The states at the measured times, with the doses of the model one after another."""
-        computed = any(callable(dose.time) for dose in self.model.doses)
-        begin, since = self.t0, self.t0
-        saved = None
-        ended = Ended(jnp.asarray(int(Result.success)), 0, 0.0)
-        lost = False
-        for dose_time, state, amount in self._doses():
-            if dose_time is not None:
-                until = jnp.clip(dose_time, begin, self.end)
-                sol = self.solve(y, begin, until)
-                saved = merge(saved, sol.ys, self.ts, since)
-                ended = worse(ended, sol)
-                y = {name: x[-1] for name, x in sol.ys.items()}
-                begin, since = until, dose_time
-                if computed:
-                    lost |= dose_time < self.t0
-            y = self._jump(y, state, amount)
-        sol = self.solve(y, begin, self.end)
-        saved = merge(saved, sol.ys, self.ts, since)
-        ended = worse(ended, sol)
-        if computed:
-            saved = {name: jnp.where(lost, jnp.nan, x) for name, x in saved.items()}
-        return saved, ended
-
-    def _jump(self, y: dict[str, Any], state: str | Array, amount: Array) -> dict[str, Any]:
-        if isinstance(state, str):
-            return {**y, state: y[state] + amount}
-        # By the order of the model: what comes out of a solve has its names in another one.
-        return {
-            name: y[name] + jnp.where(state == i, amount, 0.0)
-            for i, name in enumerate(self.model.states)
-        }
-
-    def _doses(self) -> list[tuple[Any, ...]]:
-        """(time, state, amount) in order of time; the time is `None` at the start of the model."""
-        listed = self.model.doses
-        doses: list[tuple[Any, str, Array]] = [
-            (d.time, d.state, jnp.asarray(_value(d.amount, self.p, self.c), self.dtype))
-            for d in listed
-        ]
-        if all(not callable(t) for t, _, _ in doses):
-            doses.sort(key=lambda dose: dose[0])
-            return [(None if t == self.solver.t0 else t, s, a) for t, s, a in doses]
-        # Times that depend on parameters are put in order as they come out; states by their index.
-        times, states, amounts = self.dose_arrays()
-        order = jnp.argsort(jax.lax.stop_gradient(times))
-        return [(times[i], states[i], amounts[i]) for i in order]
 
     def dose_arrays(self) -> tuple[Array, Array, Array]:
         """Times, indices of states and amounts of the doses of the model, in its order."""
@@ -309,11 +272,6 @@ def _value(x: Any, p: dict[str, Any], c: dict[str, Any]) -> Any:
     return x(p, c) if callable(x) else x
 
 
-def merge(
-    saved: dict[str, Any] | None, ys: dict[str, Any], ts: Array, since: Array
-) -> dict[str, Any]:
+def merge(saved: dict[str, Any], ys: dict[str, Any], ts: Array, since: Array) -> dict[str, Any]:
     """Takes over what a later piece says of the times from `since` on."""
-    ys = {name: x[:-1] for name, x in ys.items()}
-    if saved is None:
-        return ys
-    return {name: jnp.where(ts >= since, ys[name], x) for name, x in saved.items()}
+    return {name: jnp.where(ts >= since, ys[name][:-1], x) for name, x in saved.items()}

@@ -1,72 +1,132 @@
-"""Many doses: one piece of the solve for each, as one loop over the doses of the table."""
+"""Doses on the way: one piece of the solve for each, as one loop over them."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
-from ..flows.solution import Result
+from ..flows.solution import Result, Solution
 from ..ground import varying
+from ..roots.implicit import held
 from ..roots.root import root
 from .dose_table import Doses
 
 if TYPE_CHECKING:
     from .course import Ended, _Course
 
+#: What of a course has derivatives.
+_ARRAYS = ("ts", "t0", "base", "starts", "c", "more")
+#: The highest derivative of a fit (Laplace's approximation, and its second derivative).
+_ORDERS = 4
+#: A singular value of the Jacobian of an interval below this fraction of the largest is none.
+_SINGULAR = 1e-12
 
-def solved(course: "_Course", y: dict[str, Any]) -> "tuple[dict[str, Any], Ended]":
+
+def of_table(course: "_Course", y: dict[str, Any]) -> "tuple[dict[str, Any], Ended]":
     """The states at the measured times, with the doses of the table and of the model.
 
     A dose is a jump, or two jumps of the rate at which something goes into a state. A computed time
     before t0 makes every value NaN, and so does a steady state that is not found.
     """
-    from .course import Ended, merge, worse
-
     doses: Doses = course.more.doses
-    start, lost = y, False
+    lost, repeated = False, y
     records = _records(course, doses)
     if doses.periods.size:
         repeated, found = _repeated(course, y, doses)
         lost = (doses.periods[0] > 0) & ~found
-    else:
-        repeated = y
     order = jnp.argsort(jax.lax.stop_gradient(records["time"]), stable=True)
     records = {name: x[order] for name, x in records.items()}
-    saved = {name: jnp.full(course.ts.shape, x, x.dtype) for name, x in y.items()}
-    zero = jnp.zeros(len(y), course.dtype)
-    ended = Ended(jnp.asarray(int(Result.success)), jnp.asarray(0), jnp.zeros((), course.dtype))
-
-    def piece(y, rates, begin, until, since, saved, ended):
-        sol = course.solve(y, begin, until, rates)
-        return (
-            {name: x[-1] for name, x in sol.ys.items()},
-            merge(saved, sol.ys, course.ts, since),
-            worse(ended, sol),
-        )
-
-    def one(carry, dose):
-        y, rates, begin, since, saved, ended = carry
-        until = jnp.clip(dose["time"], begin, course.end)
-        y, saved, ended = piece(y, rates, begin, until, since, saved, ended)
-        there = jnp.arange(len(y)) == dose["state"]
-        added = jnp.where(there, dose["amount"], 0.0)
-        after = {}
-        for i, name in enumerate(course.model.states):
-            x = jnp.where(dose["reset"], start[name], y[name])
-            x = jnp.where(dose["repeated"], repeated[name], x)
-            after[name] = x + added[i]
-        rates = jnp.where(dose["reset"], 0.0, rates) + jnp.where(there, dose["rate"], 0.0)
-        ended = jax.tree.map(
-            lambda new, old: jnp.asarray(new, jnp.result_type(old)), ended, carry[5]
-        )
-        return (after, rates, until, dose["time"], saved, ended), None
-
-    carry = (y, zero, course.t0, course.t0, saved, ended)
-    (y, rates, begin, since, saved, ended), _ = varying.scan(one, carry, records)
-    _, saved, ended = piece(y, rates, begin, course.end, since, saved, ended)
+    saved, ended = _through(course, y, records, repeated)
     early = jnp.any(records["time"] < course.t0)
     return {name: jnp.where(early | lost, jnp.nan, x) for name, x in saved.items()}, ended
+
+
+def of_model(course: "_Course", y: dict[str, Any]) -> "tuple[dict[str, Any], Ended]":
+    """The same with the doses of the model alone; one at the start is part of the initial value."""
+    listed = course.model.doses
+    times, states, amounts = course.dose_arrays()
+    if any(callable(dose.time) for dose in listed):
+        order = jnp.argsort(jax.lax.stop_gradient(times))
+        early = jnp.any(times < course.t0)
+    else:
+        given: list[Any] = [dose.time for dose in listed]
+        for i, dose in enumerate(listed):
+            if given[i] == course.solver.t0:
+                y = {**y, dose.state: y[dose.state] + amounts[i]}
+        later = [i for i in range(len(given)) if given[i] != course.solver.t0]
+        if not later:
+            return course.without_doses(y)
+        order, early = np.array(sorted(later, key=given.__getitem__)), False
+    records = {"time": times[order], "state": states[order], "amount": amounts[order]}
+    saved, ended = _through(course, y, records)
+    return {name: jnp.where(early, jnp.nan, x) for name, x in saved.items()}, ended
+
+
+def _through(
+    course: "_Course", y: dict[str, Any], records: dict[str, Array],
+    repeated: dict[str, Any] | None = None,
+) -> "tuple[dict[str, Any], Ended]":  # fmt: skip
+    """The states at the measured times, through everything that happens on the way.
+
+    One loop over the pieces, the last of them up to nothing: the equations stand in the program
+    once, and its size, which nested derivatives multiply, is that of a single solve.
+
+    Args:
+        course: the group.
+        y: the state at t0.
+        records: what happens, in order of time (`_records`); what never does may be left out.
+        repeated: the state that a record sets where it says so.
+    """
+    from .course import merge
+
+    start = y
+    saved = {name: jnp.full(course.ts.shape, x, x.dtype) for name, x in y.items()}
+    infused = "rate" in records
+    rates = jnp.zeros(len(y), course.dtype) if infused else None
+    last = {name: jnp.zeros(1, x.dtype) for name, x in records.items()}
+    last["time"] = course.end[None]
+    records = {name: jnp.concatenate([x, last[name]]) for name, x in records.items()}
+
+    def one(carry, record):
+        y, rates, begin, since, saved, before = carry
+        until = jnp.clip(record["time"], begin, course.end)
+        sol = course.solve(y, begin, until, rates)
+        saved = merge(saved, sol.ys, course.ts, since)
+        there = jnp.arange(len(y)) == record["state"]
+        after = {}
+        for i, name in enumerate(course.model.states):
+            x = sol.ys[name][-1]
+            if "reset" in record:
+                x = jnp.where(record["reset"], start[name], x)
+            if repeated is not None and "repeated" in record:
+                x = jnp.where(record["repeated"], repeated[name], x)
+            after[name] = x + jnp.where(there[i], record["amount"], 0.0)
+        if infused:
+            rates = jnp.where(record["reset"], 0.0, rates)
+            rates += jnp.where(there, record["rate"], 0.0)
+        return (after, rates, until, record["time"], saved, _worse(before, sol)), None
+
+    carry = (y, rates, course.t0, course.t0, saved, _not_ended(course))
+    (_, _, _, _, saved, ended), _ = varying.scan(one, carry, records)
+    return saved, ended
+
+
+def _not_ended(course: "_Course") -> "Ended":
+    from .course import Ended
+
+    none = jnp.zeros((), course.dtype)
+    return Ended(jnp.asarray(int(Result.success)), jnp.asarray(0), none)
+
+
+def _worse(before: "Ended", sol: Solution) -> "Ended":
+    """`course.worse`, in the types that a loop carries."""
+    from .course import worse
+
+    now = worse(before, sol)
+    return jax.tree.map(lambda new, old: jnp.asarray(new, jnp.result_type(old)), now, before)
 
 
 def _arrival(course: "_Course", doses: Doses) -> tuple[Array, Array, Array]:
@@ -110,8 +170,13 @@ def _records(course: "_Course", doses: Doses) -> dict[str, Array]:
     if doses.periods.size:
         first = (doses.periods > 0)[:1]
         rows.insert(0, (doses.times[:1], doses.states[:1], none[:1], none[:1], no[:1], first))
-    names = ("time", "state", "amount", "rate", "reset", "repeated")
-    return {name: jnp.concatenate([row[i] for row in rows]) for i, name in enumerate(names)}
+    names = ["time", "state", "amount", "rate", "reset", "repeated"]
+    out = {name: jnp.concatenate([row[i] for row in rows]) for i, name in enumerate(names)}
+    if not doses.rates.size:
+        del out["rate"]
+    if not doses.periods.size:
+        del out["repeated"]
+    return out
 
 
 def _repeated(course: "_Course", y: dict[str, Any], doses: Doses) -> tuple[dict[str, Any], Any]:
@@ -119,33 +184,79 @@ def _repeated(course: "_Course", y: dict[str, Any], doses: Doses) -> tuple[dict[
 
     Found as a root: the state before a dose is what it leads to before the next. (With a lag, the
     part of the interval that has gone by when the dose is given; an infusion must be over by then.)
+
+    Its derivative is that of a few more Newton steps with the Jacobian at the root: each makes the
+    derivative of one order more exact, and the equations stand once in a loop, where the implicit
+    function theorem would write them anew for every order.
     """
-    period = doses.periods[0]
-    times, amounts, length = _arrival(course, doses)
-    lag, amount, length = times[0] - doses.times[0], amounts[0], length[0]
-    rate, state = _rates(doses)[0], doses.states[0]
-    there = jnp.arange(len(y)) == state
-    rates = jnp.where(there, rate, 0.0)
-    period = jnp.where(period > 0, period, 0.0)
-    length = jnp.minimum(length, period)
-    t0 = course.t0
+    names = list(course.model.states)
+    still = {name: held(getattr(course, name)) for name in _ARRAYS}
+    fixed, begin = _Period(replace(course, **still), doses), held(y)
+    found = root(lambda x: fixed.misfit(x, begin), begin, throw=False, full=True)
+    vector = lambda x: jnp.stack([x[name] for name in names])
+    tree = lambda v: dict(zip(names, v, strict=True))
+    jacobian = jax.jacfwd(lambda v: vector(fixed.misfit(tree(v), begin)))(vector(found.value))
+    # Where a state is conserved the Jacobian is singular, and it stays what it is initially.
+    inverse = jnp.linalg.pinv(jacobian, rtol=_SINGULAR)
+    moving = _Period(course, doses)
+    v0 = vector(y)
+    v0 = v0 + jax.lax.stop_gradient(vector(found.value) - v0)
 
-    def led(y, until):
-        x = {
-            name: y[name] + jnp.where(there[i] & (rate == 0), amount, 0.0)
-            for i, name in enumerate(course.model.states)
-        }
-        during = course.solve(x, t0, t0 + length, rates)
-        x = {name: v[-1] for name, v in during.ys.items()}
-        after = course.solve(x, t0 + length, t0 + jnp.maximum(until, length))
-        return {name: v[-1] for name, v in after.ys.items()}
+    def better(_, carry):
+        v, _ = carry
+        before, x = moving.led(tree(v))
+        misfit = moving.misfit_of(x, tree(v), y)
+        return v - inverse @ vector(misfit), vector(before)
 
-    def misfit(x):
-        on = led(x, period)
-        return {name: on[name] - x[name] for name in x}
+    v, before = varying.fori_loop(0, _ORDERS + 1, better, (v0, v0))
+    fine = found.converged & moving.possible
+    return tree(jnp.where(moving.lag > 0, before, v)), fine
 
-    found = root(misfit, y, throw=False, full=True)
-    before = found.value
-    now = led(before, period - lag)
-    fine = found.converged & ((lag == 0) | (lag + length <= period))
-    return {name: jnp.where(lag > 0, now[name], before[name]) for name in before}, fine
+
+class _Period:
+    """An interval of doses that have been given for ever."""
+
+    def __init__(self, course: "_Course", doses: Doses) -> None:
+        self.course, self.doses = course, doses
+        period = jnp.asarray(doses.periods[0])
+        self.given = period > 0
+        self.period = jnp.where(self.given, period, 0.0)
+        times, amounts, length = _arrival(course, doses)
+        self.lag = times[0] - doses.times[0]
+        self.possible = (self.lag == 0) | (self.lag + length[0] <= period)
+        self.length = jnp.minimum(length[0], self.period)
+        self.there = jnp.arange(len(course.model.states)) == doses.states[0]
+        self.rate = _rates(doses)[0]
+        self.amount = jnp.where(self.rate == 0, amounts[0], 0.0)
+
+    def led(self, y: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a state before a dose leads to: when the next is given, and when it arrives."""
+        course, t0 = self.course, self.course.t0
+        states = enumerate(course.model.states)
+        y = {name: y[name] + jnp.where(self.there[i], self.amount, 0.0) for i, name in states}
+        rates = jnp.where(self.there, self.rate, 0.0)
+        given = jnp.maximum(self.period - self.lag, self.length)
+        ends = [self.length] if self.doses.rates.size else []
+        ends = t0 + jnp.stack([*ends, given, jnp.maximum(self.period, given)])
+        during = np.arange(len(ends)) < len(ends) - 2
+
+        def piece(carry, to):
+            y, begin = carry
+            end, infused = to
+            now = jnp.where(infused, rates, 0.0) if self.doses.rates.size else None
+            sol = course.solve(y, begin, end, now, bare=True)
+            y = {name: x[-1] for name, x in sol.ys.items()}
+            return (y, end), y
+
+        (after, _), ys = varying.scan(piece, (y, t0), (ends, during))
+        return {name: x[-2] for name, x in ys.items()}, after
+
+    def misfit(self, x: dict[str, Any], y: dict[str, Any]) -> dict[str, Any]:
+        """What is left, where doses are repeated; else the root is `y`."""
+        return self.misfit_of(self.led(x)[1], x, y)
+
+    def misfit_of(
+        self, led: dict[str, Any], x: dict[str, Any], y: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The same where it is known what `x` leads to."""
+        return {name: jnp.where(self.given, led[name], y[name]) - x[name] for name in x}
