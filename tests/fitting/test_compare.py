@@ -89,3 +89,55 @@ def test_fits_that_cannot_be_compared(both):
     )  # fmt: skip
     with pytest.raises(rf.InputError, match="full model has priors"):
         rf.likelihood_ratio(nested, held)
+    with pytest.raises(rf.InputError, match=r"different priors .of b.*without"):
+        rf.compare({"flat": nested, "held": held})
+    assert len(rf.compare({"one": held, "two": held})) == 2
+    given = rf.evaluate(
+        line, DATA, values={"b": 0.2}, states={"x": rf.Parameter(1.0)},
+        parameters={"b": rf.Parameter(0.1)},
+    )  # fmt: skip
+    with pytest.raises(rf.InputError, match=r"'given' is from rf.evaluate.*result of rf.fit"):
+        rf.compare({"line": full, "given": given})
+    with pytest.raises(rf.InputError, match=r"'full' is from rf.evaluate"):
+        rf.likelihood_ratio(nested, given)
+
+
+@pytest.fixture(scope="module")
+def population():
+    """Levels about a mean of each subject: the likelihood is normal, and FOCEI has no error."""
+    rng = np.random.default_rng(0)
+    who = np.repeat(np.arange(8), 4)
+    y = 5.0 + rng.normal(size=8)[who] + 0.5 * rng.normal(size=32)
+    model = rf.Model(
+        states={}, vector_field=lambda t, y, p, c: {}, parameters={"m": rf.Parameter(4.0)},
+        noise={"y": "normal"}, group="who",
+        observed={"y": lambda t, y, p, c: p["m"] + 0.0 * t},
+        random=rf.Population({"m": 0.8}, approximation="focei"),
+    )  # fmt: skip
+    return rf.fit(model, {"time": np.tile(np.arange(4.0), 8), "who": who, "y": y}, starts=1)
+
+
+def test_approximations_are_not_set_against_others(population):
+    """As if the same estimates were SAEM's, whose likelihood is by importance sampling."""
+    exact = population.likelihood("quadrature")
+    n = population.observations
+    nll = 0.5 * (exact.objf + n * np.log(2 * np.pi))
+    saem = replace(population, approximation="saem", nll=nll, objf_error=0.3)
+    fits = {"focei": population, "saem": saem}
+    with pytest.raises(
+        rf.InputError,
+        match=r"'focei' is approximated by FOCEI, and that of 'saem' without.*'importance'",
+    ):
+        rf.compare(fits)
+    table = rf.compare(fits, likelihood="quadrature")
+    assert table["focei"].nll == pytest.approx(table["saem"].nll, abs=1e-9)
+    assert rf.compare({"a": population, "b": population})["a"].weight == 0.5
+    with pytest.raises(rf.InputError, match=r"approximated by FOCEI.*same estimation"):
+        rf.likelihood_ratio(population, saem)
+
+
+def test_a_ratio_of_drawn_likelihoods_tells_its_error(population):
+    saem = replace(population, approximation="saem", objf_error=0.3)
+    full = replace(saem, free_names=[*saem.free_names, "more"], nll=saem.nll + 0.1, objf_error=0.4)
+    test = rf.likelihood_ratio(saem, full)
+    assert test.statistic == 0.0 and "the statistic has an error of 0.5" in test.warnings[0]

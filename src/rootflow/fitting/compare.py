@@ -1,15 +1,16 @@
 """Which of several fits to the same data to prefer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy import special
 
 from ..errors import InputError
 from . import problem
+from .population.result import PopulationResult
 from .result import FitResult
 
 #: A full model may have this much the larger negative log-likelihood: the error of the searches.
@@ -46,11 +47,15 @@ def likelihood_ratio(nested: FitResult, full: FitResult) -> LikelihoodRatio:
 
     Raises:
         InputError: fits to different data, or with different kinds of noise; not more fitted
-            numbers in the full model; priors, with which the values are no likelihoods; a full
-            model that fits worse, so that either it is not the more general one or its search did
-            not find the best fit.
+            numbers in the full model; priors, with which the values are no likelihoods;
+            likelihoods that are approximated in different ways, or of values that were not fitted;
+            a full model that fits worse, so that either it is not the more general one or its
+            search did not find the best fit.
     """
-    _same_data({"nested": nested, "full": full})
+    fits = {"nested": nested, "full": full}
+    _same_data(fits)
+    _are_fits(fits)
+    _same_likelihood(fits, "Fit both with the same estimation.")
     for name, fit in (("nested", nested), ("full", full)):
         if problem.has_priors(fit.model):
             raise InputError(
@@ -70,7 +75,7 @@ def likelihood_ratio(nested: FitResult, full: FitResult) -> LikelihoodRatio:
             f"{nested.fitted_numbers}; the full model must fit more. Give the nested fit first."
         )
     statistic = 2 * (nested.nll - full.nll)
-    if statistic < -2 * _HAIR:
+    if statistic < -2 * _HAIR - 3 * _drawn(nested, full):
         raise InputError(
             f"The full model fits worse (negative log-likelihood {full.nll:.6g}, nested "
             f"{nested.nll:.6g}): it is not the more general one, or its search did not find the "
@@ -86,6 +91,12 @@ def _doubts(nested: FitResult, full: FitResult) -> list[str]:
     for name, fit in (("nested", nested), ("full", full)):
         if not fit.converged:
             out.append(f"The {name} fit did not converge: {fit.message}")
+    error = _drawn(nested, full)
+    if error > 0:
+        out.append(
+            f"The likelihoods are by importance sampling, and the statistic has an error of "
+            f"{error:.2g}."
+        )
     bounds = [e.name for e in full.estimates if e.at_bound]
     if bounds:
         out.append(
@@ -96,6 +107,12 @@ def _doubts(nested: FitResult, full: FitResult) -> list[str]:
     if open_:
         out.append("The data leave parameters of the full model open: it has fewer degrees.")
     return out
+
+
+def _drawn(*fits: FitResult) -> float:
+    """The standard error that the draws of importance sampling leave in a sum of -2 log L."""
+    errors = [fit.objf_error for fit in fits if isinstance(fit, PopulationResult)]
+    return float(np.hypot.reduce(errors)) if errors else 0.0
 
 
 @dataclass(frozen=True)
@@ -165,17 +182,26 @@ class Comparison(Sequence[Compared]):
         return html_table(head, lines)
 
 
-def compare(fits: Mapping[str, FitResult] | Sequence[FitResult]) -> Comparison:
+def compare(
+    fits: Mapping[str, FitResult] | Sequence[FitResult],
+    *,
+    likelihood: Literal["importance", "quadrature"] | None = None,
+) -> Comparison:
     """Information criteria of several fits to the same data.
 
     Args:
         fits: by name; of a list the names are those of the models.
+        likelihood: of populations, take the likelihood without approximation at the estimates, as
+            `PopulationResult.likelihood` has it, in place of the one that was fitted: so fits by
+            different approximations can be compared. (SAEM's is without approximation already.)
 
     Returns:
         A row for each, the least AIC first.
 
     Raises:
-        InputError: fewer than two fits, one name twice, or fits to different data.
+        InputError: fewer than two fits, one name twice, fits to different data, priors in some of
+            the fits only, likelihoods that are approximated in different ways, or values that
+            were not fitted.
     """
     if not isinstance(fits, Mapping):
         listed = list(fits)
@@ -189,15 +215,24 @@ def compare(fits: Mapping[str, FitResult] | Sequence[FitResult]) -> Comparison:
     if len(fits) < 2:
         raise InputError(f"There are {len(fits)} fits; give at least two to compare.")
     _same_data(fits)
-    least = min(fit.aic for fit in fits.values())
-    shares = {name: np.exp(-0.5 * (fit.aic - least)) for name, fit in fits.items()}
+    _are_fits(fits)
+    _same_priors(fits)
+    if likelihood is None:
+        _same_likelihood(
+            fits, "Fit both with the same estimation, or give likelihood='importance'."
+        )
+        used = dict(fits)
+    else:
+        used = {name: _exact(fit, likelihood) for name, fit in fits.items()}
+    least = min(fit.aic for fit in used.values())
+    shares = {name: np.exp(-0.5 * (fit.aic - least)) for name, fit in used.items()}
     total = sum(shares.values())
     rows = [
         Compared(
             str(name), fit.nll, fit.fitted_numbers, fit.aic, _aicc(fit), fit.bic,
             fit.aic - least, float(shares[name] / total), fit.converged,
         )
-        for name, fit in fits.items()
+        for name, fit in used.items()
     ]  # fmt: skip
     return Comparison(tuple(sorted(rows, key=lambda row: row.aic)))
 
@@ -205,6 +240,75 @@ def compare(fits: Mapping[str, FitResult] | Sequence[FitResult]) -> Comparison:
 def _aicc(fit: FitResult) -> float:
     k, n = fit.fitted_numbers, fit.observations
     return fit.aic + 2 * k * (k + 1) / (n - k - 1) if n > k + 1 else np.nan
+
+
+def _exact(fit: FitResult, how: str) -> FitResult:
+    """The fit with the likelihood itself as its value."""
+    if not isinstance(fit, PopulationResult) or fit.approximation == "saem":
+        return fit
+    found = fit.likelihood(how)
+    nll = 0.5 * (found.objf + fit.observations * float(np.log(2 * np.pi)))
+    return replace(fit, nll=nll, objf=found.objf, objf_error=found.error)
+
+
+def _kind(fit: FitResult) -> str:
+    """How the likelihood of a fit is known."""
+    if not isinstance(fit, PopulationResult) or fit.approximation == "saem":
+        return "without approximation"
+    return f"approximated by {fit.approximation.upper()}"
+
+
+def _same_likelihood(fits: Mapping[str, FitResult], way_out: str) -> None:
+    """Makes sure that no approximation is set against another, or against none.
+
+    Raises:
+        InputError: one is: the error of an approximation may be larger than what models differ by.
+    """
+    first, *others = fits.items()
+    for name, fit in others:
+        if _kind(fit) != _kind(first[1]):
+            raise InputError(
+                f"The likelihood of {first[0]!r} is {_kind(first[1])}, and that of {name!r} "
+                f"{_kind(fit)}: their difference has the error of the approximation in it, and "
+                f"they cannot be compared. {way_out}"
+            )
+
+
+def _are_fits(fits: Mapping[str, FitResult]) -> None:
+    """Makes sure that values were fitted.
+
+    Raises:
+        InputError: `rf.evaluate` was given them.
+    """
+    for name, fit in fits.items():
+        if fit.outcome == "evaluated":
+            raise InputError(
+                f"{name!r} is from rf.evaluate: criteria are for fitted values, and count how many "
+                "were fitted. Compare nll, or give a result of rf.fit."
+            )
+
+
+def _same_priors(fits: Mapping[str, FitResult]) -> None:
+    """Makes sure that the densities of priors are in all values or in none.
+
+    Raises:
+        InputError: they are not.
+    """
+    known = {name: _priors(fit) for name, fit in fits.items()}
+    first, *others = known.items()
+    for name, own in others:
+        if own != first[1]:
+            of = sorted({x for x in own.keys() | first[1].keys() if own.get(x) != first[1].get(x)})
+            raise InputError(
+                f"The fits {first[0]!r} and {name!r} have different priors (of {', '.join(of)}), "
+                "whose densities are in their values: they cannot be compared. Fit both with the "
+                "same priors, or without."
+            )
+
+
+def _priors(fit: FitResult) -> dict[str, Any]:
+    fitted = fit.model.fitted.items()
+    return {name: p.prior for name, p in fitted if p.prior is not None and not p.fixed}
 
 
 def _same_data(fits: Mapping[str, FitResult]) -> None:
