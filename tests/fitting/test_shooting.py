@@ -49,6 +49,46 @@ def dosed():
     return model, {**table, "blood": blood}
 
 
+def tabled():
+    """Doses from the table: an infusion over two boundaries, one at a boundary, a steady state."""
+    model = rf.Model(
+        states={"gut": 0.0, "blood": rf.Parameter(0.5, 0.01, 10, scale="log")},
+        parameters={
+            "ka": rf.Parameter(0.8, 0.01, 10, scale="log"),
+            "ke": rf.Parameter(0.2, 0.01, 10, scale="log"),
+            "late": rf.Parameter(0.3, 0.0, 1.0),
+        },
+        vector_field=lambda t, y, p, c: {
+            "gut": -p["ka"] * y["gut"],
+            "blood": p["ka"] * y["gut"] - p["ke"] * y["blood"],
+        },
+        observed={"blood": lambda t, y, p, c: y["blood"]},
+        noise={"blood": "lognormal"},
+        dosing=rf.Dosing(
+            amount="AMT", rate="RATE", additional="ADDL", interval="II", steady="SS",
+            compartment="CMT", lag={"gut": lambda p, c: p["late"]},
+            bioavailability=lambda p, c: 0.9,
+        ),
+        group="who",
+        t0=0.0,
+    )  # fmt: skip
+    rng = np.random.default_rng(1)
+    blood = np.exp(rng.normal(size=24) * 0.2)
+    rows = [
+        # who, time, AMT, RATE, ADDL, II, SS, CMT
+        ("a", 0.0, 3.0, 0.0, 2, 3.9, 0, "gut"),
+        ("a", 3.0, 4.0, 0.6, 0, 0.0, 0, "blood"),  # until 9
+        ("a", 4.0, 2.0, 0.0, 0, 0.0, 0, "blood"),
+        ("b", 0.0, 2.0, 1.0, 1, 6.0, 1, "gut"),
+        *[(who, t, 0.0, 0.0, 0, 0.0, 0, "gut") for who in "ab" for t in TIMES],
+    ]
+    names = ("who", "time", "AMT", "RATE", "ADDL", "II", "SS", "CMT")
+    table = {
+        name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)
+    }
+    return model, {**table, "blood": [*[np.nan] * 4, *blood]}
+
+
 def switched():
     """Conditions with initial values of their own, one of which comes to rest first; an event."""
     model = rf.Model(
@@ -89,7 +129,7 @@ def switched():
     return model, table
 
 
-@pytest.mark.parametrize("case", [dosed, switched])
+@pytest.mark.parametrize("case", [dosed, switched, tabled])
 def test_windows_without_gaps_are_the_fit_itself(case):
     model, table = case()
     dataset = assemble(model, table)
@@ -212,5 +252,24 @@ def test_more_unknowns_than_fit_are_refused():
     search = prepared(model, dataset, Solving())
     with pytest.raises(rf.InputError, match=r"shooting=50 makes .* unknowns .* take fewer windows"):
         shooting.windows(model, search.lay, search.solver, search.data, 50, search.lay.start[None])
-    with pytest.raises(rf.InputError, match="does not take doses from the data table"):
-        shooting.check(replace(model, dosing=rf.Dosing(amount="AMT", state="V")))
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (("a", 6.0, 3.0, 0, 0, 2.0, 1, 1), r"steady-state dose \(at time 6\).*fewer windows"),
+        (("a", 6.0, 0.0, 0, 0, 0.0, 0, 3), r"resets within the data .*at time 6.*another group"),
+    ],
+)
+def test_doses_that_windows_do_not_take(row, said):
+    model, _ = tabled()
+    names = ("who", "time", "AMT", "RATE", "ADDL", "II", "SS", "EVID")
+    rows = [row, *[("a", t, 0.0, 0, 0, 0.0, 0, 0) for t in TIMES]]
+    table = {
+        name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)
+    }
+    dosing = replace(model.dosing, event="EVID", compartment=None, state="gut", lag=0.0)
+    model = replace(model, dosing=dosing)
+    search = prepared(model, assemble(model, {**table, "blood": [np.nan, *[1.0] * 12]}), Solving())
+    with pytest.raises(rf.InputError, match=said):
+        shooting.windows(model, search.lay, search.solver, search.data, 3, search.lay.start[None])

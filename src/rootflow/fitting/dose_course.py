@@ -39,8 +39,12 @@ def of_table(course: "_Course", y: dict[str, Any]) -> "tuple[dict[str, Any], End
         lost = (doses.periods[0] > 0) & ~found
     order = jnp.argsort(jax.lax.stop_gradient(records["time"]), stable=True)
     records = {name: x[order] for name, x in records.items()}
+    early = records["time"] < course.t0
+    if doses.begun is not None:
+        records["past"] = doses.begun & (records["time"] <= course.t0)
+        early &= ~records["past"]
     saved, ended = _through(course, y, records, repeated)
-    early = jnp.any(records["time"] < course.t0)
+    early = jnp.any(early)
     return {name: jnp.where(early | lost, jnp.nan, x) for name, x in saved.items()}, ended
 
 
@@ -78,7 +82,8 @@ def _through(
         course: the group.
         y: the state at t0.
         records: what happens, in order of time (`_records`); what never does may be left out.
-        repeated: the state that a record sets where it says so.
+        repeated: the state that a record sets where it says so. (What is `past` moves no state: of
+            it only the infusions go on.)
     """
     from .course import merge
 
@@ -98,12 +103,13 @@ def _through(
         there = jnp.arange(len(y)) == record["state"]
         after = {}
         for i, name in enumerate(course.model.states):
-            x = sol.ys[name][-1]
+            x = now = sol.ys[name][-1]
             if "reset" in record:
                 x = jnp.where(record["reset"], start[name], x)
             if repeated is not None and "repeated" in record:
                 x = jnp.where(record["repeated"], repeated[name], x)
-            after[name] = x + jnp.where(there[i], record["amount"], 0.0)
+            x = x + jnp.where(there[i], record["amount"], 0.0)
+            after[name] = jnp.where(record["past"], now, x) if "past" in record else x
         if infused:
             rates = jnp.where(record["reset"], 0.0, rates)
             rates += jnp.where(there, record["rate"], 0.0)

@@ -27,6 +27,8 @@ class Doses(NamedTuple):
         rates: of infusions; 0: all at once.
         resets: whether all states go back to their initial values first.
         periods: the interval of the first dose if it has been given for ever, else 0.
+        begun: of windows of a group (multiple shooting), whether what happened until the start is
+            in the states there already; `None`: of no group.
     """
 
     times: Float[np.ndarray, "groups doses"]
@@ -35,6 +37,7 @@ class Doses(NamedTuple):
     rates: Float[np.ndarray, "groups doses"]
     resets: Bool[np.ndarray, "groups doses"]
     periods: Float[np.ndarray, " groups"]
+    begun: Bool[np.ndarray, " groups"] | None = None
 
 
 def doses(

@@ -30,6 +30,7 @@ from jaxtyping import Array, Bool, Float
 from ..errors import InputError
 from . import problem
 from .course import More
+from .dose_table import Doses
 from .model import Dose, Model
 from .noise import Noise
 from .parameter import Parameter
@@ -112,11 +113,35 @@ def check(model: Model) -> None:
     """Raises `InputError` for a model that has what windows cannot have."""
     if not model.states:
         raise InputError("shooting= is for differential equations; this model has no states.")
-    if model.dosing is not None:
-        raise InputError(
-            "shooting= does not take doses from the data table (an infusion may last from one "
-            "window into another); leave it out, or write the doses in the model."
-        )
+
+
+def _check_doses(data: GroupData, edges: list[np.ndarray]) -> None:
+    """Looks whether the doses of the table can be given in windows.
+
+    Raises:
+        InputError: later than in the first window of a group all states are set to what only the
+            first knows.
+    """
+    doses = data.more.doses
+    if doses is None:
+        return
+    for g, cuts in enumerate(edges):
+        if not len(cuts):
+            continue
+        times = np.asarray(doses.times[g])
+        late = times[np.asarray(doses.resets[g]) & (times > data.t0[g])]
+        if len(late):
+            raise InputError(
+                f"shooting= does not take resets within the data (event 3 or 4 at time "
+                f"{late[0]:g}): a later window does not know the initial values. Give the rows "
+                "after a reset as another group, or leave shooting out."
+            )
+        if np.any(doses.periods[g] > 0) and times[0] >= cuts[0]:
+            raise InputError(
+                f"shooting= does not take a steady-state dose (at time {times[0]:g}) later than in "
+                f"the first window of its group (which ends at {cuts[0]:g}): the states before it "
+                "have no bearing on it. Take fewer windows, or leave shooting out."
+            )
 
 
 def windows(
@@ -137,12 +162,13 @@ def windows(
         `None` where every group has one window only.
 
     Raises:
-        InputError: more unknowns than fit.
+        InputError: more unknowns than fit, doses that windows cannot have (`_check_doses`).
     """
     edges = [_edges(ts, used, count) for ts, used in zip(*_times(data), strict=True)]
     most = max(map(len, edges))
     if most == 0:
         return None
+    _check_doses(data, edges)
     inner = np.array([np.arange(most) < len(each) for each in edges])
     where = np.array([[*each, *[each[-1] if len(each) else t0] * (most - len(each))]
                       for each, t0 in zip(edges, data.t0, strict=True)])  # fmt: skip
@@ -401,7 +427,21 @@ class _Split:
         if before is not None:  # the later windows do not come to rest first
             before = np.where(np.array(self.place) > 0, -1, np.asarray(before)[group])
         condition = None if more.condition is None else np.asarray(more.condition)[group]
-        return More(cells, condition, before)
+        return More(cells, condition, before, self._doses(group))
+
+    def _doses(self, group: np.ndarray) -> Doses | None:
+        """All doses of a group in each of its windows, which gives those that are its own.
+
+        A window knows which those are only as it is solved: lags may be parameters. What was given
+        before is in the states at its start, but for infusions, which go on.
+        """
+        doses = self.old.more.doses
+        if doses is None:
+            return None
+        later = np.array(self.place) > 0
+        doses = Doses(*(None if x is None else np.asarray(x)[group] for x in doses))
+        periods = np.where(later[:, None], 0.0, doses.periods)
+        return doses._replace(periods=periods, begun=later)
 
 
 @lru_cache(maxsize=8)
