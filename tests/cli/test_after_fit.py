@@ -88,6 +88,18 @@ def test_simulate(desk):
     assert float(found[-1]["predicted"]) == pytest.approx(4 * np.exp(-0.7 * 4), rel=1e-6)
 
 
+def test_simulate_a_fit(desk):
+    """At what was fitted, over the rows of the fit; other values go before."""
+    done = run("simulate", "fit", "--out", "s3", "--quiet")
+    assert done.exit_code == 0, done.output
+    k, x = line()
+    found = rows(desk / "s3" / "simulation.csv")
+    assert sum(r["measured"] != "" for r in found) == 5
+    assert float(found[-1]["predicted"]) == pytest.approx(x * np.exp(-k * 4), rel=1e-3)
+    done = run("simulate", "fit", "--times", "0,2", "--set", "k=0.25", "--out", "s4", "--json")
+    assert json.loads(done.stdout)["values"] == pytest.approx({"k": 0.25, "x": x}, rel=1e-3)
+
+
 UNUSABLE = [
     (["predict"], "FIT"),
     (["predict", "none"], "holds no fit"),

@@ -162,3 +162,28 @@ def test_without_pandas_it_says_so(fit, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(rf.InputError, match="needs pandas"):
         fit.frame()
+
+
+def test_a_fit_is_simulated_at_what_was_fitted():
+    """Groups that the fit did not have need values of their own."""
+    ts = np.arange(4.0)
+    table = {
+        "time": np.tile(ts, 2), "who": np.repeat(["a", "b"], 4),
+        "x": np.concatenate([3 * np.exp(-0.5 * ts), 3 * np.exp(-0.2 * ts)]),
+    }  # fmt: skip
+    fit = rf.fit(
+        lambda t, y, p: {"x": -p["k"] * y["x"]}, table, group="who", starts=1, noise="lognormal",
+        states={"x": rf.Parameter(2.0, scale="log")},
+        parameters={"k": rf.Parameter(0.3, scale="log", per_group=True)},
+    )  # fmt: skip
+    curves = rf.simulate(fit)["x"]
+    np.testing.assert_allclose(curves, table["x"].reshape(2, 4), rtol=1e-5)
+    one = rf.simulate(fit, [2.0], data={"time": [0.0], "who": ["b"]}, values={"x": 1.0})["x"]
+    np.testing.assert_allclose(one, [[np.exp(-0.4)]], rtol=1e-5)
+    other = {"time": [0.0], "who": ["c"]}
+    with pytest.raises(rf.InputError, match=r"'c' was not in the fit.*--set k\[c\]=VALUE"):
+        rf.simulate(fit, [2.0], data=other)
+    np.testing.assert_allclose(
+        rf.simulate(fit, [2.0], data=other, values={"k": 0.5, "x": 1.0})["x"], [[np.exp(-1.0)]],
+        rtol=1e-6,
+    )  # fmt: skip

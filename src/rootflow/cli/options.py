@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,36 @@ Missing = Annotated[
         show_default=False,
     ),
 ]
+Times = Annotated[
+    str | None,
+    typer.Option(
+        help="START:STOP:COUNT, as 0:48:100; numbers with commas between; or a CSV file of times. "
+        "Default: a fine grid over the rows.",
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="The folder for the results. Default: the name of the command and of the model.",
+        show_default=False,
+    ),
+]
+Draws = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="With random effects, subjects drawn for each group. Default: 1000.",
+        show_default=False,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="With random effects, seed of the drawn subjects. Default: 0.",
+        show_default=False,
+    ),
+]  # fmt: skip
 
 
 def tell(record: dict[str, Any], show: Callable[[], None], *, as_json: bool, quiet: bool) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import compiling
-from .options import AsJson, Decimal, Missing, Quiet, tell
+from .options import AsJson, Decimal, Draws, Missing, Out, Quiet, Seed, Times, tell
 from .streams import all_or_nothing, plain, refuse
 
 if TYPE_CHECKING:
@@ -15,17 +15,12 @@ if TYPE_CHECKING:
     from ..fitting.model import Model
     from ..tables.table import Table
 
-_TIMES = "START:STOP:COUNT, as 0:48:100; numbers with commas between; or a CSV file of times."
-
 
 def predict(
     fit: Annotated[
         Path, typer.Argument(help="The folder of a fit, as rootflow fit left it.", metavar="FIT")
     ],
-    times: Annotated[
-        str | None,
-        typer.Option(help=f"{_TIMES} Default: a fine grid over the rows.", show_default=False),
-    ] = None,
+    times: Times = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -42,26 +37,9 @@ def predict(
             show_default=False,
         ),
     ] = None,
-    draws: Annotated[
-        int | None,
-        typer.Option(
-            min=20,
-            help="Of a population, subjects drawn for each group. Default: 1000.",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Of a population, seed of the drawn subjects. Default: 0.",
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The folder for the results. Default: predict-NAME.", show_default=False),
-    ] = None,
+    draws: Draws = None,
+    seed: Seed = None,
+    out: Out = None,
     missing: Missing = None,
     decimal: Decimal = ".",
     as_json: AsJson = False,
@@ -99,7 +77,12 @@ def predict(
 
 def simulate(
     model: Annotated[
-        Path, typer.Argument(help="The model file (TOML).", metavar="MODEL", show_default=False)
+        Path,
+        typer.Argument(
+            help="A model file (TOML), the folder of a fit, or a PEtab problem (problem.yaml).",
+            metavar="MODEL",
+            show_default=False,
+        ),
     ],
     data: Annotated[
         Path | None,
@@ -116,36 +99,14 @@ def simulate(
             "--set",
             help="NAME=VALUE: a parameter or fitted initial value, NAME[GROUP]=VALUE, or with "
             "random effects 'sd(NAME)=VALUE' and 'noise of COLUMN=VALUE'; repeat it for several. "
-            "Default: the guesses.",
+            "Default: the guesses, of a fit what was fitted.",
             show_default=False,
         ),
     ] = None,
-    times: Annotated[
-        str | None,
-        typer.Option(help=f"{_TIMES} Default: a fine grid over the table.", show_default=False),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="The folder for the results. Default: simulate-NAME.", show_default=False
-        ),
-    ] = None,
-    draws: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Of a model with random effects, subjects drawn for each group. Default: 1000.",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Of a model with random effects, seed of the drawn subjects. Default: 0.",
-            show_default=False,
-        ),
-    ] = None,
+    times: Times = None,
+    out: Out = None,
+    draws: Draws = None,
+    seed: Seed = None,
     method: Annotated[
         str | None,
         typer.Option(help="How to solve the equations, as in rootflow fit.", show_default=False),
@@ -157,35 +118,38 @@ def simulate(
 ) -> None:
     """Follow a model at its guesses or at values of yours; nothing is fitted.
 
-    With random effects: the typical subject, and subjects drawn from the population. Writes
-    simulation.csv, a figure and simulation.json. Exit code 0: they are written. 2: the input cannot
-    be used, or the model cannot be solved so far, and nothing is written.
+    A fit is followed at what was fitted, over its own rows unless DATA gives others; a PEtab
+    problem at its nominal values, over its measurements. With random effects: the typical subject,
+    and subjects drawn from the population. Writes simulation.csv, a figure and simulation.json.
+    Exit code 0: they are written. 2: the input cannot be used, or the model cannot be solved so
+    far, and nothing is written.
     """
     with all_or_nothing(lambda: out):
         given = _values(values or [])
-        if data is None and times is None:
+        alone = model.suffix.lower() not in (".yaml", ".yml") and not model.is_dir()
+        if alone and data is None and times is None:
             refuse(
                 "Give --times START:STOP:COUNT, or a table: rootflow simulate MODEL.toml DATA.csv"
             )
         _double_precision()
         from ..fitting.forecast import rows
-        from ..fitting.modelfile import load_model
         from ..fitting.output import fine_times
         from ..fitting.predictions import check_simulation, write_simulation
         from ..fitting.simulate import simulate as simulated
+        from ..fitting.simulate import source_of
 
-        description = load_model(model)
+        source = source_of(model)
+        description = source.model
         out = Path(f"simulate-{description.name}") if out is None else out
         check_simulation(out)
-        dataset: Any = None
+        dataset: Any = source.data
         ts = _asked(times, description)
         if data is not None:
             dataset = rows(description, _table(data, missing, decimal))
-            ts = fine_times(dataset) if ts is None else ts
+        if ts is None:
+            ts = fine_times(dataset)
         options = _drawn(description, draws=draws, seed=seed)
-        simulation = simulated(
-            description, ts, data=dataset, values=given, method=method, **options
-        )
+        simulation = simulated(source, ts, data=dataset, values=given, method=method, **options)
         record = write_simulation(simulation, out)
     _tell(record, out / "simulation.csv", as_json, quiet)
 

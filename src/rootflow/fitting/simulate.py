@@ -19,6 +19,7 @@ from .evaluate import coordinates, with_fixed
 from .forecast import rows
 from .from_functions import model_from_functions
 from .model import Dose, Model, Parameter
+from .result import FitResult
 from .solving import check_method, options
 from .table import Dataset
 
@@ -58,7 +59,7 @@ class Simulation:
 
 
 def simulate(
-    model: Model | Callable[[Any, Any, Any], Any] | str | os.PathLike[str],
+    model: Model | FitResult | Callable[[Any, Any, Any], Any] | str | os.PathLike[str],
     ts: Any = None,
     *,
     data: Any = None,
@@ -82,7 +83,10 @@ def simulate(
     drawn beside them: the result is a `PopulationSimulation`.
 
     Args:
-        model: as in `rf.fit`.
+        model: as in `rf.fit`, or a fit: then values are those that were fitted, and rows and
+            options of the solves those of the fit, unless they are given. A path may be that of
+            a model file, of the folder of a fit, or of a PEtab problem (`problem.yaml`), which
+            brings its rows too.
         ts: times, shape (times,) for all groups or (groups, times). `None`: those of `data`.
         data: a table with groups, covariates, conditions, doses and times, as `rf.fit` takes it;
             what the model observes may be missing in it. `None`: one group, for models that need
@@ -106,17 +110,19 @@ def simulate(
         InputError: a model, a table, values or times that cannot be used.
         SolveError: the model cannot be solved over the times.
     """
-    model, _ = model_of(model)
+    source = source_of(model)
+    model, data = source.model, source.data if data is None else data
     if not isinstance(model, Model):
         named = {name: [0.0] for name in states} if isinstance(states, Mapping) else None
         model = model_from_functions(
             model, named, states, parameters, observed, "normal", doses, time, group
         )
     given = {"method": method, "rtol": rtol, "atol": atol, "max_steps": max_steps}
-    solving = options(model.solve, given)
+    solving = options({**model.solve, **source.solve}, given)
     values = {} if values is None else values
     model = with_fixed(model, values)
     dataset = _alone(model, ts) if data is None else rows(model, data)
+    values = _with_fitted(source.values, values, dataset)
     times = dataset.ts if ts is None else predict.times(ts, len(dataset.groups))
     if model.random is not None:
         from .population.simulate import simulated
@@ -138,6 +144,87 @@ def simulate(
     told |= dict(zip(names, search.lay.values(u).tolist(), strict=True))
     by_column = {column: curves[:, i] for i, column in enumerate(model.observed)}
     return Simulation(model, dataset, times, by_column, told)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is simulated, and what it brings along.
+
+    Attributes:
+        model: the model, or a vector field.
+        data: rows of its own; `None`: none.
+        values: that were fitted, by name.
+        solve: options of the solves.
+    """
+
+    model: Any
+    data: Dataset | None = None
+    values: dict[str, float] = field(default_factory=dict)
+    solve: dict[str, Any] = field(default_factory=dict)
+
+
+def source_of(what: Any) -> Source:
+    """A model, a fit, or the path of a model file, a fit or a PEtab problem, as `simulate` has it.
+
+    Raises:
+        InputError: a file or folder that cannot be used.
+    """
+    if isinstance(what, Source):
+        return what
+    if isinstance(what, str | os.PathLike):
+        path = Path(what)
+        if path.is_dir():
+            from .store import load_fit
+
+            what = load_fit(path)
+        elif path.suffix.lower() in (".yaml", ".yml"):
+            from .petab import load_petab
+
+            return Source(*load_petab(path))
+    if isinstance(what, FitResult):
+        told = what.solving
+        solve = {name: getattr(told, name) for name in ("method", "rtol", "atol", "max_steps")}
+        solve = {name: value for name, value in solve.items() if value is not None}
+        return Source(what.model, what.dataset, _fitted(what), solve)
+    return Source(model_of(what)[0])
+
+
+def _fitted(fit: FitResult) -> dict[str, float]:
+    """The estimates by name; those on a bound exactly on it."""
+    out = {}
+    for e in fit.estimates:
+        if e.fixed or e.kind == "scale" and fit.model.random is None:
+            continue
+        name = f"noise of {e.name}" if e.kind == "scale" else e.name
+        name = name if e.group is None else f"{name}[{e.group}]"
+        at_end = e.at_bound and e.name in fit.model.fitted
+        out[name] = fit.model.fitted[e.name].limits[e.at_bound == "upper"] if at_end else e.value
+    return out
+
+
+def _with_fitted(
+    fitted: Mapping[str, float], values: Mapping[str, Any], dataset: Dataset
+) -> dict[str, Any]:
+    """The values given, over those that were fitted to groups that the rows have.
+
+    Raises:
+        InputError: a group without values of its own, where the fit has some for each.
+    """
+    out = {name: x for name, x in fitted.items() if not name.endswith("]")}
+    own = dict.fromkeys(name[: name.index("[")] for name in fitted if name.endswith("]"))
+    for name in own:
+        for label in dataset.groups:
+            whole = f"{name}[{label}]"
+            if whole in fitted:
+                out[whole] = fitted[whole]
+            elif whole not in values and name not in values:
+                raise InputError(
+                    f"{dataset.table.source}: group {label!r} was not in the fit, which gave each "
+                    f"group its own {name}: give one by values (--set {whole}=VALUE)."
+                )
+    # A value for all groups goes before those that were fitted to each.
+    out = {n: x for n, x in out.items() if not (n.endswith("]") and n[: n.index("[")] in values)}
+    return out | dict(values)
 
 
 def _alone(model: Model, ts: Any) -> Dataset:
