@@ -11,7 +11,7 @@ from .streams import all_or_nothing
 
 def convert(
     problem: Annotated[
-        Path, typer.Argument(help="The PEtab problem (YAML, version 1).", show_default=False)
+        Path, typer.Argument(help="The PEtab problem (YAML, version 1 or 2).", show_default=False)
     ],
     folder: Annotated[
         Path, typer.Argument(help="The folder for model.toml and data.csv.", show_default=False)

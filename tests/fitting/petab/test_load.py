@@ -18,7 +18,7 @@ TWO = "observableId observableFormula noiseFormula"
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (dict(yaml="format_version: 2.0.0"), ["problem.yaml", "2.0.0", "version 1 is supported"]),
+        (dict(yaml="format_version: 3.0.0"), ["problem.yaml", "3.0.0", "versions 1 and 2"]),
         (dict(yaml="- 1"), ["YAML file of names and values"]),
         (dict(yaml="a: [1"), ["not valid YAML"]),
         (dict(yaml=problems.YAML.replace("[model.xml]", "[a.xml, b.xml]")), ["2 SBML models"]),

@@ -1,4 +1,4 @@
-"""A PEtab problem (version 1) as the text of a model file and a table of data."""
+"""A PEtab problem as the text of a model file and a table of data."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from ...tables.names import did_you_mean
 from ..model import Model
 from ..modelfile import model_from_text
 from ..table import Dataset, assemble
-from . import measurements, parameters, toml
+from . import measurements, parameters, toml, version2
 from .formulas import Names, Printer, names_in, parse
 from .sbml import Network, read_sbml
 from .tables import Row, as_yaml, by_id, number_or_none, read_tables
@@ -64,7 +64,7 @@ def load_petab(path: str | Path) -> tuple[Model, Dataset]:
     """A PEtab problem as a model and its data.
 
     Args:
-        path: the YAML file of a problem of PEtab version 1 with one SBML model.
+        path: the YAML file of a problem of PEtab version 1 or 2 with one SBML model.
 
     Raises:
         InputError: anything that cannot be used or is not supported; the message names the file,
@@ -96,9 +96,14 @@ def read(path: Path) -> Problem:
     """
     content = as_yaml(path)
     version = str(content.get("format_version", ""))
-    if not version.split(".")[0] == "1":
+    major = version.split(".")[0]
+    if major == "2":
+        network = read_sbml(version2.model_path(path, content))
+        return _problem(path, network, version2.tables(path, content, network))
+    if major != "1":
         raise InputError(
-            f"{path}: format_version is {version or 'missing'}; PEtab version 1 is supported."
+            f"{path}: format_version is {version or 'missing'}; PEtab versions 1 and 2 are "
+            "supported."
         )
     listed = content.get("problems")
     if not isinstance(listed, list) or len(listed) != 1 or not isinstance(listed[0], dict):
@@ -111,12 +116,21 @@ def read(path: Path) -> Problem:
     rows = {key: read_tables(files[key], what) for key, what in _FILES.items()}
     given = _paths(path, content.get("parameter_file"), "parameter_file")
     network = read_sbml(files["sbml_files"][0])
-    table = by_id(read_tables(given, "parameter"), "parameterId")
-    for name in table:
+    found = version2.Tables(
+        by_id(read_tables(given, "parameter"), "parameterId"),
+        by_id(rows["condition_files"], "conditionId"),
+        by_id(rows["observable_files"], "observableId"),
+        rows["measurement_files"],
+    )
+    return _problem(path, network, found)
+
+
+def _problem(path: Path, network: Network, found: version2.Tables) -> Problem:
+    for name in found.parameters:
         network.names.add(name)
     return Problem(
-        path, network, table, by_id(rows["condition_files"], "conditionId"),
-        by_id(rows["observable_files"], "observableId"), rows["measurement_files"], network.names,
+        path, network, found.parameters, found.conditions, found.observables, found.measured,
+        network.names,
     )  # fmt: skip
 
 
@@ -313,6 +327,11 @@ def _conditions(problem: Problem, table: "measurements.Table") -> tuple[dict[str
             number = number_or_none(text)
             if number is None:
                 tree = parse(text, row.place(identifier))
+                for x in names_in(tree) & network.states.keys():
+                    raise row.error(
+                        identifier,
+                        f"{x!r} moves in the SBML model; a condition is set by what does not.",
+                    )
                 resolve = lambda x, row=row, column=identifier: problem.name(x, row, column)
                 found[label][name] = Printer(resolve, row.place(identifier))(tree)
             else:
