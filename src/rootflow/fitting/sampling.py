@@ -141,42 +141,115 @@ def log_density(
     return of
 
 
-@partial(jax.jit, static_argnames=("model", "lay", "solver", "draws", "warmup", "target"))
-def _run(model, lay, solver, middle, root, data, starts, key, draws, warmup, target):
-    import blackjax  # pyright: ignore[reportMissingImports]
-
-    density = log_density(model, lay, solver, Frame(middle, root, lay.lower, lay.upper), data)
-    adapt = blackjax.window_adaptation(
-        blackjax.nuts, density, target_acceptance_rate=target,
-        adaptation_info_fn=lambda state, info, adaptation: None,
-    )  # fmt: skip
-    first, second = jax.random.split(key)
-
-    def warmed(key, w):
-        (state, tuned), _ = adapt.run(key, w, warmup)  # pyright: ignore[reportCallIssue]
-        return state, tuned["step_size"], tuned["inverse_mass_matrix"]
-
-    state, size, mass = jax.vmap(warmed)(jax.random.split(first, len(starts)), starts)
-    kernel = blackjax.nuts.build_kernel()
-
-    def step(state, key):
-        keys = jax.random.split(key, len(starts))
-        move = lambda k, s, h, m: kernel(k, s, density, h, m)
-        state, info = jax.vmap(move)(keys, state, size, mass)
-        told = Chains(
-            state.position, state.logdensity, info.is_divergent, info.acceptance_rate,
-            info.num_integration_steps,
-        )  # fmt: skip
-        return state, told
-
-    _, chains = jax.lax.scan(step, state, jax.random.split(second, draws))
-    return chains, size
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _both(model, lay, solver, middle, root, data, w):
+    """The density and its gradient: traced once, wherever a program has it."""
+    frame = Frame(middle, root, lay.lower, lay.upper)
+    return jax.value_and_grad(log_density(model, lay, solver, frame, data))(w)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _densities(model, lay, solver, middle, root, data, w):
-    frame = Frame(middle, root, lay.lower, lay.upper)
-    return jax.vmap(log_density(model, lay, solver, frame, data))(w)
+    return jax.vmap(lambda w: _both(model, lay, solver, middle, root, data, w))(w)
+
+
+class Tuning(NamedTuple):
+    """How a chain moves: the state of the dual averaging of its step, that of its variances."""
+
+    steps: Any
+    masses: Any
+    mass: Any
+
+    @property
+    def last_size(self) -> Any:
+        """The step size that the draws are made with."""
+        return jnp.exp(self.steps.log_step_size_avg)
+
+
+def _adaptation(target: float) -> tuple[Callable[..., Tuning], Callable[..., Tuning]]:
+    """The start of a chain's adaptation, and one step of it, as Stan has them.
+
+    As `blackjax.window_adaptation`, which runs a loop of its own.
+    """
+    from blackjax.adaptation.mass_matrix import (  # pyright: ignore[reportMissingImports]
+        mass_matrix_adaptation,
+    )
+    from blackjax.adaptation.step_size import (  # pyright: ignore[reportMissingImports]
+        dual_averaging_adaptation,
+    )
+
+    first_step, next_step, mean_step = dual_averaging_adaptation(target)
+    first_mass, next_mass, new_mass = mass_matrix_adaptation(True)
+
+    def untuned(size: int) -> Tuning:
+        masses = first_mass(size)
+        tuning = Tuning(first_step(1.0), masses, masses.inverse_mass_matrix)
+        return jax.tree.map(jnp.asarray, tuning)
+
+    def adapted(tuning: Tuning, slow: Array, last: Array, position: Array, rate: Array) -> Tuning:
+        either = lambda flag, a, b: jax.tree.map(partial(jnp.where, flag), a, b)
+        steps = next_step(tuning.steps, rate)
+        masses = either(slow, next_mass(tuning.masses, position), tuning.masses)
+        renewed = new_mass(masses)
+        fresh = Tuning(first_step(mean_step(steps)), renewed, renewed.inverse_mass_matrix)
+        return either(last, fresh, Tuning(steps, masses, tuning.mass))
+
+    return untuned, adapted
+
+
+@partial(jax.jit, static_argnames=("model", "lay", "solver", "draws", "warmup", "target"))
+def _run(model, lay, solver, middle, root, data, starts, known, key, draws, warmup, target):
+    """Adaptation by Stan's windows and then the draws, all chains in one loop.
+
+    A loop for each would hold the equations as often; so they stand in the program once. Of the
+    starts the density and its gradient are known.
+    """
+    import blackjax  # pyright: ignore[reportMissingImports]
+    from blackjax.adaptation.window_adaptation import (  # pyright: ignore[reportMissingImports]
+        build_schedule,
+    )
+
+    @jax.custom_vjp
+    def density(w):
+        return _both(model, lay, solver, middle, root, data, w)[0]
+
+    density.defvjp(
+        lambda w: _both(model, lay, solver, middle, root, data, w),
+        lambda gradient, bar: (bar * gradient,),
+    )
+    untuned, adapted = _adaptation(target)
+    kernel = blackjax.nuts.build_kernel()
+    chains = len(starts)
+
+    def move(key, state, tuning, stage, warming):
+        size = jnp.where(warming, jnp.exp(tuning.steps.log_step_size), tuning.last_size)
+        state, info = kernel(key, state, density, size, tuning.mass)
+        after = adapted(tuning, *stage, state.position, info.acceptance_rate)
+        told = Chains(
+            state.position, state.logdensity, info.is_divergent, info.acceptance_rate,
+            info.num_integration_steps,
+        )  # fmt: skip
+        return state, jax.tree.map(partial(jnp.where, warming), after, tuning), told
+
+    def step(carry, xs):
+        keys, stage, warming = xs
+        state, tuning = carry
+        everyone = jax.vmap(move, (0, 0, 0, None, None))
+        state, tuning, told = everyone(keys, state, tuning, stage, warming)
+        return (state, tuning), told
+
+    state = blackjax.mcmc.hmc.HMCState(starts, *known)
+    tuning = jax.tree.map(lambda x: jnp.broadcast_to(x, (chains, *x.shape)), untuned(lay.size))
+    first, second = jax.random.split(key)
+    early = jax.vmap(lambda key: jax.random.split(key, warmup))(jax.random.split(first, chains))
+    late = jax.vmap(lambda key: jax.random.split(key, chains))(jax.random.split(second, draws))
+    keys = jnp.concatenate([jnp.swapaxes(early, 0, 1), late])
+    schedule = jnp.asarray(build_schedule(warmup)).astype(bool)
+    schedule = jnp.concatenate([schedule, jnp.zeros((draws, 2), bool)])
+    stages = (schedule[:, 0], schedule[:, 1])
+    warming = np.arange(warmup + draws) < warmup
+    (_, tuning), out = jax.lax.scan(step, (state, tuning), (keys, stages, warming))
+    return jax.tree.map(lambda x: x[warmup:], out), tuning.last_size
 
 
 def run(
@@ -199,20 +272,24 @@ def run(
     frame = frame_of(p)
     with jax.enable_x64(True):
         args = (p.model, p.lay, p.solvers[0], frame.middle, frame.root, p.data)
-        starts = _starts(args, chains, seed)
+        starts, known = _starts(args, chains, seed)
         key = jax.random.key(seed)
-        out, size = _run(*args, starts, key, draws=draws, warmup=warmup, target=target)
+        out, size = _run(*args, starts, known, key, draws=draws, warmup=warmup, target=target)
         u = jax.vmap(jax.vmap(lambda w: inside(frame, w)[0]))(out.w)
         out = Chains(*(np.moveaxis(np.asarray(x), 0, 1) for x in out))
     return np.moveaxis(np.asarray(u), 0, 1), out, np.asarray(size)
 
 
-def _starts(args: tuple[Any, ...], chains: int, seed: int) -> Float[np.ndarray, "chains n"]:
+def _starts(
+    args: tuple[Any, ...], chains: int, seed: int
+) -> tuple[Float[np.ndarray, "chains n"], tuple[Any, Any]]:
+    """Where the chains start, the density there and its gradient."""
     size = args[1].size
     w = np.random.default_rng(seed).normal(size=(chains, size))
     for _ in range(_TRIES):
-        bad = ~np.isfinite(np.asarray(_densities(*args, w)))
+        known = _densities(*args, w)
+        bad = ~np.isfinite(np.asarray(known[0]))
         if not bad.any():
-            return w
+            return w, known
         w = np.where(bad[:, None], 0.5 * w, w)
     raise InputError("The posterior is not finite about the estimates; no chain can start there.")
