@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 
 import rootflow as rf
 from rootflow.fitting import problem, shooting
@@ -268,8 +269,44 @@ def test_doses_that_windows_do_not_take(row, said):
     table = {
         name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)
     }
+    assert model.dosing is not None
     dosing = replace(model.dosing, event="EVID", compartment=None, state="gut", lag=0.0)
     model = replace(model, dosing=dosing)
     search = prepared(model, assemble(model, {**table, "blood": [np.nan, *[1.0] * 12]}), Solving())
     with pytest.raises(rf.InputError, match=said):
         shooting.windows(model, search.lay, search.solver, search.data, 3, search.lay.start[None])
+
+
+def test_windows_lead_to_the_fit_without_them():
+    """Doses from a table: a bolus within a window, an infusion over a boundary."""
+    model = rf.Model(
+        states={"blood": 0.0},
+        parameters={
+            "ke": rf.Parameter(0.1, 0.01, 10, scale="log"),
+            "v": rf.Parameter(1.0, 0.1, 10, scale="log"),
+        },
+        vector_field=lambda t, y, p, c: {"blood": -p["ke"] * y["blood"]},
+        observed={"level": lambda t, y, p, c: y["blood"] / p["v"]},
+        noise={"level": "normal"},
+        dosing=rf.Dosing(amount="AMT", rate="RATE", state="blood"),
+        t0=0.0,
+    )
+    ts = np.arange(1.0, 11.0)
+    hours = np.clip(ts - 4.0, 0.0, 4.0)  # of the infusion of 1.5 an hour
+
+    def exact(ke, v):
+        infused = 1.5 / ke * (1 - np.exp(-ke * hours)) * np.exp(-ke * np.maximum(ts - 8.0, 0.0))
+        return (10 * np.exp(-ke * ts) + infused) / v
+
+    level = exact(0.3, 2.0) + 0.02 * np.cos(7 * ts)
+    table = {
+        "time": [0.0, 4.0, *ts], "AMT": [10.0, 6.0, *[0.0] * 10], "RATE": [0.0, 1.5, *[0.0] * 10],
+        "level": [np.nan, np.nan, *level],
+    }  # fmt: skip
+    fit = rf.fit(model, table, starts=3, shooting=2)
+    assert fit.converged
+    # The best there is, by SciPy on the closed form.
+    best = scipy.optimize.least_squares(lambda x: exact(*x) - level, [0.3, 2.0], xtol=1e-12)
+    found = [e.value for e in fit.estimates if e.kind == "parameter"]
+    np.testing.assert_allclose(found, best.x, rtol=1e-5)
+    assert fit.rss == pytest.approx(2 * best.cost, rel=1e-6)

@@ -138,7 +138,7 @@ def simulate(
         from ..fitting.simulate import simulate as simulated
         from ..fitting.simulate import source_of
 
-        source = source_of(model)
+        source: Any = source_of(model)
         description = source.model
         out = Path(f"simulate-{description.name}") if out is None else out
         check_simulation(out)

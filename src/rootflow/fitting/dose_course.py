@@ -155,7 +155,7 @@ def _rates(doses: Doses) -> Array:
     return jnp.asarray(doses.rates if doses.rates.size else jnp.zeros_like(doses.amounts))
 
 
-def _records(course: "_Course", doses: Doses) -> dict[str, Array]:
+def _records(course: "_Course", doses: Doses) -> dict[str, Any]:
     """What happens, one after another: jumps of states and of rates, resets."""
     times, amounts, length = _arrival(course, doses)
     rates, resets = _rates(doses), doses.resets

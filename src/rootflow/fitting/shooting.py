@@ -439,7 +439,7 @@ class _Split:
         if doses is None:
             return None
         later = np.array(self.place) > 0
-        doses = Doses(*(None if x is None else np.asarray(x)[group] for x in doses))
+        doses = jax.tree.map(lambda x: np.asarray(x)[group], doses)
         periods = np.where(later[:, None], 0.0, doses.periods)
         return doses._replace(periods=periods, begun=later)
 
