@@ -93,7 +93,7 @@ def solved():
     lay = problem.layout(model, 3)
     assert lay.names == ["total", "kf", "kb", "half", "sd", "B"]
     data = jax.tree.map(jnp.asarray, problem.group_data(model, dataset))
-    solver = problem.Solver(1e-10, 1e-12, 512, 0.0)
+    solver = problem.Solver(rtol=1e-10, atol=1e-12, max_steps=512, t0=0.0)
     run = jax.jit(lambda u: problem.group_values(model, lay, solver, u, data, derivative=True))
     return model, dataset, lay, [np.asarray(x) for x in run(jnp.asarray(lay.start))[:2]]
 

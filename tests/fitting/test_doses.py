@@ -105,7 +105,7 @@ def solved():
     dataset = assemble(model, table())
     lay = problem.layout(model, 5)
     data = jax.tree.map(jnp.asarray, problem.group_data(model, dataset))
-    solver = problem.Solver(1e-10, 1e-12, 512, 0.0)
+    solver = problem.Solver(rtol=1e-10, atol=1e-12, max_steps=512, t0=0.0)
     run = jax.jit(lambda u: problem.group_values(model, lay, solver, u, data, derivative=True))
     eta, jacobian, _ = run(jnp.asarray(lay.start))
     seen = np.asarray(data.weights[:, 0]) > 0
@@ -135,7 +135,7 @@ def test_computed_dose_times_reach_the_state_they_name():
     )  # fmt: skip
     dataset = assemble(model, {"time": [0.0, 2.0], "z": [0.1, 5.0], "a": [0.1, 2.0]})
     lay, data = problem.layout(model, 1), problem.group_data(model, dataset)
-    solver = problem.Solver(1e-8, 1e-10, 64, 0.0)
+    solver = problem.Solver(rtol=1e-8, atol=1e-10, max_steps=64, t0=0.0)
     eta, _, _ = problem.group_values(
         model, lay, solver, jnp.asarray(lay.start), data, derivative=False
     )
@@ -221,7 +221,7 @@ state = "c"
     table = {"T": [0.0, 3.0], "AMT": [10.0, 0.0], "II": [8.0, 0.0], "SS": [1, 0], "DV": [1.0, 1.0]}
     dataset = assemble(model, table)
     lay, data = problem.layout(model, 1), problem.group_data(model, dataset)
-    solver = problem.Solver(1e-10, 1e-12, 512, 0.0)
+    solver = problem.Solver(rtol=1e-10, atol=1e-12, max_steps=512, t0=0.0)
     one = jax.tree.map(lambda x: jnp.asarray(x[0]), data)
 
     def with_derivatives(f, u):

@@ -46,7 +46,7 @@ def values(text, derivative=False):
     data = {"time": TIMES, "x": np.ones(4), "fed": np.ones(4)}
     dataset = assemble(model, data)
     lay, arrays = problem.layout(model, 1), problem.group_data(model, dataset)
-    solver = problem.Solver(1e-10, 1e-12, 512, 0.0)
+    solver = problem.Solver(rtol=1e-10, atol=1e-12, max_steps=512, t0=0.0)
     run = jax.jit(
         lambda u: problem.group_values(model, lay, solver, u, arrays, derivative=derivative)
     )

@@ -214,7 +214,7 @@ def test_gradient_of_the_likelihood_and_its_information():
     model, data = example("hare-lynx")
     lay = problem.layout(model, 1)
     arrays = jax.tree.map(jnp.asarray, problem.group_data(model, data))
-    solver = problem.Solver(1e-11, 1e-11, 1024, 1900.0)
+    solver = problem.Solver(rtol=1e-11, atol=1e-11, max_steps=1024, t0=1900.0)
     local = jax.jit(problem.objective(model, lay, solver, arrays))
     u = jnp.asarray(lay.start)
     at = local(u)

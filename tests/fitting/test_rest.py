@@ -8,7 +8,7 @@ import pytest
 from rootflow.fitting import rest
 from rootflow.fitting.course import Solver
 
-SOLVER = Solver(1e-8, 1e-10, 512, None)
+SOLVER = Solver(rtol=1e-8, atol=1e-10, max_steps=512, t0=None)
 
 
 @jax.jit

@@ -1,40 +1,40 @@
 """The time course of one group: initial values, coming to rest, doses, events, what is observed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..flows import solver as flows
 from ..flows.adjoints import DiscreteAdjoint, ForwardAdjoint
 from ..flows.events import Event
-from ..flows.methods import AutoSwitch, Method, Tsit5
 from ..flows.ode import solve_ode
 from ..flows.solution import Result, Solution
 from . import conditions, dose_course, rest
 from .model import Model
 
-_TSIT5 = Tsit5()
 #: So many measured times are best filled in as the solve passes them.
 _FEW = 256
 
 
-@dataclass(frozen=True)
-class Solver:
+@dataclass(frozen=True, kw_only=True)
+class Solver(flows.Solver):
     """How the model is solved; part of what a compiled program is cached on.
 
-    `t0` is the time of the initial values where all groups have the same: a dose given then is no
-    jump but part of the initial value. `before`: values before t0 are asked for too.
+    Attributes:
+        t0: the time of the initial values where all groups have the same: a dose given then is no
+            jump but part of the initial value.
+        before: values before t0 are asked for too.
     """
 
-    rtol: float
-    atol: float
-    max_steps: int
+    # Tolerances do not go by the kind of number here.
+    rtol: float = field()
+    atol: float = field()
     t0: float | None
     before: bool = False
-    method: Method | AutoSwitch = _TSIT5
 
 
 class Ended(NamedTuple):
@@ -206,11 +206,8 @@ class _Course:
         args = (self.p, self.c)
         if rates is not None:
             field, args = self._infused, (*args, rates)
-        s = self.solver
-        return solve_ode(
-            field, y, (begin, end), args, method=s.method, saveat=times, rtol=s.rtol,
-            atol=s.atol, max_steps=s.max_steps, throw=False, adjoint=self.adjoint, **more,
-        )  # fmt: skip
+        options = {**self.solver.options(), "adjoint": self.adjoint, **more}
+        return solve_ode(field, y, (begin, end), args, saveat=times, throw=False, **options)
 
     def _infused(self, t, y, args):
         slope = self.field(t, y, args)

@@ -93,7 +93,9 @@ class Solving:
         auto = self.method == "auto"
         methods = (METHODS["explicit"], METHODS["stiff"]) if auto else (self.method,)
         return tuple(
-            Solver(self.rtol, self.atol, n, t0, method=method) for method in methods for n in steps
+            Solver(rtol=self.rtol, atol=self.atol, max_steps=n, t0=t0, method=method)
+            for method in methods
+            for n in steps
         )
 
 
