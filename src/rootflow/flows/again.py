@@ -170,7 +170,7 @@ def _passed_over(
     passed = (h != 0) & (direction * ts > direction * t) & (direction * ts <= end)
     passed = lax.stop_gradient(passed)
 
-    if y.size > SMALL and "save" not in setup.f.parts:
+    if y.size > SMALL and setup.f.parts.save is None:
         # One product of matrices instead of a polynomial for each time.
         part = jnp.where(passed, (ts - t) / size, 0.0)[:, None]
         powers = jnp.cumprod(jnp.broadcast_to(part, (ts.size, len(coefficients))), axis=1)

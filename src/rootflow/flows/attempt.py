@@ -129,7 +129,7 @@ def start(setup: Setup, x: Inputs) -> tuple[Carry, Array]:
     if len(setup.methods) > 1:
         carry = carry._replace(streak=count, mild=(count, count + _PATIENCE))
     if setup.watch is not None:
-        signs = events.signs(setup.f, setup.watch, x.t0, x.y0, x.args, direction)
+        signs = events.signs(setup.f, x.t0, x.y0, x.args, direction)
         carry = carry._replace(signs=lax.stop_gradient(signs), which=count - 1)
         if len(setup.watch.terminal) > 1:
             carry = carry._replace(pending=jnp.zeros(len(setup.watch.terminal), jnp.int32))
@@ -368,7 +368,7 @@ def attempt(
 def _watched(setup: Setup, kind: int, c: Carry, x: Inputs, y, t, final, keep, h_next):
     """Whether an event happens within a step to (t, y), which is then not kept as it is."""
     assert setup.watch is not None and c.signs is not None and c.mode is not None
-    now = events.signs_at(setup.f, setup.watch, t, y, x.args, c.signs, final)
+    now = events.signs_at(setup.f, t, y, x.args, c.signs, final)
     hit = keep & jnp.any(events.crossed(setup.watch, c.signs, now))
     signs = jnp.where(now == 0, c.signs, now)
     mode = jnp.where(hit, kind + len(setup.methods), c.mode)
@@ -482,15 +482,15 @@ def _signs_after(setup: Setup, which, jumped, old, pending, before, t, y, args, 
     """
     watch = setup.watch
     assert watch is not None
-    new = events.signs(setup.f, watch, t, y, args, direction)
+    new = events.signs(setup.f, t, y, args, direction)
     crossing = jnp.arange(old.size) == which
     if any(watch.jumps):
         slope = setup.f(t, y, args)
         now, moving = jax.jvp(
-            lambda t, y: events.values(setup.f, watch, t, y, args),
+            lambda t, y: events.values(setup.f, t, y, args),
             (t, y), (jnp.ones_like(t), slope),
         )  # fmt: skip
-        same = (now == events.values(setup.f, watch, t, before, args)) & ~jnp.asarray(jumped)
+        same = (now == events.values(setup.f, t, before, args)) & ~jnp.asarray(jumped)
         size = jnp.sqrt(jnp.finfo(t.dtype).eps)
         near = (jnp.abs(now) <= size * jnp.maximum(jnp.abs(moving), size)) & (moving != 0)
         there = jnp.where(near, jnp.sign(direction * moving), jnp.where(same, -old, new))
@@ -516,7 +516,7 @@ def at_event(
     count = len(watch.terminal)
     which = mark % count
     moves = (h != 0) & (mark < count)
-    h = events.with_derivative(setup.f, method, watch, t, z, h, args, which, moves)
+    h = events.with_derivative(setup.f, method, t, z, h, args, which, moves)
     step = method.step(setup.f, t, z, h, args, method.init(setup.f, t, z, args))
     z_next = step.y
     if any(watch.jumps):

@@ -1,6 +1,7 @@
 """`solve_dde`: delay differential equations."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import combinations_with_replacement
 from typing import Any, Literal
 
@@ -145,17 +146,18 @@ def solve_dde(
             return direction * numbers[constant.index(i)]
         return direction * jnp.asarray(delays[i](t, y, args))  # pyright: ignore
 
-    def add_parts(builder: Builder, parts: dict[str, Any]) -> None:
+    def parts(builder: Builder) -> dict[str, Any]:
         both = (y0, tuple(y0 for _ in delays))
-        parts["delayed"] = builder.add(
+        delayed = builder.add(
             "delayed", lambda t, both, e: f(t, both[0], both[1], e[0]), both, y0,
             "The vector field f(t, y, delayed, args)",
         )  # fmt: skip
-        parts["history"] = builder.add("history", lambda t, y, e: history(t), y0, y0, "The history")
-        for i in range(len(delays)):
-            parts[f"delay{i}"] = builder.add(
-                f"delay{i}", lambda t, y, e, i=i: delay(i, t, y, e), y0, None, f"Delay {i}"
-            )
+        past = builder.add("history", lambda t, y, e: history(t), y0, y0, "The history")
+        back = tuple(
+            builder.add(f"delay{i}", partial(delay, i), y0, None, f"Delay {i}")
+            for i in range(len(delays))
+        )
+        return {"delayed": delayed, "history": past, "delays": back}
 
     def field(t, y, everything):
         """The equation near t0, where all that is looked up is history."""
@@ -171,7 +173,7 @@ def solve_dde(
         save=None if save is None else lambda t, y, e: save(t, y, e[0]), rtol=rtol, atol=atol,
         dt=dt, dt0=dt0, controller=controller, stops=jnp.stack(breaks) if breaks else None,
         event=watched or None, max_events=max_events, hidden=len(varying), adjoint=adjoint,
-        penalty=penalty, max_steps=steps, progress=progress, add_parts=add_parts,
+        penalty=penalty, max_steps=steps, progress=progress, more_parts=parts,
     )  # fmt: skip
     return solve(problem, throw)
 

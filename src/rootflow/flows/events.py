@@ -22,7 +22,7 @@ from ..ground.derivative import custom_jvp, jvp_of_active
 from ..ground.linear import product
 from .interpolation import polynomial
 from .methods import Method
-from .system import Given, System
+from .system import Given, System, the
 
 #: Halvings of the interval in which the interpolant crosses zero.
 _HALVINGS = 54
@@ -71,25 +71,22 @@ class Watch(NamedTuple):
     jumps: tuple[bool, ...]
 
 
-def values(f: System, watch: Watch, t: Array, y: Array, args: Given) -> Float[Array, " events"]:
+def values(f: System, t: Array, y: Array, args: Given) -> Float[Array, " events"]:
     """The conditions at (t, y)."""
-    return jnp.stack([f.parts[f"event{i}"](t, y, args) for i in range(len(watch.directions))])
+    return jnp.stack([condition(t, y, args) for condition in f.parts.conditions])
 
 
 def signs(
-    f: System, watch: Watch, t: Array, y: Float[Array, " n"], args: Given, direction: Array
+    f: System, t: Array, y: Float[Array, " n"], args: Given, direction: Array
 ) -> Float[Array, " events"]:
     """The sign of each condition as the solve leaves (t, y): at zero, that of its derivative."""
     slope = f(t, y, args)
-    now, moving = jax.jvp(
-        lambda t, y: values(f, watch, t, y, args), (t, y), (jnp.ones_like(t), slope)
-    )
+    now, moving = jax.jvp(lambda t, y: values(f, t, y, args), (t, y), (jnp.ones_like(t), slope))
     return jnp.where(now == 0, jnp.sign(direction * moving), jnp.sign(now))
 
 
 def signs_at(
     f: System,
-    watch: Watch,
     t: Array,
     y: Float[Array, " n"],
     args: Given,
@@ -100,7 +97,7 @@ def signs_at(
 
     (Zero before that is on neither side yet: the next step sees it.)
     """
-    now = jnp.sign(lax.stop_gradient(values(f, watch, t, y, args)))
+    now = jnp.sign(lax.stop_gradient(values(f, t, y, args)))
     return jnp.where(final & (now == 0), -before, now)
 
 
@@ -150,15 +147,15 @@ def locate(
         return method.project(method.step(f, t, z, size, args, state).y)
 
     def signs_by(size):
-        return jnp.sign(values(f, watch, t + size, ends(size), plain))
+        return jnp.sign(values(f, t + size, ends(size), plain))
 
     end = jnp.where(last, target, t + h)
-    now = signs_at(f, watch, end, ends(h), plain, before, last & (end == t1))
+    now = signs_at(f, end, ends(h), plain, before, last & (end == t1))
     found = crossed(watch, before, now)
-    if "diffusion" in f.parts:
+    if f.parts.diffusion is not None:
         size, which = _bisected(watch, signs_by, before, found, h)
     else:
-        size, which = _refined(f, method, watch, t, z, h, args, plain, state, before, found)
+        size, which = _refined(f, method, t, z, h, args, plain, state, before, found)
     size = _held_back(signs_by, before, which, t, size, h, args)
     eps = 64 * jnp.finfo(t.dtype).eps
     a_little = eps * jnp.sign(h) * jnp.maximum(jnp.abs(t + size), jnp.abs(size))
@@ -167,14 +164,14 @@ def locate(
     return Crossing(size, which, also & (jnp.arange(before.size) != which))
 
 
-def _refined(f, method, watch, t, z, h, args, plain, state, before, found):
+def _refined(f, method, t, z, h, args, plain, state, before, found):
     """By the interpolant first, and from there by Newton's method on the step itself."""
     whole = method.step(f, t, z, h, args, state)
     coefficients = method.coefficients(h, z, whole)
     y = method.project(z)
 
     def at(s):
-        return values(f, watch, t + s * h, polynomial(y, coefficients, s), plain)
+        return values(f, t + s * h, polynomial(y, coefficients, s), plain)
 
     def halve(_, bracket):
         low, high = bracket
@@ -190,7 +187,7 @@ def _refined(f, method, watch, t, z, h, args, plain, state, before, found):
 
     def refine(_, size):
         value, slope = jax.jvp(
-            lambda size: _at_end(f, method, watch, t, z, size, args, plain, which),
+            lambda size: _at_end(f, method, t, z, size, args, plain, which),
             (size,), (jnp.ones_like(size),),
         )  # fmt: skip
         better = size - value / jnp.where(slope == 0, 1.0, slope)
@@ -237,15 +234,14 @@ def _held_back(signs_by, before, which, t, size, h, args):
     return varying.fori_loop(0, _ROUNDINGS, shorten, size)
 
 
-def _at_end(f, method, watch, t, z, h, args, plain, which):
+def _at_end(f, method, t, z, h, args, plain, which):
     y = method.project(method.step(f, t, z, h, args, method.init(f, t, z, args)).y)
-    return values(f, watch, t + h, y, plain)[which]
+    return values(f, t + h, y, plain)[which]
 
 
 def with_derivative(
     f: System,
     method: Method,
-    watch: Watch,
     t: Array,
     z: Float[Array, " m"],
     h: Array,
@@ -262,7 +258,7 @@ def with_derivative(
 
     def condition(h, arrays, which):
         t, z, args = eqx.combine(arrays, rest)
-        return _at_end(f, method, watch, t, z, h, args, args._replace(window=None), which)
+        return _at_end(f, method, t, z, h, args, args._replace(window=None), which)
 
     @custom_jvp
     def size(h, arrays, which, moves):
@@ -287,5 +283,5 @@ def after(f: System, watch: Watch, which: Array, t: Array, y: Array, args: Given
     out = y
     for i, jumps in enumerate(watch.jumps):
         if jumps:
-            out = jnp.where(which == i, f.parts[f"jump{i}"](t, y, args), out)
+            out = jnp.where(which == i, the(f.parts.jumps[i])(t, y, args), out)
     return out

@@ -179,8 +179,8 @@ def jacobian(
             derivatives do without.
     """
     plan = _layout(f, args)
-    if given and "jac" in f.parts:
-        full = f.parts["jac"](t, y, args).astype(y.dtype)
+    if given and f.parts.jac is not None:
+        full = f.parts.jac(t, y, args).astype(y.dtype)
         if plan is None or plan.kind == "dense":
             return full
         return jnp.where(plan.inside, full[plan.rows, plan.places], 0)

@@ -184,4 +184,4 @@ def saved_at(setup: Setup, x: Inputs, out: Outcome, ts: Array) -> Array:
 
 def observe(f: System, t: Array, y: Array, args: Given) -> Array:
     """What is saved of a state: the state, or a function of it."""
-    return f.parts["save"](t, y, args) if "save" in f.parts else y
+    return y if f.parts.save is None else f.parts.save(t, y, args)

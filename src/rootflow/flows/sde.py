@@ -176,7 +176,7 @@ def solve_sde(
         saveat=saveat, save=save, controller=controller, stops=stops, event=event,
         max_events=max_events, adjoint=adjoint, penalty=penalty, max_steps=max_steps,
         progress=progress,
-        add_parts=drift.add_parts if isinstance(drift, Langevin) else None,
+        more_parts=drift.parts if isinstance(drift, Langevin) else None,
     )  # fmt: skip
     return solve(problem, throw)
 

@@ -76,7 +76,7 @@ class Problem(eqx.Module):
     hidden: int = eqx.field(static=True)  # so many of the events, the last, are not the user's
     consistent: Callable[..., Any] | None = eqx.field(static=True)  # before the first step
     again: Callable[..., Any] | None = eqx.field(static=True)  # after a jump
-    add_parts: Callable[..., Any] | None
+    more_parts: Callable[..., Any] | None
     penalty: PyTree[StepPenalty]
     relative: bool = eqx.field(static=True)  # the clock of the loop is counted from t0
     empty: bool = eqx.field(static=True)  # t0 may be t1
@@ -112,7 +112,7 @@ class Problem(eqx.Module):
         again: Callable[..., Any] | None = None,
         diffusion: Any = None,
         noise: Any = None,
-        add_parts: Callable[..., Any] | None = None,
+        more_parts: Callable[..., Any] | None = None,
         penalty: Any = None,
         progress: Any = None,
     ) -> None:
@@ -135,7 +135,7 @@ class Problem(eqx.Module):
             )
         self.tolerances = checks.tolerances(rtol, atol, self.y0, dtype)
         self.adjoint = checks.adjoint(adjoint)
-        ordinary = diffusion is None and add_parts is None
+        ordinary = diffusion is None and more_parts is None
         self.relative = ordinary and isinstance(adjoint, _OF_THE_STEPS)
         clock = span[0] if self.relative else 0.0
         self.stops = checks.stops(stops, clock, dtype)
@@ -157,7 +157,7 @@ class Problem(eqx.Module):
         self.consistent = consistent
         self.diffusion = checks.function("The diffusion", "diffusion(t, y, args)", diffusion)
         self.noise = noise
-        self.add_parts = add_parts
+        self.more_parts = more_parts
         split(penalty)
         self.penalty = penalty
         self.progress = checks.function("progress", "progress(fraction)", progress)
@@ -178,7 +178,7 @@ class Problem(eqx.Module):
             noise=self.noise,
             events=self.events,
             save=self.save,
-            add_parts=self.add_parts,
+            more_parts=self.more_parts,
         )
 
     def solve(self, throw: bool) -> Solution:
@@ -211,7 +211,7 @@ class Problem(eqx.Module):
         keeps = isinstance(self.saveat, str) or self.max_events is not None or bool(of_steps)
         # What reads the steps gets `max_steps` of them; all else needs room for those there are.
         max_steps = self.max_steps
-        whole = watch is None and self.stops is None and "delayed" not in f.parts
+        whole = watch is None and self.stops is None and f.parts.delayed is None
         if whole and not keeps and isinstance(self.adjoint, _OF_THE_STEPS):
             max_steps = self.enough
         setup = Setup(
@@ -311,7 +311,8 @@ class Problem(eqx.Module):
             ts, ys = accepted(setup, out)
         else:
             y = project(out.y)
-            ordinary = self.mass is None and not {"diffusion", "delayed"} & setup.f.parts.keys()
+            parts = setup.f.parts
+            ordinary = self.mass is None and parts.diffusion is None and parts.delayed is None
             if self.empty and ordinary and isinstance(self.adjoint, _OF_THE_STEPS):
                 y = _moved_without_a_step(setup.f, y, x.t0, x.t1, x.y0, x.args)
             ts, ys = out.t[None], y[None]

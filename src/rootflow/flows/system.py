@@ -113,17 +113,65 @@ class Pattern:
 
 
 @dataclass(frozen=True, eq=False)
+class Parts:
+    """Further functions of an equation, on flat arrays; `None`: it has none.
+
+    Attributes:
+        explicit: the part that is not stiff, and
+        implicit: the one that is (`Split`).
+        nonlinear: all but the linear part (`SemiLinear`).
+        velocity: dq/dt of the flat p, and
+        force: dp/dt of the flat q (`Separable`; of `Langevin` dv/dt without friction and noise).
+        acceleration: of a state, for equations of second order.
+        diffusion: of stochastic equations.
+        langevin: friction and strength of the noise (`Langevin`).
+        delayed: the vector field of a state and those of the past, one behind the other,
+        history: the state before t0, and
+        delays: how far back each is looked up (`solve_dde`).
+        scheme: a whole step of a method of its own, of a state with the size of the step.
+        jac: the Jacobian (n, n).
+        save: what is saved of a state.
+        conditions: of the events, and
+        jumps: what each makes of the state (see `Event`).
+    """
+
+    explicit: Flat | None = None
+    implicit: Flat | None = None
+    nonlinear: Flat | None = None
+    velocity: Flat | None = None
+    force: Flat | None = None
+    acceleration: Flat | None = None
+    diffusion: Flat | None = None
+    langevin: Flat | None = None
+    delayed: Flat | None = None
+    history: Flat | None = None
+    delays: tuple[Flat, ...] = ()
+    scheme: Flat | None = None
+    jac: Flat | None = None
+    save: Flat | None = None
+    conditions: tuple[Flat, ...] = ()
+    jumps: tuple[Flat | None, ...] = ()
+
+    def map(self, change: Callable[[Flat], Flat]) -> "Parts":
+        """The same with every function changed."""
+        functions = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return Parts(**jax.tree.map(change, functions))
+
+
+def the(part: Flat | None) -> Flat:
+    """A part that the equation has, as whoever calls it has made sure."""
+    assert part is not None
+    return part
+
+
+@dataclass(frozen=True, eq=False)
 class System:
     """The equation; called as `f(t, y, args)` it is the vector field.
 
     Attributes:
         field: the vector field on flat states: `(t, y (n,), args) -> (n,)`.
         size: n.
-        parts: further functions by name, on flat arrays: `explicit`, `implicit` (`Split`),
-            `nonlinear` (`SemiLinear`), `velocity`, `force` (`Separable`; they take and return the
-            flat p or q), `acceleration` (of a state, for equations of second order), `diffusion`
-            (stochastic equations), `jac` (the Jacobian (n, n)), `save` (what is saved of a state),
-            `event0`, `jump0` and so on (see `Event`).
+        parts: further functions.
         split: the size of q, for states (q, p).
         sparsity: where the Jacobian may be different from zero; `None`: anywhere.
         massive: whether there is a mass matrix.
@@ -132,7 +180,7 @@ class System:
 
     field: Flat
     size: int
-    parts: dict[str, Flat] = dataclasses.field(default_factory=dict)
+    parts: Parts = Parts()
     split: int | None = None
     sparsity: Pattern | None = None
     massive: bool = False
@@ -143,7 +191,7 @@ class System:
 
     def careful(self) -> "System":
         """The equation, for derivatives in which time moves in some places only."""
-        parts = {name: careful(part) for name, part in self.parts.items()}
+        parts = self.parts.map(careful)
         return dataclasses.replace(self, field=careful(self.field), parts=parts)
 
     def tolerance(self, args: Given, y: Array) -> Array:
@@ -251,7 +299,7 @@ def build(
     noise: Any = None,
     events: Sequence[Any] = (),
     save: Callable[[Any, Any, Any], Any] | None = None,
-    add_parts: Callable[[Builder, dict[str, Flat]], None] | None = None,
+    more_parts: Callable[[Builder], dict[str, Any]] | None = None,
 ) -> tuple[System, Given]:
     """The equation of a user's functions, and the arrays it reads."""
     builder = Builder(y0, t0, args)
@@ -267,7 +315,7 @@ def build(
             )
         split = ravel_pytree(y0[0])[0].size
     field = builder.add("field", f, y0, y0, "The vector field f(t, y, args)")
-    parts: dict[str, Flat] = {}
+    parts: dict[str, Any] = {}
     if isinstance(f, Split):
         parts["explicit"] = builder.add("explicit", f.explicit, y0, y0, "The explicit part")
         parts["implicit"] = builder.add("implicit", f.implicit, y0, y0, "The implicit part")
@@ -296,22 +344,25 @@ def build(
         parts["diffusion"] = builder.add(
             "diffusion", diffusion, y0, None, "The diffusion g(t, y, args)"
         )
+    conditions, jumps = [], []
     for i, event in enumerate(events):
-        name = f"event{i}"
-        parts[name] = builder.add(name, event.condition, y0, None, f"The condition of event {i}")
+        condition = builder.add(
+            f"event{i}", event.condition, y0, None, f"The condition of event {i}"
+        )
         value = jax.eval_shape(
-            parts[name], t0, flat, Given(builder.consts, builder.arrays, tolerances)
+            condition, t0, flat, Given(builder.consts, builder.arrays, tolerances)
         )
         if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
             raise InputError(
                 f"The condition of event {i} must return one real number that changes sign at the "
                 f"event; got {value.dtype}{list(value.shape)}."
             )
+        conditions.append(condition)
+        jumps.append(None)
         if event.jump is not None:
-            name = f"jump{i}"
-            parts[name] = builder.add(name, event.jump, y0, y0, f"The jump of event {i}")
-    if add_parts is not None:
-        add_parts(builder, parts)
+            jumps[i] = builder.add(f"jump{i}", event.jump, y0, y0, f"The jump of event {i}")
+    if more_parts is not None:
+        parts |= more_parts(builder)
     if save is not None:
         parts["save"] = builder.add(
             "save", lambda t, y, args: ravel_pytree(save(t, y, args))[0], y0, None, "save"
@@ -320,7 +371,7 @@ def build(
     system = System(
         field,
         n,
-        parts,
+        Parts(**parts, conditions=tuple(conditions), jumps=tuple(jumps)),
         split,
         _sparsity(jac_sparsity, n),
         massive=given.mass is not None,

@@ -5,6 +5,7 @@ With a(t) = dL/dy(t), da/dt = -a df/dy backwards in time, and dL/dargs is the in
 """
 
 import abc
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -26,7 +27,7 @@ from ..methods.sde import reads_state, times
 from ..problem import Inputs, Outcome, Setup
 from ..saving import interpolants, observe, steps_of
 from ..solution import Result
-from ..system import Given, System
+from ..system import Given, Parts, System, the
 from .base import Adjoint
 
 _HEURISTICS = (
@@ -75,7 +76,7 @@ class ContinuousAdjoint(Adjoint):
                 f"rf.{name}() handles events that end the solve, not those within it: use "
                 "rf.DiscreteAdjoint() or rf.CheckpointAdjoint()."
             )
-        if "diffusion" in setup.f.parts:
+        if setup.f.parts.diffusion is not None:
             self.check_noise(setup, x)
 
     def check_noise(self, setup: Setup, x: Inputs) -> None:
@@ -102,7 +103,7 @@ class ContinuousAdjoint(Adjoint):
             x, ts = eqx.combine(arrays, static)
             out, saved, memory = self.remember(setup, x, ts)
             states = saved
-            if ts is not None and "save" in setup.f.parts:
+            if ts is not None and setup.f.parts.save is not None:
                 bare = setup._replace(f=_unobserved(setup.f))
                 states = loop.solve(bare, x, ts)[1]
             out = loop.refuse(setup, out.result, out)
@@ -193,9 +194,9 @@ class ContinuousAdjoint(Adjoint):
         n = x.y0.size
         names = self.method
         methods = setup.methods if names is None else names.methods
-        parts: dict[str, Any] = {}
-        if "diffusion" in setup.f.parts:
-            parts["diffusion"] = self.diffusion(setup.f, n, restore)
+        parts = Parts()
+        if setup.f.parts.diffusion is not None:
+            parts = Parts(diffusion=self.diffusion(setup.f, n, restore))
             backwards = backward_form(methods[0])
             assert backwards is not None  # `check_noise` saw to it
             methods = (backwards,)
@@ -237,8 +238,7 @@ def _zeros(bar: Any, like: Any) -> Array:
 
 
 def _unobserved(f: System) -> System:
-    parts = {name: part for name, part in f.parts.items() if name != "save"}
-    return System(f.field, f.size, parts, f.split, f.sparsity, f.massive)
+    return replace(f, parts=replace(f.parts, save=None))
 
 
 def _parts(args: Given) -> Any:
@@ -288,12 +288,11 @@ def _through_event(
     setup: Setup, x: Inputs, out: Outcome, y1, slope, a, t_bar, flat, restore, ended
 ):
     """The time at which a condition is zero moves with the state and the parameters."""
-    watch = setup.watch
-    assert watch is not None and out.which is not None
+    assert out.which is not None
     index = jnp.maximum(out.which, 0)
 
     def condition(t, y, flat):
-        return values(setup.f, watch, t, y, restore(x.args, flat))[index]
+        return values(setup.f, t, y, restore(x.args, flat))[index]
 
     gradient = jax.grad(condition, (0, 1, 2))(out.t, y1, flat)
     rate = gradient[0] + jnp.dot(gradient[1], slope)
@@ -332,7 +331,7 @@ class BacksolveAdjoint(ContinuousAdjoint):
 
     def check_noise(self, setup: Setup, x: Inputs) -> None:
         method = setup.methods[0] if self.method is None else self.method
-        g = setup.f.parts["diffusion"]
+        g = the(setup.f.parts.diffusion)
         if backward_form(method) is None:
             raise InputError(
                 "rf.BacksolveAdjoint() solves a stochastic equation backwards with one of the "
@@ -350,7 +349,7 @@ class BacksolveAdjoint(ContinuousAdjoint):
             )
 
     def diffusion(self, f: System, n: int, restore: Any) -> Any:
-        g = f.parts["diffusion"]
+        g = the(f.parts.diffusion)
 
         def aug(t, state, given):
             args, flat, _ = given.arrays

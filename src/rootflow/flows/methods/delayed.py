@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from ...errors import InputError
 from ..interpolation import polynomial
-from ..system import Given, System
+from ..system import Given, System, the
 from .base import Step
 from .wrapper import Wrapper
 
@@ -59,7 +59,7 @@ class Delayed(Wrapper):
         y = self.project(z)
         shortest: Any = jnp.inf
         for i in range(self.delays):
-            shortest = jnp.minimum(shortest, jnp.abs(f.parts[f"delay{i}"](t, y, args)))
+            shortest = jnp.minimum(shortest, jnp.abs(f.parts.delays[i](t, y, args)))
         return shortest
 
     def _past(self, f: System, z: Array, args: Given):
@@ -77,7 +77,7 @@ class Delayed(Wrapper):
             s = (time - jnp.where(some, starts[row], time)) / size
             value = polynomial(pieces[row, 0], pieces[row, 1:], s)
             before = ~some | (direction * time < direction * starts[0])
-            old = f.parts["history"](time, z[: self.size], args._replace(window=None))
+            old = the(f.parts.history)(time, z[: self.size], args._replace(window=None))
             return jnp.where(before, old, value)
 
         return at
@@ -87,8 +87,8 @@ class Delayed(Wrapper):
         past = self._past(f, z, args)
 
         def field(t, y, args):
-            delayed = [past(t - f.parts[f"delay{i}"](t, y, args)) for i in range(self.delays)]
-            return f.parts["delayed"](t, jnp.concatenate([y, *delayed]), args)
+            delayed = [past(t - f.parts.delays[i](t, y, args)) for i in range(self.delays)]
+            return the(f.parts.delayed)(t, jnp.concatenate([y, *delayed]), args)
 
         return System(field, self.size)
 

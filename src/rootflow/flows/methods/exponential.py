@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ...errors import InputError
-from ..system import Given, System
+from ..system import Given, System, the
 from . import phi
 from .base import Method, Step
 
@@ -47,7 +47,7 @@ class _Exponential(Method):
     part: ClassVar[float]
 
     def check(self, f: System) -> None:
-        if "nonlinear" not in f.parts:
+        if f.parts.nonlinear is None:
             raise InputError(
                 f"{type(self).__name__} solves dy/dt = L y + N(t, y) with a constant L: pass "
                 "f = rf.SemiLinear(L, N), L a matrix or its diagonal and N a function of "
@@ -55,7 +55,7 @@ class _Exponential(Method):
             )
 
     def init(self, f: System, t: Array, y: Float[Array, " m"], args: Given) -> Any:
-        slope = f.parts["nonlinear"](t, y, args)
+        slope = the(f.parts.nonlinear)(t, y, args)
         assert args.linear is not None
         if args.linear.ndim == 1:
             return Known(slope, None, None)
@@ -117,7 +117,7 @@ class ExponentialEuler(_Exponential):
     ) -> Step:
         functions = self._functions(h, args, state)
         new = _apply(functions[0], y) + h * _apply(functions[1], state.slope)
-        slope = f.parts["nonlinear"](t + h, new, args)
+        slope = the(f.parts.nonlinear)(t + h, new, args)
         kept = self._keep(slope, h, functions, state)
         return Step(new, None, kept, (args.linear, state.slope, state.slope, state.slope))
 
@@ -139,7 +139,7 @@ class ETDRK4(_Exponential):
     def step(
         self, f: System, t: Array, y: Float[Array, " m"], h: Array, args: Given, state: Any
     ) -> Step:
-        linear, nonlinear = args.linear, f.parts["nonlinear"]
+        linear, nonlinear = args.linear, the(f.parts.nonlinear)
         assert linear is not None
         functions = self._functions(h, args, state)
         half, weight = functions[0], functions[1]

@@ -12,7 +12,7 @@ from ...errors import InputError
 from ...ground import varying
 from ..jacobian import LinearSolver, check_linear_solver, idle_safe, refuse_complex
 from ..newton import Stage, solve_stage
-from ..system import Given, System
+from ..system import Given, Parts, System, the
 from .base import Method, Step
 from .esdirk import linearise, predict
 
@@ -110,12 +110,12 @@ class KenCarp4(Method):
         check_linear_solver(self.linear_solver)
 
     def check(self, f: System) -> None:
-        if "implicit" not in f.parts:
+        if f.parts.implicit is None:
             raise InputError(
                 "KenCarp4 needs a field in two parts: pass rf.Split(explicit, implicit), or use a "
                 "fully implicit method such as rf.Kvaerno5()."
             )
-        if "jac" in f.parts:
+        if f.parts.jac is not None:
             raise InputError(
                 "jac is the Jacobian of the whole field, and KenCarp4 needs that of the implicit "
                 "part: leave it out (jac_sparsity may be given)."
@@ -133,8 +133,8 @@ class KenCarp4(Method):
     ) -> Step:
         live, h = idle_safe(t, h)
         shift = 1 / (self.gamma * h)
-        stiff: System = dataclasses.replace(f, field=f.parts["implicit"], parts={})
-        tame = f.parts["explicit"]
+        stiff: System = dataclasses.replace(f, field=the(f.parts.implicit), parts=Parts())
+        tame = the(f.parts.explicit)
         linear = linearise(stiff, t, y, args, shift, self.linear_solver)
         unit = f.tolerance(args, y)
 

@@ -1,7 +1,7 @@
 """Methods for stochastic differential equations dy = f dt + g dW.
 
 A step asks the path (`args.noise`) for its increment over the step, so that a step that is
-rejected, repeated or run backwards sees the same noise. The diffusion (`f.parts["diffusion"]`)
+rejected, repeated or run backwards sees the same noise. The diffusion (`f.parts.diffusion`)
 returns (n,), for one scalar noise or for one of its own for each component, or (n, m).
 """
 
@@ -15,7 +15,7 @@ from jax.extend.core import Literal as Constant
 from jaxtyping import Array, Float
 
 from ...errors import InputError
-from ..system import Given, System
+from ..system import Given, System, the
 from .base import Method, Step
 
 Calculus = Literal["ito", "stratonovich"]
@@ -48,7 +48,7 @@ class StochasticMethod(Method):
     stability: ClassVar[float] = 0.0
 
     def check(self, f: System) -> None:
-        if "diffusion" not in f.parts:
+        if f.parts.diffusion is None:
             raise InputError(
                 f"{type(self).__name__}() is for stochastic equations: call rf.solve_sde, or pass "
                 "a method for ordinary ones such as rf.Tsit5()."
@@ -94,7 +94,7 @@ class EulerMaruyama(StochasticMethod):
         self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
     ) -> Step:
         noise, state = args.noise.advance(t, h, state)
-        g = f.parts["diffusion"](t, z, args)
+        g = the(f.parts.diffusion)(t, z, args)
         return Step(z + h * f(t, z, args) + times(g, noise.w), None, state, None)
 
 
@@ -117,7 +117,7 @@ class EulerHeun(StochasticMethod):
         self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
     ) -> Step:
         noise, state = args.noise.advance(t, h, state)
-        diffusion = f.parts["diffusion"]
+        diffusion = the(f.parts.diffusion)
         first = times(diffusion(t, z, args), noise.w)
         second = times(diffusion(t + h, z + first, args), noise.w)
         return Step(z + h * f(t, z, args) + 0.5 * (first + second), None, state, None)
@@ -142,7 +142,7 @@ class StratonovichHeun(StochasticMethod):
         self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
     ) -> Step:
         noise, state = args.noise.advance(t, h, state)
-        diffusion = f.parts["diffusion"]
+        diffusion = the(f.parts.diffusion)
         first = h * f(t, z, args) + times(diffusion(t, z, args), noise.w)
         there = z + first
         second = h * f(t + h, there, args) + times(diffusion(t + h, there, args), noise.w)
@@ -216,7 +216,7 @@ class Milstein(StochasticMethod):
         ito = self.calculus == "ito"
 
         def diffusion(z):
-            g = f.parts["diffusion"](t, z, args)
+            g = the(f.parts.diffusion)(t, z, args)
             return g[:, 0] if g.ndim == 2 and g.shape[1] == 1 else g
 
         g = diffusion(z)
@@ -250,7 +250,7 @@ class _Additive(StochasticMethod):
         noise, state = args.noise.advance(t, h, state)
         if noise.area is None:
             raise InputError(f"{type(self).__name__}() needs a path with levy_area=True.")
-        diffusion = f.parts["diffusion"]
+        diffusion = the(f.parts.diffusion)
         g0, g1 = diffusion(t, z, args), diffusion(t + h, z, args)
         integral = times(g0, noise.w) + times(g1 - g0, 0.5 * noise.w - noise.area)
         return g0, g1, noise, integral, state
@@ -321,7 +321,7 @@ class SPaRK(StochasticMethod):
         self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
     ) -> Step:
         noise, state = args.noise.advance(t, h, state)
-        diffusion = f.parts["diffusion"]
+        diffusion = the(f.parts.diffusion)
 
         def slope(t, y, w):
             """What drift and diffusion at (t, y) make of a step h and an increment w."""

@@ -17,7 +17,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from ..._typing import PyTree
 from ...errors import InputError
-from ..system import Given, System
+from ..system import Builder, Given, System, the
 from .base import Step
 from .sde import Calculus, StochasticMethod
 
@@ -109,7 +109,7 @@ class Langevin(eqx.Module):
         none = [jnp.zeros_like(row) for row in rows]
         return jax.tree.unflatten(structure, none), jax.tree.unflatten(structure, rows)
 
-    def add_parts(self, builder: Any, parts: dict[str, Any]) -> None:
+    def parts(self, builder: Builder) -> dict[str, Any]:
         """Force and coefficients as functions of the flat state, for the methods below."""
         y0 = builder.y0
         if not (isinstance(y0, tuple) and len(y0) == 2):
@@ -123,8 +123,10 @@ class Langevin(eqx.Module):
             flat = (self._like(self.friction, q), self.strength(q))
             return jnp.stack([ravel_pytree(x)[0] for x in flat])
 
-        parts["force"] = builder.add("force", acceleration, q, q, "The force")
-        parts["langevin"] = builder.add("langevin", coefficients, q, None, "langevin")
+        return {
+            "force": builder.add("force", acceleration, q, q, "The force"),
+            "langevin": builder.add("langevin", coefficients, q, None, "langevin"),
+        }
 
 
 class LangevinMethod(StochasticMethod):
@@ -134,7 +136,7 @@ class LangevinMethod(StochasticMethod):
 
     def check(self, f: System) -> None:
         super().check(f)
-        if "langevin" not in f.parts:
+        if f.parts.langevin is None:
             raise InputError(
                 f"{type(self).__name__}() is for Langevin dynamics: pass "
                 "drift=rf.Langevin(force, friction=..., temperature=...) and its diffusion."
@@ -143,11 +145,11 @@ class LangevinMethod(StochasticMethod):
     def _coefficients(self, f, t, z, args):
         n = z.size // 2
         q, v = z[:n], z[n:]
-        friction, strength = f.parts["langevin"](t, q, args).astype(z.dtype)
+        friction, strength = the(f.parts.langevin)(t, q, args).astype(z.dtype)
         return q, v, friction, strength
 
     def init(self, f: System, t: Array, z: Float[Array, " m"], args: Given) -> Any:
-        return f.parts["force"](t, z[: z.size // 2], args), args.noise.start(t)
+        return the(f.parts.force)(t, z[: z.size // 2], args), args.noise.start(t)
 
 
 class BAOAB(LangevinMethod):
@@ -180,7 +182,7 @@ class BAOAB(LangevinMethod):
         ratio = jnp.sqrt(_phi(2 * friction * h)[1])
         v = decay * v + strength * ratio * w
         q = q + 0.5 * h * v
-        force = f.parts["force"](t + h, q, args)
+        force = the(f.parts.force)(t + h, q, args)
         v = v + 0.5 * h * force
         return Step(_side_by_side(q, v), None, (force, path), None)
 
@@ -215,7 +217,7 @@ class ALIGN(LangevinMethod):
         to_v = strength * (one * w + 6 * (one - 2 * two) * area)
         to_q = strength * h * (two * w + 6 * (two - 2 * three) * area)
         new = q + h * one * v + h**2 * two * force + to_q
-        there = f.parts["force"](t + h, new, args)
+        there = the(f.parts.force)(t + h, new, args)
         change = h * two * (there - force)
         new_v = decay * v + h * one * force + change + to_v
         error = jnp.concatenate([h**2 * three * (there - force), change])

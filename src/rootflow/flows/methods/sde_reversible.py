@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..system import Given, System
+from ..system import Given, System, the
 from .base import Step
 from .reversible import still
 from .sde import Calculus, StochasticMethod, times
@@ -37,7 +37,7 @@ class StochasticReversibleHeun(StochasticMethod):
         return z[: z.shape[0] // 2]
 
     def _slopes(self, f, t, x, args):
-        return f(t, x, args), f.parts["diffusion"](t, x, args)
+        return f(t, x, args), the(f.parts.diffusion)(t, x, args)
 
     def init(self, f: System, t: Array, z: Float[Array, " m"], args: Given) -> Any:
         return self._slopes(f, t, z[z.shape[0] // 2 :], args), args.noise.start(t)

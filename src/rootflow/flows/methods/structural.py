@@ -22,7 +22,7 @@ from ..jacobian import (
     shifted_at,
 )
 from ..newton import Stage, solve_stage
-from ..system import Given, Pattern, System
+from ..system import Given, Parts, Pattern, System, the
 from .base import Method, Step
 from .hermite import hermite
 
@@ -70,7 +70,7 @@ class Alpha(Method):
 
     def check(self, f: System) -> None:
         check_linear_solver(self.linear_solver)
-        if "acceleration" not in f.parts:
+        if f.parts.acceleration is None:
             raise InputError(
                 f"{type(self).__name__} solves equations of second order: pass f = "
                 "rf.SecondOrder(acceleration) for d2q/dt2 = acceleration(t, q, args), or f = "
@@ -79,7 +79,7 @@ class Alpha(Method):
 
     def lift(self, f: System, t: Array, y: Float[Array, " n"], args: Given) -> Float[Array, " m"]:
         refuse_complex(y, type(self).__name__)
-        return jnp.concatenate([y, f.parts["acceleration"](t, y, args)])
+        return jnp.concatenate([y, the(f.parts.acceleration)(t, y, args)])
 
     def project(self, z: Float[Array, " m"]) -> Float[Array, " n"]:
         return z[: 2 * (z.shape[0] // 3)]
@@ -125,14 +125,14 @@ def _accelerations(f: System) -> System:
 
     def field(t: Array, q: Array, moving: Any) -> Array:
         p = moving.velocity + moving.ratio * (q - moving.base)
-        return f.parts["acceleration"](t, jnp.concatenate([q, p]), moving.given)
+        return the(f.parts.acceleration)(t, jnp.concatenate([q, p]), moving.given)
 
     assert f.split is not None
     sparsity = f.sparsity
     if sparsity is not None:
         matrix = sparsity.matrix()[f.split :]
         sparsity = Pattern(matrix[:, : f.split] + matrix[:, f.split :])
-    return dataclasses.replace(f, field=field, size=f.split, parts={}, sparsity=sparsity)
+    return dataclasses.replace(f, field=field, size=f.split, parts=Parts(), sparsity=sparsity)
 
 
 class Newmark(Alpha):

@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from ...errors import InputError
-from ..system import Given, System
+from ..system import Given, System, the
 from .base import Method, Step
 from .hermite import hermite
 
@@ -40,7 +40,7 @@ class Symplectic(Method):
     drifts: ClassVar[tuple[float, ...]]
 
     def check(self, f: System) -> None:
-        if "velocity" not in f.parts:
+        if f.parts.velocity is None:
             raise InputError(
                 f"{type(self).__name__} needs to know positions and momenta apart: pass "
                 "f = rf.SecondOrder(acceleration) for d2q/dt2 = acceleration(t, q, args), or "
@@ -53,7 +53,7 @@ class Symplectic(Method):
         return len(self.kicks) > len(self.drifts)
 
     def init(self, f: System, t: Array, y: Float[Array, " m"], args: Given) -> Any:
-        return f.parts["force"](t, y[: f.split], args) if self._shared else None
+        return the(f.parts.force)(t, y[: f.split], args) if self._shared else None
 
     def _moves(self):
         """(fraction, time at which it acts, whether it is a kick), in order."""
@@ -69,7 +69,7 @@ class Symplectic(Method):
     def step(
         self, f: System, t: Array, y: Float[Array, " m"], h: Array, args: Given, state: Any
     ) -> Step:
-        velocity, force = f.parts["velocity"], f.parts["force"]
+        velocity, force = the(f.parts.velocity), the(f.parts.force)
         q, p = y[: f.split], y[f.split :]
         for fraction, time, kick in self._moves():
             if kick:
@@ -85,7 +85,7 @@ class Symplectic(Method):
     def inverse(
         self, f: System, t: Array, y: Float[Array, " m"], h: Array, args: Given
     ) -> Float[Array, " m"]:
-        velocity, force = f.parts["velocity"], f.parts["force"]
+        velocity, force = the(f.parts.velocity), the(f.parts.force)
         q, p = y[: f.split], y[f.split :]
         for fraction, time, kick in reversed(self._moves()):
             at = t - (1 - time) * h

@@ -25,7 +25,7 @@ from ...flows.events import Event
 from ...flows.methods.base import Method, Proposal, Step
 from ...flows.solution import Stats
 from ...flows.solve import Problem, solve
-from ...flows.system import Given, System
+from ...flows.system import Builder, Given, System, the
 from ..grids import Volumes
 from . import checks, density
 from .models import ChemotaxisModel, Fields
@@ -106,9 +106,9 @@ class _Parts:
     grid: Volumes
     order: int
 
-    def __call__(self, builder: Any, parts: dict[str, Any]) -> None:
+    def __call__(self, builder: Builder) -> dict[str, Any]:
         takes = (builder.y0, builder.t0)
-        parts["volumes"] = builder.add("volumes", self.step, takes, builder.y0, "The scheme")
+        return {"scheme": builder.add("scheme", self.step, takes, builder.y0, "The scheme")}
 
     def step(self, t: Any, pair: tuple[_State, Array], model: ChemotaxisModel) -> _State:
         del t
@@ -164,7 +164,7 @@ class Volumewise(Method):
     def step(
         self, f: System, t: Array, z: Float[Array, " m"], h: Array, args: Given, state: Any
     ) -> Step:
-        new = f.parts["volumes"](t, jnp.append(z, h), args)
+        new = the(f.parts.scheme)(t, jnp.append(z, h), args)
         density = slice(self.place, self.place + self.cells)
         before, after = lax.stop_gradient((z[density], new[density]))
         largest = jnp.max(before)
@@ -258,7 +258,7 @@ def evolve(
     problem = Problem(
         _no_field, state, span, model, method=method, saveat=times, dt=dt, dt0=dt0, stops=steps,
         event=_on_fields(event), adjoint=adjoint, max_steps=max_steps,
-        add_parts=_Parts(grid, order),
+        more_parts=_Parts(grid, order),
     )  # fmt: skip
     sol = solve(problem, throw)
     return _run(model, grid, sol, times is not None)
