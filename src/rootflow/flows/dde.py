@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import ArrayLike
+from jaxtyping import Array, ArrayLike
 
 from .._typing import PyTree
 from ..errors import DerivativeError, InputError
@@ -99,25 +99,8 @@ def solve_dde(
         InputError: arguments that do not fit together.
         SolveError: the solve failed.
     """
-    if not callable(history):
-        raise InputError(f"history must be a function history(t); got {history!r}.")
-    if not callable(f):
-        raise InputError(f"f must be a function f(t, y, delayed, args); got {f!r}.")
-    if callable(delays) or isinstance(delays, str) or not isinstance(delays, Sequence):
-        if not (eqx.is_array_like(delays) and np.ndim(delays) == 1):  # pyright: ignore
-            raise InputError(
-                f"delays must be a sequence of numbers or functions, such as (1.0,); got {delays!r}"
-            )
-    if len(delays) == 0:
-        raise InputError("delays is empty: without delays use rf.solve_ode.")
     method = checks.method(method)  # pyright: ignore
-    if len(method.methods) > 1:
-        raise InputError("Equations with delays need one method: use rf.Tsit5() or rf.Rodas5P().")
-    if type(method).project is not Method.project:
-        raise InputError(
-            f"{type(method).__name__} carries more than the state from step to step and does not "
-            "solve equations with delays: use method=rf.Tsit5() or rf.Rodas5P()."
-        )
+    _check(f, history, delays, method)
     constant = [i for i, d in enumerate(delays) if not callable(d)]
     numbers = tuple(_positive(i, delays[i]) for i in constant)
     t0, _ = checks.span(span, jnp.result_type(float))
@@ -126,11 +109,7 @@ def solve_dde(
     t0, t1 = checks.span(span, dtype)
     direction = jnp.where(t1 < t0, -1.0, 1.0)
     shifted = [jnp.asarray(d, dtype) for d in numbers]
-    breaks = [
-        t0 + direction * sum(shifted[i] for i in chosen)
-        for count in range(1, _SMOOTH + 1)
-        for chosen in combinations_with_replacement(range(len(shifted)), count)
-    ]
+    breaks = _breaks(t0, direction, shifted)
     if stops is not None:
         breaks += list(jnp.asarray(stops, dtype))
     watched = () if event is None else (event,) if isinstance(event, Event) else tuple(event)
@@ -176,6 +155,37 @@ def solve_dde(
         penalty=penalty, max_steps=steps, progress=progress, more_parts=parts,
     )  # fmt: skip
     return solve(problem, throw)
+
+
+def _breaks(t0: Array, direction: Array, delays: list[Array]) -> list[Array]:
+    """When what jumps at t0, the history being another function, comes back."""
+    return [
+        t0 + direction * sum(delays[i] for i in chosen)
+        for count in range(1, _SMOOTH + 1)
+        for chosen in combinations_with_replacement(range(len(delays)), count)
+    ]
+
+
+def _check(f: Any, history: Any, delays: Sequence[Any], method: Any) -> None:
+    """Raises `InputError` for functions, delays or a method that cannot be used."""
+    if not callable(history):
+        raise InputError(f"history must be a function history(t); got {history!r}.")
+    if not callable(f):
+        raise InputError(f"f must be a function f(t, y, delayed, args); got {f!r}.")
+    if callable(delays) or isinstance(delays, str) or not isinstance(delays, Sequence):
+        if not (eqx.is_array_like(delays) and np.ndim(delays) == 1):  # pyright: ignore
+            raise InputError(
+                f"delays must be a sequence of numbers or functions, such as (1.0,); got {delays!r}"
+            )
+    if len(delays) == 0:
+        raise InputError("delays is empty: without delays use rf.solve_ode.")
+    if len(method.methods) > 1:
+        raise InputError("Equations with delays need one method: use rf.Tsit5() or rf.Rodas5P().")
+    if type(method).project is not Method.project:
+        raise InputError(
+            f"{type(method).__name__} carries more than the state from step to step and does not "
+            "solve equations with delays: use method=rf.Tsit5() or rf.Rodas5P()."
+        )
 
 
 def _positive(i: int, delay: Any) -> Any:

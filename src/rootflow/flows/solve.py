@@ -199,13 +199,7 @@ class Problem(eqx.Module):
         if self.consistent is not None:
             y0, found = self.consistent(f, t0, y0, args, throw)
             y0 = jnp.where(found, y0, jnp.nan)
-        watch = None
-        if self.events:
-            watch = Watch(
-                tuple(event.direction for event in self.events),
-                tuple(event.terminal for event in self.events),
-                tuple(event.jump is not None for event in self.events),
-            )
+        watch = self._watch()
         penalties, structure = split(self.penalty)
         of_steps = tuple(p for p in penalties if p.reduce is None)
         keeps = isinstance(self.saveat, str) or self.max_events is not None or bool(of_steps)
@@ -247,10 +241,20 @@ class Problem(eqx.Module):
         heuristics = Heuristics(out.error, out.stiffness)
         if penalties:
             traces = step_numbers(setup, x, out, of_steps) if of_steps else None
-            values = reduced(penalties, out, traces)
-            heuristics = heuristics._replace(penalty=jax.tree.unflatten(structure, values))
+            penalty = jax.tree.unflatten(structure, reduced(penalties, out, traces))
+            heuristics = heuristics._replace(penalty=penalty)
         return Solution(
             ts, ys, _stats(setup, out), heuristics, out.result, dense, out.which, events
+        )
+
+    def _watch(self) -> Watch | None:
+        """The events, without their functions."""
+        if not self.events:
+            return None
+        return Watch(
+            tuple(event.direction for event in self.events),
+            tuple(event.terminal for event in self.events),
+            tuple(event.jump is not None for event in self.events),
         )
 
     def _expensive(self, setup: Setup, x: Inputs) -> Setup:

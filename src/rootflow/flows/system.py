@@ -315,21 +315,9 @@ def build(
             )
         split = ravel_pytree(y0[0])[0].size
     field = builder.add("field", f, y0, y0, "The vector field f(t, y, args)")
-    parts: dict[str, Any] = {}
-    if isinstance(f, Split):
-        parts["explicit"] = builder.add("explicit", f.explicit, y0, y0, "The explicit part")
-        parts["implicit"] = builder.add("implicit", f.implicit, y0, y0, "The implicit part")
+    parts = _parts_of_kind(builder, f)
     if isinstance(f, SemiLinear):
-        parts["nonlinear"] = builder.add("nonlinear", f.nonlinear, y0, y0, "The nonlinear part")
         linear = flat_linear(f.linear, y0).astype(flat.dtype)
-    if isinstance(f, SecondOrder | Damped):
-        parts["acceleration"] = builder.add(
-            "acceleration", lambda t, y, args: f(t, y, args)[1], y0, y0[1], "The acceleration"
-        )
-    if isinstance(f, Separable):
-        q, p = y0
-        parts["velocity"] = builder.add("velocity", f.velocity, p, q, "The velocity")
-        parts["force"] = builder.add("force", f.force, q, p, "The force")
     if jac is not None:
         parts["jac"] = builder.add("jac", jac, y0, None, "The Jacobian jac(t, y, args)")
         shape = jax.eval_shape(
@@ -344,23 +332,7 @@ def build(
         parts["diffusion"] = builder.add(
             "diffusion", diffusion, y0, None, "The diffusion g(t, y, args)"
         )
-    conditions, jumps = [], []
-    for i, event in enumerate(events):
-        condition = builder.add(
-            f"event{i}", event.condition, y0, None, f"The condition of event {i}"
-        )
-        value = jax.eval_shape(
-            condition, t0, flat, Given(builder.consts, builder.arrays, tolerances)
-        )
-        if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
-            raise InputError(
-                f"The condition of event {i} must return one real number that changes sign at the "
-                f"event; got {value.dtype}{list(value.shape)}."
-            )
-        conditions.append(condition)
-        jumps.append(None)
-        if event.jump is not None:
-            jumps[i] = builder.add(f"jump{i}", event.jump, y0, y0, f"The jump of event {i}")
+    parts |= _events(builder, events, tolerances)
     if more_parts is not None:
         parts |= more_parts(builder)
     if save is not None:
@@ -371,13 +343,59 @@ def build(
     system = System(
         field,
         n,
-        Parts(**parts, conditions=tuple(conditions), jumps=tuple(jumps)),
+        Parts(**parts),
         split,
         _sparsity(jac_sparsity, n),
         massive=given.mass is not None,
         reverse_only=builder.reverse_only,
     )
     return system, given
+
+
+def _parts_of_kind(builder: Builder, f: Any) -> dict[str, Any]:
+    """What a field of a kind of its own (`flows.fields`) has beside its value."""
+    y0 = builder.y0
+    parts: dict[str, Any] = {}
+    if isinstance(f, Split):
+        parts["explicit"] = builder.add("explicit", f.explicit, y0, y0, "The explicit part")
+        parts["implicit"] = builder.add("implicit", f.implicit, y0, y0, "The implicit part")
+    if isinstance(f, SemiLinear):
+        parts["nonlinear"] = builder.add("nonlinear", f.nonlinear, y0, y0, "The nonlinear part")
+    if isinstance(f, SecondOrder | Damped):
+        parts["acceleration"] = builder.add(
+            "acceleration", lambda t, y, args: f(t, y, args)[1], y0, y0[1], "The acceleration"
+        )
+    if isinstance(f, Separable):
+        q, p = y0
+        parts["velocity"] = builder.add("velocity", f.velocity, p, q, "The velocity")
+        parts["force"] = builder.add("force", f.force, q, p, "The force")
+    return parts
+
+
+def _events(
+    builder: Builder, events: Sequence[Any], tolerances: Tolerances
+) -> dict[str, tuple[Flat | None, ...]]:
+    """Conditions and jumps of the events."""
+    y0 = builder.y0
+    flat, _ = ravel_pytree(y0)
+    conditions, jumps = [], []
+    for i, event in enumerate(events):
+        condition = builder.add(
+            f"event{i}", event.condition, y0, None, f"The condition of event {i}"
+        )
+        value = jax.eval_shape(
+            condition, builder.t0, flat, Given(builder.consts, builder.arrays, tolerances)
+        )
+        if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
+            raise InputError(
+                f"The condition of event {i} must return one real number that changes sign at the "
+                f"event; got {value.dtype}{list(value.shape)}."
+            )
+        conditions.append(condition)
+        jumps.append(None)
+        if event.jump is not None:
+            jumps[i] = builder.add(f"jump{i}", event.jump, y0, y0, f"The jump of event {i}")
+    return {"conditions": tuple(conditions), "jumps": tuple(jumps)}
 
 
 def _mass(mass: Any, y0: PyTree, flat: Array) -> Array | None:
