@@ -188,7 +188,7 @@ def ours_gradient() -> Callable[[], Any]:
     model, dataset = boehm()
     data = problem.group_data(model, dataset)
     lay = problem.layout(model, len(dataset.ts))
-    solver = Solver(1e-8, 1e-10, 512, 0.0, method=METHODS["stiff"])
+    solver = Solver(rtol=1e-8, atol=1e-10, max_steps=512, t0=0.0, method=METHODS["stiff"])
     objective = problem.objective(model, lay, solver, data)
     both = jax.jit(lambda u: (found := objective(u)).gradient + 0 * found.value)
     start = jnp.asarray(start_of(1.0))
