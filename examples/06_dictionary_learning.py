@@ -9,7 +9,7 @@ import rootflow as rf
 
 jax.config.update("jax_enable_x64", True)
 
-features, benign = load_breast_cancer(return_X_y=True)
+features, benign = map(jnp.asarray, load_breast_cancer(return_X_y=True))
 features = (features - features.mean(0)) / features.std(0) / jnp.sqrt(features.shape[1])
 train, test, train_benign, test_benign = features[:200], features[200:], benign[:200], benign[200:]
 
