@@ -1,4 +1,4 @@
-"""Solvers of every package under one signature, for the problems of `tests.flows.problems`."""
+"""Solvers of every package under one signature, for the problems of `benchmarks.problems`."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +9,8 @@ import numpy as np
 import scipy.integrate
 
 import rootflow as rf
-from tests.flows.problems import Problem
+
+from .problems import Problem
 
 MAX_STEPS = 100_000
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import rootflow as rf
-from tests.flows.problems import STIFF, Problem
 
 from ._solvers import Solver, diffrax, in_scipy, ours
 from .harness.comparison import Build, Comparison, Row
+from .problems import STIFF, Problem
 
 MEMBERS = 1000
 OURS = "Rodas5P"

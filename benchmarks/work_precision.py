@@ -17,10 +17,9 @@ import matplotlib.lines
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
-from tests.flows.problems import DETEST, STIFF, Problem
-
 from ._solvers import Solve, Solver, diffrax, in_scipy, ours
 from .harness.comparison import Build, Comparison, Row
+from .problems import DETEST, STIFF, Problem
 
 EXPLICIT = (
     ours("Tsit5"), ours("Dopri8"), ours("Vern7"),

@@ -199,6 +199,18 @@ def test_every_comparison_that_ships_is_declared_and_imports_no_peer():
         assert not imported & {"diffrax", "jaxopt", "torchdiffeq"}
 
 
+def test_comparisons_run_beside_another_package_that_is_called_tests(tmp_path):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "__init__.py").write_text("")
+    program = "import tests, benchmarks.stiff, benchmarks.work_precision; print(tests.__file__)"
+    result = subprocess.run(
+        [sys.executable, "-P", "-c", program], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(str(tmp_path))
+
+
 def test_the_reference_of_the_flows_comparison_agrees_with_its_own_differences(monkeypatch):
     parameters, step = flows.PARAMETERS, 1e-6
     _, slopes = flows.reference(flows.START[None], 0.5)

@@ -20,7 +20,7 @@ import scipy.optimize
 import scipy.special
 
 import rootflow as rf
-from tests.flows.problems import DAE, DETEST, STIFF
+from benchmarks.problems import DAE, DETEST, STIFF
 
 TOLERANCES = tuple(10.0**-k for k in range(3, 11))
 #: Problems on which SciPy's RK45 is beyond 10 times the tolerance, too.

@@ -1,4 +1,4 @@
-"""Initial value problems with published solutions."""
+"""Initial value problems with published solutions, for the comparisons and for the tests."""
 
 from .base import Problem
 from .dae import DAE
