@@ -1,5 +1,6 @@
 """Jacobians of a vector field, and the systems `(shift M - J) x = b` of implicit methods."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,23 +14,43 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from ..errors import InputError
+from ..ground import varying
 from ..ground.banded import Band, factorise_band
-from ..ground.elimination import INVERTED, Solve, factorise, krylov
+from ..ground.elimination import INVERTED, Solve, Vector, factorise, krylov
 from ..ground.krylov import bicgstab
-from ..ground.varying import vary_like
 from .system import Given, Pattern, System
 
-#: `"direct"` or `"gmres"`.
+#: `"auto"`, `"direct"` or `"gmres"`.
 LinearSolver: TypeAlias = str
 
 #: A band is worth its scan over the rows where it is this much narrower than the matrix.
 _SLIM = 8
 #: Up to so many unknowns a matrix that is no narrow band is kept in full.
 _DENSE = 2000
+#: So many products with the Jacobian estimate its largest eigenvalue.
+_POWERS = 6
 #: So many operations an elimination may take; beyond it a large system is solved by iteration.
 _WORK = 2 * 10**9
 #: Relative residual at which GMRES stops within Newton's method.
 _LOOSE = 1e-3
+
+
+class Products(NamedTuple):
+    """A Jacobian that is not formed.
+
+    Attributes:
+        product: the matrix times a vector of size n.
+        frozen: the same without derivatives in where the Jacobian is taken.
+        like: the shape and type of such a vector.
+    """
+
+    product: Callable[[Vector], Vector]
+    frozen: Callable[[Vector], Vector]
+    like: jax.ShapeDtypeStruct
+
+
+#: A Jacobian: (n, n), the rows of its band, the entries of its rows, or its products.
+Matrix: TypeAlias = Float[Array, "..."] | Products
 
 
 class Layout(NamedTuple):
@@ -165,19 +186,41 @@ def apply_mass(args: Given, x: Float[Array, " n"]) -> Float[Array, " n"]:
     return args.mass * x if args.mass.ndim == 1 else args.mass @ x
 
 
+def is_formed(f: System, linear_solver: LinearSolver) -> bool:
+    """Whether the Jacobian is formed, in full or as far as the user says that it is not zero.
+
+    By itself a large one is not: memory and time would grow with the square of the unknowns.
+    """
+    if linear_solver != "auto":
+        return linear_solver == "direct"
+    return f.size <= _DENSE or f.sparsity is not None or f.parts.jac is not None
+
+
 def jacobian(
-    f: System, t: Array, y: Float[Array, " n"], args: Given, *, given: bool = True
-) -> Float[Array, "..."]:
-    """The Jacobian df/dy: (n, n), or the rows of its band where that is what `shifted` uses.
+    f: System,
+    t: Array,
+    y: Float[Array, " n"],
+    args: Given,
+    linear_solver: LinearSolver = "auto",
+    *,
+    given: bool = True,
+) -> Matrix:
+    """The Jacobian df/dy: (n, n), or what `shifted` makes do with, its band or its products.
 
     Args:
         f: the equation.
         t: time.
         y: state.
         args: what the equation reads.
+        linear_solver: how to solve.
         given: use the user's Jacobian where there is one. It may be an approximation, so that
             derivatives do without.
     """
+    if not is_formed(f, linear_solver):
+        at, state, read = lax.stop_gradient((t, y, args))
+        _, product = jax.linearize(lambda y: f(t, y, args), y)
+        _, frozen = jax.linearize(lambda y: f(at, y, read), state)
+        return Products(product, frozen, jax.ShapeDtypeStruct(y.shape, y.dtype))
     plan = _layout(f, args)
     if given and f.parts.jac is not None:
         full = f.parts.jac(t, y, args).astype(y.dtype)
@@ -189,15 +232,13 @@ def jacobian(
         return jax.jvp(lambda y: f(t, y, args), (y,), (v,))[1]
 
     if plan is None:
-        basis = vary_like(jnp.eye(f.size, dtype=y.dtype), y, args)
+        basis = varying.vary_like(jnp.eye(f.size, dtype=y.dtype), y, args)
         return jax.vmap(column, out_axes=1)(basis)
     compressed = jax.vmap(column, out_axes=1)(jnp.asarray(plan.seeds, y.dtype))
     return jnp.where(plan.inside, compressed[plan.rows, plan.colours], 0)
 
 
-def shifted(
-    f: System, args: Given, shift: Array, matrix: Float[Array, "..."], *, exact: bool = True
-) -> Solve:
+def shifted(f: System, args: Given, shift: Array, matrix: Matrix, *, exact: bool = True) -> Solve:
     """The solution of `(shift M - J) x = b`, with J as `jacobian` returns it.
 
     Args:
@@ -208,6 +249,12 @@ def shifted(
         exact: to round-off, also where the system is too large for elimination; otherwise as
             Newton's method needs it.
     """
+    if isinstance(matrix, Products):
+        product = matrix.product
+        return krylov(
+            lambda v: shift * apply_mass(args, v) - product(v), f.size,
+            _residual(shift.dtype, exact), iterate=bicgstab,
+        )  # fmt: skip
     plan = _layout(f, args)
     if plan is not None and plan.kind == "band":
         return _in_order(plan, _shifted_band(plan, args, shift, matrix))
@@ -251,8 +298,13 @@ def _iterated(plan: Layout, args: Given, shift: Array, entries: Array, exact: bo
         moved = jnp.sum(entries * v[plan.places], axis=1)
         return shift * apply_mass(args, v) - moved
 
-    tolerance = float(jnp.finfo(entries.dtype).eps) ** 0.8 if exact else _LOOSE
+    tolerance = _residual(entries.dtype, exact)
     return krylov(product, n, tolerance, precondition, transposed, bicgstab)
+
+
+def _residual(dtype: Any, exact: bool) -> float:
+    """The relative residual at which an iteration may stop."""
+    return float(jnp.finfo(dtype).eps) ** 0.8 if exact else _LOOSE
 
 
 def shifted_at(
@@ -265,7 +317,7 @@ def shifted_at(
     *,
     exact: bool,
 ) -> Solve:
-    """As `shifted`, for the Jacobian at (t, y), which for `"gmres"` is not formed.
+    """As `shifted`, for the Jacobian at (t, y).
 
     Args:
         f: the equation.
@@ -279,18 +331,40 @@ def shifted_at(
     """
     if linear_solver == "gmres":
         _, product = jax.linearize(lambda y: f(t, y, args), y)
-        tolerance = float(jnp.finfo(y.dtype).eps) ** 0.8 if exact else _LOOSE
-        return krylov(lambda v: shift * apply_mass(args, v) - product(v), f.size, tolerance)
-    matrix = jacobian(f, t, y, args, given=not exact)
+        return krylov(
+            lambda v: shift * apply_mass(args, v) - product(v), f.size, _residual(y.dtype, exact)
+        )
+    matrix = jacobian(f, t, y, args, linear_solver, given=not exact)
     return shifted(f, args, shift, matrix, exact=exact)
 
 
-def stiffness(matrix: Float[Array, "n _"]) -> Float[Array, ""]:
+def stiffness(matrix: Matrix) -> Float[Array, ""]:
     """An upper bound of the modulus of every eigenvalue of a Jacobian: its largest row sum.
 
-    (The infinity norm. It is one for the band of a reordered matrix too.)
+    (The infinity norm. It is one for the band of a reordered matrix too.) Of a Jacobian that is not
+    formed an estimate from below: by what it stretches a vector after a few powers of it.
     """
+    if isinstance(matrix, Products):
+        return _stretch(matrix)
     return jnp.max(jnp.sum(jnp.abs(matrix), axis=1))
+
+
+def _stretch(matrix: Products) -> Float[Array, ""]:
+    n = matrix.like.size
+    place = jnp.arange(n, dtype=matrix.like.dtype)
+    # A vector with a share of everything: a wave whose length falls from end to end.
+    wave = jnp.cos(jnp.pi / (2 * n) * place**2)
+
+    def size(v):
+        square = jnp.sum(v * v)
+        return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+
+    def unit(v):
+        return v / jnp.where(size(v) > 0, size(v), 1)
+
+    powers = varying.fori_loop(0, _POWERS, lambda _, v: unit(matrix.frozen(v)), unit(wave))
+    # (The derivative is that of the last product.)
+    return size(matrix.product(powers))
 
 
 def time_derivative(
@@ -327,5 +401,5 @@ def refuse_complex(y: Array, method: str) -> None:
 
 def check_linear_solver(name: Any) -> None:
     """Raises for anything but a `LinearSolver`."""
-    if name not in ("direct", "gmres"):
-        raise InputError(f'linear_solver must be "direct" or "gmres"; got {name!r}.')
+    if name not in ("auto", "direct", "gmres"):
+        raise InputError(f'linear_solver must be "auto", "direct" or "gmres"; got {name!r}.')

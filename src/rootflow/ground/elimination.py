@@ -23,6 +23,9 @@ Solve = Callable[[Vector], Vector]
 UNROLLED = 3
 #: A residual that is so many times larger than asked for is no rounding: the iteration gave up.
 _GIVEN_UP = 1e3
+#: An iteration takes no more steps than this, however large the system: a step of the method that
+#: would need more is better made smaller.
+_MOST_STEPS = 2000
 #: Up to this size the inverse is formed, which leaves a small product for each right-hand side.
 INVERTED = 32
 
@@ -121,8 +124,8 @@ def krylov(
             size = jnp.max(jnp.abs(b))
             unit = jnp.where(size > 0, size, 1)
             x = iterate(
-                product, b / unit, tolerance=tolerance, max_steps=max(10 * n, 100),
-                precondition=precondition,
+                product, b / unit, tolerance=tolerance, precondition=precondition,
+                max_steps=min(max(10 * n, 100), _MOST_STEPS),
             )  # fmt: skip
             # An iteration that gave up is no solution: NaN is answered with a smaller step.
             left = jnp.linalg.norm(product(x) - b / unit)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float
 from .._typing import PyTree
 from ..errors import DerivativeError, InputError
 from ..ground import written_out
-from ..ground.krylov import bicgstab, conjugate_gradients, gmres
+from ..ground.krylov import bicgstab, bicgstab_or_gmres, conjugate_gradients, gmres
 from ..ground.tracing import raise_if
 from ..ground.varying import vary_like
 from .trees import from_vector, size, to_vector
@@ -356,7 +356,8 @@ def _krylov(name, product, transpose, b, tolerance, precondition):
     if name == "normal_cg":
         settings["precondition"] = lambda v: v
         return conjugate_gradients(lambda v: transpose(product(v)), transpose(b), **settings)
-    return (bicgstab if name == "bicgstab" else gmres)(product, b, **settings)
+    methods = {"bicgstab": bicgstab, "gmres": gmres, "bicgstab or gmres": bicgstab_or_gmres}
+    return methods[name](product, b, **settings)
 
 
 def _lineax(solver, product, b, precondition):
@@ -398,7 +399,7 @@ def _solve_iterative(f, x, b, options):
     n, struct = point.shape[0], jax.eval_shape(lambda: b)
     solver = options.solver
     if isinstance(solver, str) and solver == "auto":
-        solver = "cg" if options.symmetric else "gmres"
+        solver = "cg" if options.symmetric else "bicgstab or gmres"
     eps = float(jnp.finfo(b.dtype).eps)
     tolerance, accepted = eps**0.7, eps**0.4
     if isinstance(solver, str) and solver == "lsmr":

@@ -137,11 +137,12 @@ class BDF(Method):
     Attributes:
         max_order: the largest order used, 1 to 5.
         linear_solver: `"direct"`: the Jacobian is formed and factorised, once for each step.
-            `"gmres"`: only products with it are formed, for large systems.
+            `"gmres"`: only products with it are formed. `"auto"`: direct, but for more than 2000
+            unknowns without `jac` or `jac_sparsity` by products (BiCGSTAB).
     """
 
     max_order: int = eqx.field(static=True, default=5)
-    linear_solver: LinearSolver = eqx.field(static=True, default="direct")
+    linear_solver: LinearSolver = eqx.field(static=True, default="auto")
 
     order: ClassVar[int] = 5
     error_order: ClassVar[int] = 2  # of the first step

@@ -12,6 +12,7 @@ from ...ground import varying
 from ...ground.elimination import Solve
 from ..jacobian import (
     LinearSolver,
+    Products,
     apply_mass,
     check_linear_solver,
     idle_safe,
@@ -31,7 +32,7 @@ class Linearised(eqx.Module):
 
     Attributes:
         solve: the solution of `(M / (gamma h) - J) x = b`.
-        stiffness: an estimate of the largest eigenvalue of J; `None` where J is not formed.
+        stiffness: an estimate of the largest eigenvalue of J; `None` for `"gmres"`.
     """
 
     solve: Solve
@@ -48,8 +49,13 @@ def linearise(
             f, frozen_t, frozen_y, frozen_args, shift, linear_solver, exact=False
         )  # fmt: skip
         return Linearised(solve, None)
-    matrix = jacobian(f, t, y, args)
-    solve = shifted(f, frozen_args, shift, lax.stop_gradient(matrix), exact=False)
+    matrix = jacobian(f, t, y, args, linear_solver)
+    frozen = (
+        matrix._replace(product=matrix.frozen)
+        if isinstance(matrix, Products)
+        else lax.stop_gradient(matrix)
+    )
+    solve = shifted(f, frozen_args, shift, frozen, exact=False)
     return Linearised(solve, stiffness(matrix))
 
 
@@ -153,10 +159,11 @@ class ESDIRK(Method):
 
     Attributes:
         linear_solver: `"direct"`: the Jacobian is formed and factorised, once for each step.
-            `"gmres"`: only products with it are formed, for large systems.
+            `"gmres"`: only products with it are formed. `"auto"`: direct, but for more than 2000
+            unknowns without `jac` or `jac_sparsity` by products (BiCGSTAB).
     """
 
-    linear_solver: LinearSolver = eqx.field(static=True, default="direct")
+    linear_solver: LinearSolver = eqx.field(static=True, default="auto")
 
     start: ClassVar[int] = 1
     jacobians: ClassVar[int] = 1

@@ -30,10 +30,11 @@ class KenCarp4(Method):
 
     Attributes:
         linear_solver: `"direct"`: the Jacobian is formed and factorised, once for each step.
-            `"gmres"`: only products with it are formed, for large systems.
+            `"gmres"`: only products with it are formed. `"auto"`: direct, but for more than 2000
+            unknowns without `jac` or `jac_sparsity` by products (BiCGSTAB).
     """
 
-    linear_solver: LinearSolver = eqx.field(static=True, default="direct")
+    linear_solver: LinearSolver = eqx.field(static=True, default="auto")
 
     order: ClassVar[int] = 4
     error_order: ClassVar[int] = 4

@@ -39,8 +39,9 @@ class Rosenbrock(Method):
 
     and the step is y + sum_i weights_i u_i (Hairer & Wanner, Solving ODEs II, Section IV.7, Eq.
     7.25). M may be singular (a differential-algebraic equation of index 1, Section VI.4). The order
-    holds for the exact Jacobian, so that systems are always solved directly, and a Jacobian that
-    the user gives must be exact.
+    holds for the exact Jacobian, so that systems are solved to round-off (directly, but for more
+    than 2000 unknowns without `jac` or `jac_sparsity` by products with the Jacobian, BiCGSTAB), and
+    a Jacobian that the user gives must be exact.
     """
 
     jacobians: ClassVar[int] = 1

@@ -49,10 +49,11 @@ class Alpha(Method):
     solution is a cubic Hermite interpolant.
 
     Attributes:
-        linear_solver: `"direct"`, or `"gmres"` for large systems without `jac_sparsity`.
+        linear_solver: `"direct"`, `"gmres"`, or `"auto"`: direct, but for more than 2000 unknowns
+            without `jac_sparsity` by products with the Jacobian.
     """
 
-    linear_solver: LinearSolver = eqx.field(static=True, default="direct", kw_only=True)
+    linear_solver: LinearSolver = eqx.field(static=True, default="auto", kw_only=True)
 
     order: ClassVar[int] = 2
     error_order: ClassVar[int] = 0
