@@ -19,6 +19,8 @@ _TAKE = {
     "first call": (timing.first_call, 5),
     "memory": (timing.memory, 1),
 }
+#: Stands for the rows of a comparison that could not be made.
+_ROWS = "its rows"
 
 
 def names(paths: Sequence[str]) -> list[str]:
@@ -59,7 +61,7 @@ def run(
             comparison = importlib.import_module(f"{package}.{name}").COMPARISON
             rows = comparison.rows(quick)
         except Exception as error:
-            lines.append(_line(name, "its rows", name, "run", "", None) | _failed(error))
+            lines.append(_line(name, _ROWS, name, "run", "", None) | _failed(error))
             tell(lines[-1])
             continue
         for row in rows:
@@ -69,10 +71,13 @@ def run(
     return lines
 
 
-def pictures(package: str, chosen: Sequence[str], out: Path) -> list[Path]:
-    """The pictures of the comparisons `chosen`, after they were run."""
+def pictures(package: str, chosen: Sequence[str], lines: Sequence[Line], out: Path) -> list[Path]:
+    """The pictures of the comparisons `chosen`, but of those whose rows could not be made."""
     paths: list[Path] = []
+    failed = {line["comparison"] for line in lines if line["row"] == _ROWS}
     for name in chosen:
+        if name in failed:
+            continue
         draw = importlib.import_module(f"{package}.{name}").COMPARISON.pictures
         if draw is not None:
             paths += draw(out)
