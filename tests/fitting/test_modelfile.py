@@ -282,3 +282,13 @@ def test_the_guide_shows_what_works(read):
     assert read(pieces[0]).name == "hare-lynx"
     for piece in pieces:
         tomllib.loads(piece)
+
+
+def test_a_file_that_is_read_again_is_the_same_model(tmp_path):
+    """Programs are compiled for a model, so a second fit of a file needs none."""
+    path = tmp_path / "model.toml"
+    path.write_text(example_files("hare-lynx")[0].read_text())
+    first = load_model(path)
+    assert load_model(path) is first
+    path.write_text(path.read_text() + "\n# another text\n")
+    assert load_model(path) is not first

@@ -10,6 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     """
     path = Path(path)
     text = read_text(path, what="model file", limit=MAX_BYTES)
-    return Reader(path, text).model()
+    return _read(text, path)
 
 
 def model_from_text(text: str, path: str | os.PathLike[str] = "model.toml") -> Model:
@@ -77,7 +78,13 @@ def model_from_text(text: str, path: str | os.PathLike[str] = "model.toml") -> M
     Raises:
         InputError: as `load_model`.
     """
-    model = Reader(Path(path), text).model()
+    return _read(text, Path(path))
+
+
+@lru_cache(maxsize=32)
+def _read(text: str, path: Path) -> Model:
+    """One object for equal texts: what was compiled for a file serves when it is read again."""
+    model = Reader(path, text).model()
     object.__setattr__(model, "text", text)
     return model
 
