@@ -1,6 +1,8 @@
 """`python -m benchmarks`: runs the comparisons and writes the table."""
 
 import argparse
+import fnmatch
+import itertools
 import sys
 from pathlib import Path
 
@@ -20,7 +22,10 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m benchmarks",
         description="Times rootflow beside its peers. The peers come with the extra 'bench'.",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(known)}")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME",
+        help=f"any of {', '.join(known)}, or a pattern such as 'work_precision*'",
+    )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, default=Path("benchmarks/results"), help="folder for the two tables"
     )
@@ -31,14 +36,15 @@ def main(arguments: list[str] | None = None) -> int:
         "--resume", action="store_true", help="keep the rows that the table in --out has already"
     )
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.names if name not in known]
+    matching = {name: fnmatch.filter(known, name) for name in options.names}
+    unknown = [name for name, found in matching.items() if not found]
     if unknown:
         parser.error(f"no comparison named {', '.join(unknown)}; there are {', '.join(known)}")
     if options.out.exists() and not options.out.is_dir():
         parser.error(f"--out {options.out} is a file: name a folder")
 
     jax.config.update("jax_enable_x64", True)
-    chosen = options.names or known
+    chosen = list(dict.fromkeys(itertools.chain(*matching.values()))) or known
     machine = _machine.describe(("jax", "jaxlib", "equinox", "numpy", "scipy"))
     try:
         known = table.read(options.out, machine) if options.resume else []
@@ -54,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     lines = runner.run("benchmarks", chosen, quick=options.quick, tell=tell, known=known)
     written = table.write(options.out, table.merged(lines, known), machine)
-    for path in [*written, *runner.pictures("benchmarks", chosen, options.out)]:
+    for path in [*written, *runner.pictures("benchmarks", chosen, lines, options.out)]:
         print(path)
     for line in lines:
         if line["traceback"]:

@@ -73,7 +73,7 @@ def heat(side: int) -> Case:
     rates = [0.05 * 4 * side**2 * (1 - np.cos(2 * np.pi * m / side)) for m in (1, 3)]
     end = 0.1
     final = sum(w * np.exp(-rate * end) for w, rate in zip(waves, rates))
-    return Case(heat_field, sum(waves)[None], end, side, np.asarray(final)[None])
+    return Case(heat_field, np.asarray(sum(waves))[None], end, side, np.asarray(final)[None])
 
 
 def brusselator(side: int) -> Case:
@@ -86,7 +86,7 @@ def pattern(case: Case) -> Any:
     """Where the Jacobian is not zero: the neighbours on the grid, and the other field there."""
     side, fields = case.side, case.start.shape[0]
     ring = scipy.sparse.eye(side) + sum(
-        scipy.sparse.diags([np.ones(side - abs(k))], [k]) for k in (-1, 1, side - 1, 1 - side)
+        scipy.sparse.diags(np.ones(side - abs(k)), k) for k in (-1, 1, side - 1, 1 - side)
     )
     one = scipy.sparse.eye(side)
     here = scipy.sparse.kron(one, one)

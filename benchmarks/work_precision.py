@@ -5,19 +5,13 @@ of rootflow with the best of each peer at the same achieved error; the picture s
 """
 
 import functools
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import matplotlib.figure
-import matplotlib.lines
-import numpy as np
-from matplotlib.ticker import NullFormatter
-
-from ._solvers import Solve, Solver, diffrax, in_scipy, ours
+from ._diagrams import SECONDS, Curve, Panel, counted, draw, quickest, swept
+from ._solvers import Solver, diffrax, in_scipy, ours
 from .harness.comparison import Build, Comparison, Row
 from .problems import DETEST, STIFF, Problem
 
@@ -42,64 +36,39 @@ PROBLEMS = {
 TOLERANCES = tuple(10.0 ** (-k / 2) for k in range(6, 23))
 #: The error at which the rows compare, relative to the size of a component.
 TARGET = 1e-6
-_COLOURS = {"rootflow": "#c44e00", "diffrax": "#3b5bab", "scipy": "#5a8f3c"}
-_MARKS = "osD^v"
 #: A solver that is slower than this at one tolerance is not asked for a tighter one.
 _PATIENCE = 5.0
 
 
-class Point(NamedTuple):
-    """One solve: tolerance, achieved relative error, seconds, evaluations (`None`: not told)."""
+def measure(solver: Solver, problem: Problem, quick: bool) -> Curve | None:
+    """The curve of a solver; without a peer that is not installed."""
+    try:
+        solve = solver.build(problem)
+    except ModuleNotFoundError:
+        return None
+    counts: dict[float, int | None] = {}
 
-    tolerance: float
-    error: float
-    seconds: float
-    evaluations: int | None
+    def counted_solve(tolerance: float) -> Any:
+        answer = solve(tolerance)
+        counts[tolerance] = None if answer.evaluations is None else int(answer.evaluations)
+        return answer.y
 
-
-Curve = list[Point]
-
-
-def measure(solve: Solve, problem: Problem, quick: bool) -> Curve:
-    curve = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # failed solves of SciPy are left out, not told
-        for tolerance in TOLERANCES[:: 4 if quick else 1]:
-            answer = jax.block_until_ready(solve(tolerance))
-            error = TARGET * problem.error(answer.y, TARGET)
-            seconds = min(timed(solve, tolerance) for _ in range(1 if quick else 5))
-            if np.isfinite(error):
-                count = None if answer.evaluations is None else int(answer.evaluations)
-                curve.append(Point(tolerance, max(error, 1e-16), seconds, count))
-            if seconds > _PATIENCE:
-                break
-    return curve
-
-
-def timed(solve: Solve, tolerance: float) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(solve(tolerance))
-    return time.perf_counter() - start
+        return swept(
+            solver.package, solver.method, counted_solve, TOLERANCES[:: 4 if quick else 1],
+            lambda y: TARGET * problem.error(y, TARGET), repeats=1 if quick else 5,
+            patience=_PATIENCE, count=counts.__getitem__,
+        )  # fmt: skip
 
 
 @functools.cache
-def sweep(quick: bool) -> dict[str, dict[Solver, Curve]]:
-    """The curve of each solver on each problem; without the peers that are not installed."""
-    curves: dict[str, dict[Solver, Curve]] = {}
+def panels(quick: bool) -> list[Panel]:
+    made = []
     for title, (problem, solvers) in PROBLEMS.items():
-        curves[title] = {}
-        for solver in solvers:
-            try:
-                solve = solver.build(problem)
-            except ModuleNotFoundError:
-                continue
-            curves[title][solver] = measure(solve, problem, quick)
-    return curves
-
-
-def quickest(curve: Curve, target: float) -> Point | None:
-    met = [point for point in curve if point.error <= target]
-    return min(met, key=lambda point: point.seconds) if met else None
+        curves = [measure(solver, problem, quick) for solver in solvers]
+        made.append(Panel(title, [curve for curve in curves if curve is not None]))
+    return made
 
 
 def side(solver: Solver, problem: Problem, tolerance: float) -> Build:
@@ -112,22 +81,22 @@ def side(solver: Solver, problem: Problem, tolerance: float) -> Build:
 
 def rows(quick: bool) -> Sequence[Row]:
     made = []
-    for title, curves in sweep(quick).items():
-        problem, _ = PROBLEMS[title]
-        best: dict[str, tuple[Solver, Point]] = {}
-        for solver, curve in curves.items():
-            point = quickest(curve, TARGET)
-            if point is None:
-                continue
-            if solver.package not in best or point.seconds < best[solver.package][1].seconds:
-                best[solver.package] = (solver, point)
+    for panel in panels(quick):
+        problem, solvers = PROBLEMS[panel.title]
+        named = {(solver.package, solver.method): solver for solver in solvers}
+        best = {
+            package: found
+            for package in dict.fromkeys(solver.package for solver in solvers)
+            if (found := quickest(panel.curves, package, TARGET)) is not None
+        }
         mine, point = best.pop("rootflow")
-        for peer, other in best.values():
+        for package, (other, its) in best.items():
             made.append(
                 Row(
-                    f"{title}: {mine.method} and {peer.method}",
-                    side(mine, problem, point.tolerance), side(peer, problem, other.tolerance),
-                    bar=1.0, peer_name=peer.package,
+                    f"{panel.title}: {mine.method} and {other.method}",
+                    side(named["rootflow", mine.method], problem, point.setting),
+                    side(named[package, other.method], problem, its.setting),
+                    bar=1.0, peer_name=package,
                     error=lambda y, problem=problem: TARGET * problem.error(y, TARGET),
                 )
             )  # fmt: skip
@@ -140,41 +109,12 @@ _DRAWN: list[bool] = []
 
 
 def pictures(out: Path) -> list[Path]:
-    curves = sweep(_DRAWN[-1])
-    figure = matplotlib.figure.Figure(figsize=(3.6 * len(curves), 8.2), layout="constrained")
-    axes = figure.subplots(2, len(curves), sharey=True, squeeze=False)
-    for column, (title, solvers) in enumerate(curves.items()):
-        seen: dict[str, int] = {}
-        handles = []
-        for solver, curve in solvers.items():
-            index = seen.setdefault(solver.package, 0)
-            seen[solver.package] += 1
-            style: dict[str, Any] = dict(
-                color=_COLOURS[solver.package], marker=_MARKS[index], markersize=4,
-                linewidth=1.6 if solver.package == "rootflow" else 1.0,
-                markerfacecolor=None if solver.package == "rootflow" else "white",
-            )  # fmt: skip
-            handles.append(matplotlib.lines.Line2D([], [], label=solver.label, **style))
-            errors = [point.error for point in curve]
-            axes[0, column].loglog([1e3 * point.seconds for point in curve], errors, **style)
-            told = [point for point in curve if point.evaluations is not None]
-            axes[1, column].loglog(
-                [point.evaluations for point in told], [point.error for point in told], **style
-            )
-        axes[0, column].set_title(title, fontsize=11)
-        axes[1, column].xaxis.set_minor_formatter(NullFormatter())
-        axes[0, column].set_xlabel("time [ms]")
-        axes[1, column].set_xlabel("evaluations of the vector field")
-        axes[0, column].legend(handles=handles, fontsize=7, loc="upper right", framealpha=0.6)
-        for axis in axes[:, column]:
-            axis.grid(True, which="major", color="0.9")
-            axis.set_axisbelow(True)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("largest relative error at the end")
-        axis.set_ylim(1e-14, 1e1)
-    path = out / "work_precision.png"
-    figure.savefig(path, dpi=110)
-    return [path]
+    return [
+        draw(
+            panels(_DRAWN[-1]), [SECONDS, counted("evaluations of the vector field")],
+            "largest relative error at the end", out / "work_precision.png", bottom=1e-14,
+        )
+    ]  # fmt: skip
 
 
 COMPARISON = Comparison(
