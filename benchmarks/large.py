@@ -260,7 +260,7 @@ def rows(quick: bool) -> Sequence[Row]:
             *rows_of("brusselator", 16, (stiff,)),
         ]
     return [
-        *rows_of("heat", 32, (full,)), *rows_of("brusselator", 22, (full,)),
+        *rows_of("heat", 32, (full,)),
         *rows_of("heat", 100, (explicit, stiff)), *rows_of("brusselator", 70, (explicit, stiff)),
         *rows_of("heat", 316, (explicit, stiff)), *rows_of("brusselator", 224, (explicit, stiff)),
     ]  # fmt: skip
