@@ -17,6 +17,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 IMAGES = DOCS / "images"
+MODELS = DOCS.parent / "benchmarks" / "models"
 
 HEADER = (
     "# Gallery\n\n"
@@ -34,6 +35,13 @@ def rootflow(*arguments: str) -> None:
 def fit(scratch: Path) -> None:
     rootflow("fit", "--example", "hare-lynx", "--out", str(scratch / "fit"))
     shutil.copyfile(scratch / "fit" / "fit.png", IMAGES / "hare_lynx.png")
+    rootflow("fit", "--example", "theophylline", "--out", str(scratch / "population"))
+    shutil.copyfile(scratch / "population" / "fit.png", IMAGES / "theophylline.png")
+    shutil.copyfile(scratch / "population" / "vpc.png", IMAGES / "theophylline_vpc.png")
+    boehm = [str(MODELS / f"boehm.{kind}") for kind in ("toml", "csv")]
+    rootflow("fit", *boehm, "--starts", "32", "--seed", "1", "--out", str(scratch / "boehm"))
+    shutil.copyfile(scratch / "boehm" / "fit.png", IMAGES / "boehm.png")
+    shutil.copyfile(scratch / "boehm" / "starts.png", IMAGES / "boehm_starts.png")
 
 
 def couple(scratch: Path) -> None:
