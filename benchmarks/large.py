@@ -6,14 +6,9 @@ square there is none that is narrow.) diffrax's Tsit5 needs nothing; its Kvaerno
 in full, which at 10,000 unknowns is 800 MB, and is shown at fewer. Ours is given the equation
 alone: no pattern, no choice of a linear solver.
 
-Memory: for compiled programs the temporary bytes that XLA reports; for SciPy by how much the solve
-raised the largest resident size of a process of its own.
+Memory: the temporary bytes of the compiled program that XLA reports.
 """
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -189,31 +184,6 @@ def temporary(program: Callable[[], tuple[Any, Any]]) -> Build:
     return build
 
 
-def resident(name: str, side: int, method: str) -> Build:
-    """By how much SciPy's solve raises the largest resident size of a process of its own."""
-    program = f"""
-import json, resource, jax
-jax.config.update("jax_enable_x64", True)
-from benchmarks import large
-run = large.in_scipy(large.{name}({side})._replace(end=1e-6), "RK45")()
-run()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-large.in_scipy(large.{name}({side}), {method!r})()()
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps(1024 * max(after - before, 1)))
-"""
-
-    def call():
-        # A core for the compiled field, as in this process.
-        done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(["", *filter(None, sys.path)])},
-        )  # fmt: skip
-        return json.loads(done.stdout.splitlines()[-1])
-
-    return lambda: call
-
-
 def rows_of(name: str, side: int, peers: Sequence[tuple[str, str]]) -> list[Row]:
     case = heat(side) if name == "heat" else brusselator(side)
     n = case.start.size
@@ -233,16 +203,13 @@ def rows_of(name: str, side: int, peers: Sequence[tuple[str, str]]) -> list[Row]
                     peer_name=package,
                 )
             )  # fmt: skip
-            peer_bytes = temporary(lambda method=method: their_program(case, method))
-        else:
-            peer_bytes = resident(name, side, method)
-        mine_bytes = temporary(lambda mine=mine: our_program(case, mine))
-        made.append(
-            Row(
-                f"memory, {label}", mine_bytes, peer_bytes, bar=1.0, kind="memory",
-                peer_name=package,
-            )
-        )  # fmt: skip
+            made.append(
+                Row(
+                    f"memory, {label}", temporary(lambda mine=mine: our_program(case, mine)),
+                    temporary(lambda method=method: their_program(case, method)),
+                    bar=1.0, kind="memory", peer_name=package,
+                )
+            )  # fmt: skip
     made.append(
         Row(
             f'{what}, "auto" and BDF', ours(case, "auto"), in_scipy(case, "BDF"), bar=1.0,
@@ -268,8 +235,7 @@ def rows(quick: bool) -> Sequence[Row]:
 
 COMPARISON = Comparison(
     title=f"large states, float64, rtol {RTOL:g}, atol {ATOL:g}, ours without a pattern of the "
-    "Jacobian, SciPy's BDF with it; memory: temporary bytes of XLA, of SciPy the rise of the "
-    "resident size",
+    "Jacobian, SciPy's BDF with it; memory: temporary bytes of XLA",
     peer="scipy",
     rows=rows,
 )
