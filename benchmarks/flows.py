@@ -100,6 +100,42 @@ def odeint(problem: Problem) -> Solve:
     return final
 
 
+def by_hand(problem: Problem) -> Solve:
+    """The least that a loop in JAX does: Tsit5, an integral controller, no counts and no checks.
+
+    What it takes is XLA's: about a dozen kernels a step, each of which costs more to start than its
+    three numbers cost to compute.
+    """
+    nodes, matrix, weights = rf.Tsit5.nodes, rf.Tsit5.matrix, rf.Tsit5.error_weights
+    assert weights is not None  # it has an error estimate
+
+    def combined(row, slopes):
+        return sum(float(a) * k for a, k in zip(row, slopes, strict=True) if a)
+
+    def final(y0, p):
+        def step(state):
+            t, y, h, slope = state
+            last = t + h >= problem.end
+            h = jnp.where(last, problem.end - t, h)
+            slopes, new = [slope], y
+            for node, row in zip(nodes[1:], matrix, strict=True):
+                new = y + h * combined(row, slopes)
+                slopes.append(lorenz(t + float(node) * h, new, p))
+            error = h * combined(weights, slopes)
+            scale = problem.tolerance * (1 + jnp.maximum(jnp.abs(y), jnp.abs(new)))
+            square = jnp.mean((error / scale) ** 2)
+            keep = square <= 1
+            pick = lambda a, b: jnp.where(keep, a, b)
+            t = pick(jnp.where(last, problem.end, t + h), t)
+            h = h * jnp.clip(0.9 * (square + 1e-20) ** -0.1, 0.2, 10.0)
+            return t, pick(new, y), h, pick(slopes[-1], slope)
+
+        start = (jnp.zeros(()), y0, jnp.asarray(1e-2), lorenz(0.0, y0, p))
+        return jax.lax.while_loop(lambda state: state[0] < problem.end, step, start)[1]
+
+    return final
+
+
 def starts(members: int = MEMBERS) -> np.ndarray:
     return START + 0.1 * np.random.default_rng(0).normal(size=(members, 3))
 
@@ -446,6 +482,12 @@ def lorenz_rows(problem: Problem, quick: bool) -> list[Row]:
                 error=bar_error, peer_name="jax",
             )
         )  # fmt: skip
+    made.append(
+        Row(
+            f"{one}, a loop by hand", single(ours, problem), single(by_hand, problem), bar=1.0,
+            error=state, peer_name="jax",
+        )
+    )  # fmt: skip
     if problem.end > 1:
         return made  # thousands of steps in eager mode, minutes a row
     achieved_batch = states(jax.block_until_ready(batch(ours, problem)()()))

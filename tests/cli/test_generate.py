@@ -63,13 +63,13 @@ def test_an_interrupted_training_goes_on_where_it_was(tmp_path, done, monkeypatc
         if step >= 20:
             raise KeyboardInterrupt
 
-    import contextlib
-
-    from rootflow.cli import generate
-
+    train = digits.train_digits
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(generate, "_progress", lambda *a, **k: contextlib.nullcontext(interrupted))
+        patch.setattr(
+            digits, "train_digits",
+            lambda *args, **options: train(*args, **options | {"progress": interrupted}),
+        )  # fmt: skip
         result = run(*SHORT, "--classes", "3,8", "--out", str(out))
     assert result.exit_code == 130 and "Run the same command" in result.stderr
     assert (out / "checkpoint.npz").exists() and not (out / "model.npz").exists()

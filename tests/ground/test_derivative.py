@@ -149,3 +149,24 @@ def test_only_what_has_a_derivative_is_differentiated():
     out, dot = jvp_of_active(f, (2.0, 3), (jnp.asarray(1.0), zero(jnp.asarray(3))))
     assert out == 6.0 and dot == 3.0
     assert jvp_of_active(f, (2.0, 3), (zero(jnp.asarray(2.0)), zero(jnp.asarray(3))))[1] == 0.0
+
+
+def test_a_function_that_is_differentiated_at_once_is_not_traced_itself():
+    """Its rule has its own way to the value, and tracing is much of a first call."""
+    traced = []
+
+    @custom_jvp
+    def double(x):
+        traced.append(x)
+        return 2 * x
+
+    @double.defjvp
+    def _(primals, tangents):
+        return 2 * primals[0], 2 * tangents[0]
+
+    xs = jnp.arange(3.0)
+    np.testing.assert_array_equal(jax.jit(jax.vmap(jax.grad(double)))(xs), 2.0)
+    np.testing.assert_array_equal(jax.jit(jax.grad(lambda x: jnp.sum(jax.vmap(double)(x))))(xs), 2)
+    assert not traced
+    np.testing.assert_array_equal(jax.jit(double)(xs), 2 * xs)
+    assert len(traced) == 1

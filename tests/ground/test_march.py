@@ -99,3 +99,52 @@ def test_a_full_record_ends_the_loop():
     done = record(DOUBLE, start(1.0), 1e9, block=2, blocks=3, states=False)
     assert int(done.count) == 3
     np.testing.assert_array_equal(done.carry.y, [64.0])
+
+
+@pytest.mark.parametrize("phases, end", [(DOUBLE, 100.0), (TWO, 1000.0)])
+def test_states_of_all_rows_are_kept_for_one_and_not_for_a_batch(phases, end):
+    run = lambda end: record(
+        phases, start(1.0), end, block=3, blocks=8, states=False, stride=1, passed=True
+    )  # fmt: skip
+    done = run(end)
+    assert done.rows.y is None
+    every = record(phases, start(1.0), end, block=3, blocks=8, states=True)
+    np.testing.assert_array_equal(done.passed, every.rows.y)
+    # An idle row of a block in use begins as the last one did.
+    used = int(done.count) * 3
+    kept = np.asarray(done.rows.h).ravel()[:used] != 0
+    states = np.asarray(done.passed).ravel()[:used]
+    assert not kept.all() and np.all(np.isin(states[~kept], states[kept]))
+    both = jax.vmap(run)(jnp.asarray([end, end / 2]))
+    assert both.passed.shape == (2, *done.passed.shape) and not np.any(both.passed)
+    np.testing.assert_array_equal(rows_of(both._replace(rows=both.rows._replace(
+        y=jnp.zeros((*both.rows.h.shape, 1)))), 0)[0], np.asarray(done.rows.t).ravel()[:used][kept]
+    )  # fmt: skip
+
+
+def test_what_nobody_asks_for_is_not_carried_through_the_loop():
+    """A record is one loop: the compiler drops a sum that is not used, which it cannot in two."""
+
+    class Summing(NamedTuple):
+        y: Any
+        total: Any
+
+    def body(s, consts, live):
+        c, local = s
+        row = Rows(c.y[0], jnp.ones((), c.y.dtype), c.y)
+        new = Summing(2 * c.y, c.total + jnp.sin(c.y[0]))
+        return (new, local), row, jnp.asarray(True)
+
+    phase = Phase(lambda c, consts: c.y[0] < consts, lambda c, consts: (), body)
+
+    def run(keep, end):
+        done = record(
+            (phase,), Summing(jnp.ones(1), jnp.zeros(())), end, block=4, blocks=4, states=False
+        )  # fmt: skip
+        return (done.rows.t, done.carry.total) if keep else done.rows.t
+
+    text = [
+        jax.jit(run, static_argnums=0).lower(keep, 100.0).compile().as_text()
+        for keep in (True, False)
+    ]
+    assert "sine(" in text[0] and "sine(" not in text[1]

@@ -183,6 +183,71 @@ def test_known_values_are_returned_and_their_derivative_is_that_of_the_steps():
     assert "while" not in text and "scan" not in text  # nothing is computed a second time
 
 
+def passed_by(x, rows, a, count):
+    """The carries before the iterations of a replay with outputs that are the carries."""
+    return jax.lax.stop_gradient(
+        replay((lambda a, x, u: (step(a, x, u)[0], 0.0, x),), count, x, rows, a).outs
+    )
+
+
+@pytest.mark.parametrize("by_all", [True, False])
+@pytest.mark.parametrize("case", ["some", "products"])
+def test_carries_that_are_known_change_no_derivative(case, by_all):
+    """Of one or of a batch, in any order of `vmap` and `grad`, first and second derivatives."""
+    options = dict(CASES[case])
+    count = jnp.asarray(options.pop("count"))
+    xs = X0 * jnp.arange(1.0, 4.0)[:, None]
+
+    def run(given, x, rows, a):
+        passed = passed_by(x, rows, a, count) if given else None
+        return replay(
+            (step,), count, x, rows, a, passed=passed, passed_by_all=by_all, **options
+        )  # fmt: skip
+
+    def everything(given):
+        f = partial(loss, partial(run, given))
+        one = jax.grad(f, (0, 1, 2))
+        each = jax.vmap(one, (0, None, None))
+        both = jax.grad(lambda xs, r, a: jnp.sum(jax.vmap(f, (0, None, None))(xs, r, a)), (0, 1, 2))
+        second = jax.jacfwd(jax.grad(f, 2), 2)
+        twice = jax.grad(lambda a: jnp.sum(jax.grad(f, 2)(X0, ROWS, a) ** 2))
+        cotangents = jax.vmap(lambda w: jax.vjp(f, X0, ROWS, A)[1](w))(jnp.arange(3.0))
+        return (
+            one(X0, ROWS, A), each(xs, ROWS, A), both(xs, ROWS, A), second(X0, ROWS, A), twice(A),
+            cotangents,
+        )  # fmt: skip
+
+    close(*(jax.jit(everything, static_argnums=0)(given) for given in (True, False)))
+
+
+def test_carries_that_are_known_are_not_computed_again():
+    """One loop fewer; but in a batch that has them not, where those of one would be wrong."""
+    count = jnp.asarray(4)
+    passed = passed_by(X0, ROWS, A, count)
+
+    def loops(f, *at):
+        text = jax.jit(f).lower(*at).as_text()
+        return text.count("stablehlo.while")
+
+    def gradient(passed, by_all=False):
+        run = lambda x, a: jnp.sum(
+            replay(
+                (step,), count, x, ROWS, a, known=known, passed=passed, passed_by_all=by_all
+            ).carry
+        )
+        return jax.grad(run, (0, 1))
+
+    known = jax.lax.stop_gradient(replay((step,), count, X0, ROWS, A))
+    with_them, without = gradient(passed), gradient(None)
+    assert loops(with_them, X0, A) == loops(without, X0, A) - 1
+    members = jnp.stack([A, 0.9 * A])
+    # The rows of a batch are those that it was recorded with: here one record for both.
+    wrong = gradient(jnp.full_like(passed, jnp.nan))
+    each = (jax.vmap(g, (None, 0))(X0, members) for g in (wrong, without))
+    close(*each)
+    assert np.all(np.isfinite(jax.vmap(wrong, (None, 0))(X0, members)[1]))
+
+
 def around(a, x, u):
     """A rotation and a shift: what can be undone exactly."""
     new = jnp.stack([x[0] * a[0, 0] - x[1], x[0]]) + jnp.sin(u)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..reports.progress import bar
 from . import compiling
 from .options import AsJson, Decimal, Missing, Quiet, tell
-from .progress import bar
 from .streams import all_or_nothing, plain, refuse
 
 if TYPE_CHECKING:

@@ -1,9 +1,7 @@
 """`rootflow generate`: trains a diffusion model of handwritten digits and samples it."""
 
-import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -238,10 +236,10 @@ def _train(
 ) -> tuple[Any, dict[str, Any]]:
     from ..generative import digits
 
-    with _progress(steps, shown=shown) as report:
-        trained = digits.train_digits(
-            recipe, steps, key=key, checkpoint=out / "checkpoint.npz", progress=report
-        )
+    trained = digits.train_digits(
+        recipe, steps, key=key, checkpoint=out / "checkpoint.npz",
+        progress=None if shown else False,
+    )  # fmt: skip
     history = trained.history
     seconds = float(history["seconds"][-1])
     loss = float(history["loss"][-1])
@@ -250,35 +248,6 @@ def _train(
         "loss": round(loss, 5),
         "training_seconds": round(seconds, 2),
     }
-
-
-@contextlib.contextmanager
-def _progress(steps: int, *, shown: bool) -> Iterator[bool | Callable[[int, Any], None]]:
-    """A bar with the loss, on standard error if that is a terminal."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not (shown and console.is_terminal):
-        yield False
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn("train"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[message]}"),
-        console=console,
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("train", total=steps, message="compiling")
-
-        def report(step: int, metrics: Any) -> None:
-            bar.update(task, completed=step, message=f"loss {metrics['loss']:.4f}")
-
-        yield report
 
 
 def _print(record: dict[str, Any], out: Path) -> None:

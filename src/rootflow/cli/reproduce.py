@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .progress import columns, lines
+from ..reports.progress import columns, lines
 from .streams import folder, plain, refuse
 
 if TYPE_CHECKING:

@@ -267,8 +267,7 @@ def _judge(setup: Setup, method: Method, c: Carry, step: Step, size: Array, args
         if setup.norm is not None:
             local, y0, y1 = (v[: setup.norm] for v in (local, y0, y1))
             tolerances = jax.tree.map(lambda v: v[: setup.norm] if jnp.ndim(v) else v, tolerances)
-        error = control.log_error(local, y0, y1, tolerances)
-        keep = error <= 0
+        keep, error = control.judged(local, y0, y1, tolerances)
         change = controller.change(error, c.previous, keep, method.error_order)
     h = controller.limit(lax.stop_gradient(size) * change)
     t = lax.stop_gradient(c.t)

@@ -95,8 +95,11 @@ def span(value: Any, dtype: Any) -> tuple[Array, Array]:
     return timed(value, dtype)[:2]
 
 
-def timed(value: Any, dtype: Any) -> tuple[Array, Array, Array]:
-    """The span and its length, in the precision of the state, all rounded once."""
+def timed(value: Any, dtype: Any) -> tuple[Array, Array, Array, bool]:
+    """The span and its length, in the precision of the state, all rounded once.
+
+    And whether t0 may be t1. (What is known when a program is traced is known here only.)
+    """
     try:
         t0, t1 = value
     except (TypeError, ValueError):
@@ -109,14 +112,16 @@ def timed(value: Any, dtype: Any) -> tuple[Array, Array, Array]:
         if concrete(t) and not np.isfinite(t):
             raise InputError(f"{name} must be finite; got {t}.")
         times.append(t)
-    length = jnp.asarray(difference(times[1], times[0]), dtype)
+    apart = difference(times[1], times[0])
+    length = jnp.asarray(apart, dtype)
     if concrete(length) and not float(length) and float(times[1]) != float(times[0]):
         raise InputError(
             f"The span ({times[0]}, {times[1]}) is shorter than {np.dtype(dtype).name} can hold."
         )
     if concrete(length) and not np.isfinite(length):
         raise InputError(f"The span ({times[0]}, {times[1]}) is too long for {np.dtype(dtype)}.")
-    return jnp.asarray(times[0], dtype), jnp.asarray(times[1], dtype), length
+    empty = not concrete(apart) or not float(np.asarray(apart, dtype))
+    return jnp.asarray(times[0], dtype), jnp.asarray(times[1], dtype), length, empty
 
 
 def difference(a: Any, b: Any) -> Any:

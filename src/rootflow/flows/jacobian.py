@@ -232,7 +232,9 @@ def jacobian(
         return jax.jvp(lambda y: f(t, y, args), (y,), (v,))[1]
 
     if plan is None:
-        basis = varying.vary_like(jnp.eye(f.size, dtype=y.dtype), y, args)
+        # (A few numbers the compiler knows; many it is told how to make.)
+        identity = (np if f.size <= INVERTED else jnp).eye(f.size, dtype=y.dtype)
+        basis = varying.vary_like(identity, y, args)
         return jax.vmap(column, out_axes=1)(basis)
     compressed = jax.vmap(column, out_axes=1)(jnp.asarray(plan.seeds, y.dtype))
     return jnp.where(plan.inside, compressed[plan.rows, plan.colours], 0)

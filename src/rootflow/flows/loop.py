@@ -166,6 +166,7 @@ def record_steps(
     states: bool,
     stride: int | None = 1,
     ts: Array | None = None,
+    passed: bool = False,
 ) -> tuple[Outcome, Record, Array | None]:
     """Marches and keeps the steps; fills in what is saved at the times `ts`."""
     carry, consts = _started(setup, x, ts)
@@ -176,7 +177,7 @@ def record_steps(
 
     done = record(
         _phases(setup, body), carry, consts,
-        block=setup.block, blocks=blocks_of(setup), states=states, stride=stride,
+        block=setup.block, blocks=blocks_of(setup), states=states, stride=stride, passed=passed,
     )  # fmt: skip
     out = _outcome(setup, done.carry, consts, done, states)
     saved = done.carry.saved
@@ -298,6 +299,7 @@ def _replayed(
     if ts is not None:
         assert saved is not None
         totals = (*totals, saved - at_start(setup, lax.stop_gradient(x), ts, 0.0))
+    passed = recorded.passed if rows.y is None else rows.y
     carry, known = z0, Replayed(recorded.carry.y, totals, rows.y, recorded.starts)
     if timed:
         zeros = jnp.zeros_like(rows.t)
@@ -305,11 +307,13 @@ def _replayed(
         starts = (recorded.starts, jnp.zeros_like(recorded.starts[..., 0]).real)
         carry = (z0, shift)
         known = Replayed((recorded.carry.y, jnp.zeros_like(done.t)), totals, outs, starts)
+        passed = None if passed is None else (passed, zeros)
     index = jnp.arange(rows.t.size).reshape(rows.t.shape)
     steps = tuple(partial(step, kind) for kind in range(len(setup.kinds)))
     replayed = _replay(
-        setup, steps, recorded, carry, Row(rows.t, rows.h, rows.mark, index), read, known
-    )
+        setup, steps, recorded, carry, Row(rows.t, rows.h, rows.mark, index), read, known,
+        passed, rows.y is not None,
+    )  # fmt: skip
     if read.span is None:
         z, end = replayed.carry
     else:
@@ -365,7 +369,9 @@ def small(setup: Setup, x: Inputs) -> bool:
     return sum(a.size for a in numbers) <= SMALL
 
 
-def _replay(setup: Setup, steps, recorded: Record, carry, rows, consts, known) -> Replayed:
+def _replay(
+    setup: Setup, steps, recorded: Record, carry, rows, consts, known, passed, by_all: bool
+) -> Replayed:
     if setup.levels is None:
         undo = None
         if setup.recover is not None:
@@ -375,6 +381,7 @@ def _replay(setup: Setup, steps, recorded: Record, carry, rows, consts, known) -
         return replay(
             steps, recorded.count, carry, rows, consts, kinds=recorded.kinds,
             jacobians=not setup.f.reverse_only, undo=undo, known=known,
+            passed=passed, passed_by_all=by_all,
         )  # fmt: skip
     rows, kinds = pad_rows(setup.levels, rows, recorded.kinds)
     return replay_nested(
@@ -400,7 +407,8 @@ def _solve_jvp(setup: Setup, primals, tangents):
     at_once = ts is not None and not setup.rows and ts.size <= _FEW and not small(setup, x)
     states = setup.rows or (ts is not None and not at_once)
     kept = lax.stop_gradient(ts) if at_once else None
-    done, recorded, known = record_steps(setup, frozen, states, ts=kept)
+    passed = not states and small(setup, x)
+    done, recorded, known = record_steps(setup, frozen, states, ts=kept, passed=passed)
     # The derivative reads the steps, not the final state: it must refuse on its own.
     recorded = recorded._replace(count=refuse(setup, done.result, recorded.count))
 

@@ -122,9 +122,8 @@ class Problem(eqx.Module):
         self.f = f
         self.y0 = checks.state(y0)
         dtype = checks.real_dtype(self.y0)
-        self.t0, self.t1, self.length = checks.timed(span, dtype)
+        self.t0, self.t1, self.length, self.empty = checks.timed(span, dtype)
         known = checks.concrete(self.length)
-        self.empty = not known or not float(self.length)
         self.args = jax.tree.map(checks.as_array, args)
         self.method = method
         self.saveat = checks.saveat(saveat, self.t0, self.t1, dtype)

@@ -103,10 +103,11 @@ class custom_jvp:
             [a for i, a in enumerate(args) if i not in self.static]
         )
         operands = _arrays(operands)
+        count = len(args)
 
         def fill(values: list[Any]) -> list[Any]:
             given, dynamic = iter(static), iter(jax.tree.unflatten(structure, values))
-            return [next(given if i in self.static else dynamic) for i in range(len(args))]
+            return [next(given if i in self.static else dynamic) for i in range(count)]
 
         returned: list[Any] = []
 
@@ -115,27 +116,38 @@ class custom_jvp:
             returned[:] = [tree]
             return [jnp.asarray(o) for o in out]
 
-        jaxpr = jax.make_jaxpr(flat)(*operands)
-        (tree,) = returned
-        # A traced constant would have a derivative that the rule knows nothing of.
-        assert not any(isinstance(c, Tracer) for c in jaxpr.consts)
         rule = functools.partial(
-            _flat_rule, self.rule, self.symbolic_zeros, static, structure, tree
+            _flat_rule, self.rule, self.symbolic_zeros, static, structure, returned
         )
-        out = _p.bind(*operands, function=jaxpr_as_fun(jaxpr), outputs=_Outputs(jaxpr), rule=rule)
-        return jax.tree.unflatten(tree, out)
+        out = _p.bind(*operands, function=_Traced(flat, operands), rule=rule)
+        return jax.tree.unflatten(returned[0], out)
 
 
-class _Outputs:
-    """What the function returns looks like, and the effects that it has."""
+class _Traced:
+    """A function of flat lists, traced when it is first asked for.
 
-    def __init__(self, jaxpr: Any) -> None:
-        self.avals = tuple(jaxpr.out_avals)
-        self.effects = jaxpr.effects
+    Where the operation is differentiated at once, nobody asks: the rule has its own way.
+    """
+
+    def __init__(self, function: Callable[..., Any], like: Sequence[Any]) -> None:
+        self._function = function
+        self._like = [jax.typeof(x) for x in like]
+        self._jaxpr: Any = None
+
+    @property
+    def jaxpr(self) -> Any:
+        if self._jaxpr is None:
+            self._jaxpr = jax.make_jaxpr(self._function)(*self._like)
+            # A traced constant would have a derivative that the rule knows nothing of.
+            assert not any(isinstance(c, Tracer) for c in self._jaxpr.consts)
+        return self._jaxpr
+
+    def __call__(self, *operands: Any) -> Any:
+        return jaxpr_as_fun(self.jaxpr)(*operands)
 
 
-def _flat_rule(rule, symbolic_zeros, static, structure, tree, primals, tangents):
-    """The rule on flat lists."""
+def _flat_rule(rule, symbolic_zeros, static, structure, returned, primals, tangents):
+    """The rule on flat lists; leaves in `returned` how the values are put together."""
     if not symbolic_zeros:
         # (Of integers they are zeros of a type that JAX itself has no arrays of.)
         tangents = [
@@ -145,13 +157,14 @@ def _flat_rule(rule, symbolic_zeros, static, structure, tree, primals, tangents)
     primals = tuple(jax.tree.unflatten(structure, primals))
     tangents = tuple(jax.tree.unflatten(structure, tangents))
     out, out_dot = rule(*static, primals, tangents)
-    dots = tree.flatten_up_to(out_dot)
-    return [jnp.asarray(o) for o in tree.flatten_up_to(out)], dots
+    out, tree = jax.tree.flatten(out)
+    returned[:] = [tree]
+    return [jnp.asarray(o) for o in out], tree.flatten_up_to(out_dot)
 
 
 @own_modes
-def _evaluate(*operands, function, outputs, rule):
-    del outputs, rule
+def _evaluate(*operands, function, rule):
+    del rule
     return function(*operands)
 
 
@@ -160,9 +173,9 @@ mlir.register_lowering(_p, mlir.lower_fun(_evaluate, multiple_results=True))
 
 
 @_p.def_effectful_abstract_eval
-def _abstract(*operands, function, outputs, rule):
-    del operands, function, rule
-    return list(outputs.avals), outputs.effects
+def _abstract(*operands, function, rule):
+    del operands, rule
+    return list(function.jaxpr.out_avals), function.jaxpr.effects
 
 
 def _arrays(values: Any) -> list[Any]:
@@ -179,8 +192,8 @@ def _no_dtype(dot: Any) -> bool:
 
 
 @own_modes
-def _jvp(primals, tangents, *, function, outputs, rule):
-    del function, outputs
+def _jvp(primals, tangents, *, function, rule):
+    del function
     primals = _arrays(primals)
     dots = [
         SymbolicZero.from_primal_value(x) if isinstance(d, ad.Zero) else d
@@ -198,12 +211,11 @@ ad.primitive_jvps[_p] = _jvp
 
 
 @own_modes
-def _batch(operands, dims, *, function, outputs, rule):
-    del outputs
+def _batch(operands, dims, *, function, rule):
     size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
     operands = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(_arrays(operands), dims)]
     axes = [None if d is None else 0 for d in dims]
-    jaxpr = jax.make_jaxpr(jax.vmap(function, axes, axis_size=size))(*operands)
+    batch = _Traced(jax.vmap(function, axes, axis_size=size), operands)
 
     def batched_rule(primals, dots):
         live = [i for i, d in enumerate(dots) if not _no_tangent(d)]
@@ -223,9 +235,7 @@ def _batch(operands, dims, *, function, outputs, rule):
         given = iter(given)
         return out, [next(given) if z is None else z for z in zero]
 
-    out = _p.bind(
-        *operands, function=jaxpr_as_fun(jaxpr), outputs=_Outputs(jaxpr), rule=batched_rule
-    )
+    out = _p.bind(*operands, function=batch, rule=batched_rule)
     return out, [0] * len(out)
 
 

@@ -12,15 +12,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from . import written_out
 from .krylov import gmres
 
 Vector = Float[Array, " n"]
 Solve = Callable[[Vector], Vector]
 
-#: Up to this size the elimination is unrolled: it is one piece of arithmetic for the compiler, and
-#: vectorised under `vmap`, where LAPACK is called for one member after the other. Beyond it the
-#: compile time grows too fast (measured on a CPU: 0.05 s for three unknowns, 0.4 s for four).
-UNROLLED = 3
 #: A residual that is so many times larger than asked for is no rounding: the iteration gave up.
 _GIVEN_UP = 1e3
 #: An iteration takes no more steps than this, however large the system: a step of the method that
@@ -40,15 +37,15 @@ def factorise(matrix: Float[Array, "n n"]) -> Solve:
 
 def _product(matrix, b):
     # Small products are faster as plain arithmetic than as calls.
-    return jnp.sum(matrix * b, axis=1) if matrix.shape[0] <= UNROLLED else matrix @ b
+    return jnp.sum(matrix * b, axis=1) if matrix.shape[0] <= written_out.LIMIT else matrix @ b
 
 
 @jax.custom_jvp
 def inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """The inverse by elimination with partial pivoting; not finite where there is none."""
     n = matrix.shape[0]
-    if n <= UNROLLED:
-        return _unrolled_inverse(matrix)
+    if n <= written_out.LIMIT:
+        return written_out.inverse(matrix)
     lu, _, order = lax.linalg.lu(matrix)
     right = jnp.eye(n, dtype=matrix.dtype)[order]
     return _triangular(lu, _triangular(lu, right, True), False)
@@ -59,26 +56,6 @@ def _inverse_jvp(primals, tangents):
     (matrix,), (dot,) = primals, tangents
     inverted = inverse(matrix)
     return inverted, -inverted @ dot @ inverted
-
-
-def _unrolled_inverse(matrix):
-    n = matrix.shape[0]
-    eye = jnp.eye(n, dtype=matrix.dtype)
-    rows = [[*matrix[i], *eye[i]] for i in range(n)]
-    # Columns that are done with are dropped from the front of the rows.
-    for k in range(n):
-        for i in range(k + 1, n):
-            larger = jnp.abs(rows[i][0]) > jnp.abs(rows[k][0])
-            pairs = list(zip(rows[i], rows[k], strict=True))
-            rows[k] = [jnp.where(larger, a, b) for a, b in pairs]
-            rows[i] = [jnp.where(larger, b, a) for a, b in pairs]
-        scale = 1 / rows[k][0]
-        pivot = [x * scale for x in rows[k][1:]]
-        rows = [
-            pivot if i == k else [x - row[0] * p for x, p in zip(row[1:], pivot, strict=True)]
-            for i, row in enumerate(rows)
-        ]
-    return jnp.stack([jnp.stack(row) for row in rows])
 
 
 def _triangular(lu, b, lower, transpose=False):

@@ -21,6 +21,7 @@ from jax.custom_batching import custom_vmap
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from . import varying
+from .tracing import traced_once
 
 
 class Phase(NamedTuple):
@@ -74,6 +75,7 @@ class Record(NamedTuple):
         starts: the state at the start of each block.
         rows: the rows.
         kinds: the phase of each block; `None` if there is only one phase.
+        passed: the state of every row, if it was asked for; of a batch zeros.
     """
 
     carry: Any
@@ -82,6 +84,7 @@ class Record(NamedTuple):
     starts: Float[Array, "blocks n"]
     rows: Rows
     kinds: Int[Array, " blocks"] | None
+    passed: Float[Array, "blocks block n"] | None = None
 
 
 def row_at(tree: Any, i: ArrayLike) -> Any:
@@ -227,6 +230,7 @@ def record(
     blocks: int,
     states: bool,
     stride: int | None = 1,
+    passed: bool = False,
 ) -> Record:
     """As `march`, and keeps the rows.
 
@@ -240,18 +244,31 @@ def record(
         blocks: the most blocks that can be kept.
         states: keep the state of every row, not only those at the starts of blocks.
         stride: keep the state at the start of every `stride` blocks; `None`: of none.
+        passed: keep the state of every row as `Record.passed`, unless there is a batch: what is
+            little for one member is much for many, and they have enough to do together to compute
+            the states again.
     """
     keep = _Keep(block, blocks, states, stride)
 
     @custom_vmap
     def run(carry, consts):
         # A rejected attempt is overwritten by the next.
-        return _blocks(tuple(map(_alone, phases)), carry, consts, keep, shared=False)
+        alone, every = tuple(map(_alone, phases)), keep._replace(states=states or passed)
+        done = _recorded(alone, carry, consts, every, shared=False)
+        if passed:
+            rows = done.rows if states else done.rows._replace(y=None)
+            done = done._replace(rows=rows, passed=done.rows.y)
+        return done
 
     @run.def_vmap
     def _(size, batched, carry, consts):
         gated = tuple(map(_gated, phases))
-        return _record_members(gated, size, batched, carry, consts, keep)
+        done, flags = _record_members(gated, size, batched, carry, consts, keep)
+        if passed:
+            state = jax.tree.map(lambda y, b: y[0] if b else y, carry.y, batched[0].y)
+            zeros = empty_rows(state, *done.rows.t.shape[1:])
+            done, flags = done._replace(passed=zeros), flags._replace(passed=False)
+        return done, flags
 
     return run(carry, consts)
 
@@ -265,7 +282,7 @@ def _record_members(phases, size, batched, carry, consts, keep):
 
     @custom_vmap
     def run(carry, consts):
-        return _blocks(phases, carry, consts, keep, shared=True)
+        return _recorded(phases, carry, consts, keep, shared=True)
 
     @run.def_vmap
     def _(size, batched, carry, consts):
@@ -280,8 +297,20 @@ def _record_members(phases, size, batched, carry, consts, keep):
     return done, flags if done.kinds is None else flags._replace(kinds=False)
 
 
-def _attempt(phase: Any, consts: Any, base: Array, states: bool, shared: bool):
-    """One iteration of a block whose first row has the index `base`."""
+def _recorded(phases, carry, consts, kept: _Keep, shared: bool) -> Record:
+    if len(phases) > 1:
+        return _blocks(phases, carry, consts, kept, shared)
+    return _in_a_row(phases[0], carry, consts, kept, shared)
+
+
+def _with_row(phase: Any, inner: Any, consts: Any, states: bool) -> tuple[Any, Rows]:
+    """The phase, its body traced, and what one of its rows looks like."""
+    body, (_, row, _) = traced_once(phase.body, inner, consts)
+    return phase._replace(body=body), row._replace(y=row.y if states else None)
+
+
+def _attempt(phase: Any, consts: Any, base: ArrayLike, states: bool, shared: bool):
+    """One iteration; the first of the rows that it is given has the index `base`."""
 
     def body(s):
         i, last, inner, rows = s
@@ -293,46 +322,82 @@ def _attempt(phase: Any, consts: Any, base: Array, states: bool, shared: bool):
     return body
 
 
-def _repeat_last(block: Rows, i: Array) -> Rows:
-    """The idle rows from `i` on begin where the last one did: the equation can be evaluated."""
+def _in_a_row(phase: Any, carry: Any, consts: Any, kept: _Keep, shared: bool) -> Record:
+    """A record of one phase: one loop, in which what nobody asks for is not computed.
+
+    (What an inner loop carries the compiler cannot drop.)
+    """
+    length, blocks, states, stride = kept
+    inner = (carry, phase.enter(carry, consts))
+    phase, row = _with_row(phase, inner, consts, states)
+    active = phase.active(carry, consts)
+    attempt = _attempt(phase, consts, 0, states, shared)
+    groups = 0 if stride is None else -(-blocks // stride)
+
+    def turn(s):
+        starts, (i, _, (carry, _), _) = s[0], s[1]
+        if stride is not None:
+            # One more than are kept: for the states between them.
+            per = length * stride
+            starts = write_row(starts, carry.y, jnp.where(i % per == 0, i // per, groups))
+        return starts, attempt(s[1])
+
+    def running(s):
+        i, _, (carry, _), _ = s[1]
+        return jnp.any(phase.active(carry, consts)) & (i < blocks * length)
+
+    starts = empty_rows(carry.y, 0 if stride is None else groups + 1)
+    rows = empty_rows(row, blocks * length)
+    begin = (jnp.asarray(0), jnp.full(jnp.shape(active), -1), inner, rows)
+    starts, (i, last, (carry, _), rows) = varying.while_loop(running, turn, (starts, begin))
+    rows = jax.tree.map(lambda r: r.reshape(blocks, length, *r.shape[1:]), rows)
+    count = -(-i // length)
+    # The last block in use may have idle rows at its end.
+    final = jnp.maximum(count - 1, 0)
+    block = _filled(row_at(rows, final), i - final * length)
+    rows = write_row(rows, block, final)
+    return Record(carry, count, last, starts[:groups], rows, None)
+
+
+def _filled(block: Rows, i: Array) -> Rows:
+    """A block whose idle rows, from `i` on, begin as the last one did.
+
+    There the equation can be evaluated, which whoever goes through them again will do.
+    """
     idle = jnp.arange(len(block.t)).reshape(-1, *(1,) * (block.t.ndim - 1)) >= i
-    return block._replace(t=jnp.where(idle, row_at(block.t, jnp.maximum(i - 1, 0)), block.t))
+    last = row_at(block, jnp.maximum(i - 1, 0))
+    y = None if block.y is None else where_member(idle, last.y[None], block.y)
+    return block._replace(t=jnp.where(idle, last.t, block.t), y=y)
 
 
 def _blocks(phases, carry, consts, kept: _Keep, shared: bool) -> Record:
     """Fills block after block, each within one phase, until no phase is active."""
     length, blocks, states, stride = kept
-    several = len(phases) > 1
     # What a phase writes that made no iteration must not go into the last block.
-    room = blocks + len(phases) if several else blocks
+    room = blocks + len(phases)
     groups = 0 if stride is None else -(-room // stride)
-
     inner = (carry, phases[0].enter(carry, consts))
-    row = jax.eval_shape(lambda s: phases[0].body(s, consts)[1], inner)
-    row = row._replace(y=row.y if states else None)
+    first, row = _with_row(phases[0], inner, consts, states)
+    phases = (first, *phases[1:])
 
     def fill(kind, s):
         """One block of phase `kind`."""
-        count, last, (carry, local), starts, rows, kinds = s
+        count, last, carry, starts, rows, kinds = s
         phase = phases[kind]
-        if local is None:
-            local = phase.enter(carry, consts)
-        i, last, inner, block = varying.while_loop(
+        i, last, (after, _), block = varying.while_loop(
             lambda s: (s[0] < length) & jnp.any(phase.active(s[2][0], consts)),
             _attempt(phase, consts, count * length, states, shared),
-            (jnp.asarray(0), last, (carry, local), empty_rows(row, length)),
+            (jnp.asarray(0), last, (carry, phase.enter(carry, consts)), empty_rows(row, length)),
         )
-        block = _repeat_last(block, i)
+        block = _filled(block, i)
         if stride == 1:
             starts = write_row(starts, carry.y, count)
         elif stride is not None:
             place = jnp.where(count % stride == 0, count // stride, groups)
             starts = write_row(starts, carry.y, place)
         rows = write_row(rows, block, count)
-        if len(phases) == 1:
-            return count + 1, last, inner, starts, rows, None
         kinds = lax.dynamic_update_index_in_dim(kinds, jnp.int32(kind), count, 0)
-        return count + (i > 0), last, (inner[0], None), starts, rows, kinds
+        return count + (i > 0), last, after, starts, rows, kinds
 
     def turn(s):
         for kind in range(len(phases)):
@@ -340,21 +405,21 @@ def _blocks(phases, carry, consts, kept: _Keep, shared: bool) -> Record:
         return s
 
     def running(s):
-        return _any_active(phases, s[2][0], consts) & (s[0] < blocks)
+        return _any_active(phases, s[2], consts) & (s[0] < blocks)
 
     last = jnp.full(jnp.shape(phases[0].active(carry, consts)), -1)
     # With a stride, one more than are kept: for the starts of the other blocks.
     slots = groups if stride == 1 or stride is None else groups + 1
-    count, last, (carry, _), starts, rows, kinds = varying.while_loop(
+    count, last, carry, starts, rows, kinds = varying.while_loop(
         running,
         turn,
         (
             jnp.asarray(0),
             last,
-            (carry, None) if several else inner,
+            carry,
             empty_rows(carry.y, slots),
             empty_rows(row, room, length),
-            jnp.zeros(room, jnp.int32) if several else None,
+            jnp.zeros(room, jnp.int32),
         ),
     )
     return Record(carry, count, last, starts[:groups], rows, kinds)

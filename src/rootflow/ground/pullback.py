@@ -1,17 +1,20 @@
 """Pulling cotangents back through the iterations of a replay."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.custom_batching import custom_vmap
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from . import varying
-from .derivative import Active
-from .march import scan_rows
+from .derivative import Active, custom_jvp, jvp_of_active
+from .march import all_batched, batch_axes, scan_rows
 
 #: Stands for a cotangent known to be zero.
 Zero = object()
@@ -62,6 +65,12 @@ class Cotangents:
         ]
 
 
+def _computed(given: Any) -> tuple[Any, ...]:
+    """The arguments of `Pull.of_block` without the carries that a block passed."""
+    consts, start, _, *others = given
+    return (consts, start, None, *others)
+
+
 class Pull:
     """The pullback of iterations, which return what they lead to, add and put out as flat lists.
 
@@ -88,6 +97,53 @@ class Pull:
             carry, self.of_rows.pick(row), self.of_consts.pick(consts),
         )  # fmt: skip
         return vjp((carry_bar, totals_bar, out_bar))
+
+    def of_block(
+        self, iteration, reverse, consts, start, passed, rows, carry_bar, totals_bar, outs_bar,
+        together=False,
+    ):  # fmt: skip
+        """Those of a block from its start; the carries it `passed` are computed if not known."""
+
+        def again(carry, row):
+            new, _, _ = iteration(consts, row)(
+                carry, self.of_rows.pick(row), self.of_consts.pick(consts)
+            )
+            return new, carry
+
+        if passed is None:
+            _, passed = scan_rows(again, start, rows, reverse)
+        pull = self.together if together else self.in_turn
+        return pull(iteration, consts, passed, rows, carry_bar, totals_bar, outs_bar, reverse)
+
+    def by_size(self, iteration, reverse, small, passed_by_all):
+        """As `of_block`, with Jacobians if `small`, but for a batch.
+
+        And with a derivative of its own, in which the carries that the block passed move with what
+        they are computed from.
+        """
+        alone = partial(self.of_block, iteration, reverse, together=small)
+        each = partial(self.of_block, iteration, reverse)
+
+        @custom_jvp
+        def pulled(*given):
+            @custom_vmap
+            def run(*given):
+                return alone(*given)
+
+            @run.def_vmap
+            def _(size, batched, *given):
+                if not passed_by_all:
+                    given, batched = _computed(given), _computed(batched)
+                out = jax.vmap(each, batch_axes(tuple(batched)), axis_size=size)(*given)
+                return out, all_batched(out)
+
+            return run(*given)
+
+        def derivative(primals, tangents):
+            return jvp_of_active(alone, _computed(primals), _computed(tangents))
+
+        pulled.defjvp(derivative, symbolic_zeros=True)
+        return pulled
 
     def in_turn(self, iteration, consts, carries, rows, carry_bar, totals_bar, outs_bar, reverse):
         """Those of the iterations of a block, one after another, from the carry before each."""
@@ -117,7 +173,8 @@ class Pull:
                 given = self._given(iteration(consts, row)(*_whole(active, restore(flat))))
                 return ravel_pytree(parts(given))[0]
 
-            basis = varying.vary_like(jnp.eye(flat.size, dtype=flat.dtype), flat)
+            # (Numbers that the compiler knows, rather than a loop that makes them.)
+            basis = varying.vary_like(np.eye(flat.size, dtype=flat.dtype), flat)
             return jax.vmap(lambda v: jax.jvp(of_flat, (flat,), (v,))[1])(basis)
 
         jacobians = jax.vmap(jacobian)(carries, rows)  # (block, inputs, outputs)

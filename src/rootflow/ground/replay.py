@@ -30,7 +30,7 @@ from .march import (
     write_row,
 )
 from .pullback import Cotangents, Pull, Zero, filled, parts
-from .tracing import raise_if
+from .tracing import raise_if, traced_once
 
 #: The largest number of inputs (state, row and parameters) for which Jacobians are formed.
 SMALL = 24
@@ -68,6 +68,8 @@ class _Way(NamedTuple):
     single: bool
     jacobians: bool
     undo: Undo | None
+    passed: bool = False
+    members_at: Any = 0  # in a batch, the axis of the members in a row; may differ by its parts
 
 
 class Replayed(NamedTuple):
@@ -99,6 +101,8 @@ def replay(
     jacobians: bool = True,
     undo: Undo | None = None,
     known: Replayed | None = None,
+    passed: Any = None,
+    passed_by_all: bool = False,
 ) -> Replayed:
     """Scans `carry, add, out = step(consts, carry, row)` over the rows of the first `count` blocks.
 
@@ -121,12 +125,15 @@ def replay(
             first order.
         known: what this call would return, where the caller has it already (from `record`); then
             only derivatives are computed.
+        passed: the carries before each of the iterations, leading axes as those of `rows`, where
+            the caller has them too; they are else computed again, block by block.
+        passed_by_all: whether a batch has them as well (see `record`).
     """
     if known is not None and undo is None:
         blocks = jax.tree.leaves(rows)[0].shape[0]
         assert all(start.shape[0] >= blocks for start in jax.tree.leaves(known.starts))
-    way = _Way(reverse, single, jacobians, undo)
-    return _replay(steps, way, count, kinds, carry, rows, consts, known)
+    way = _Way(reverse, single, jacobians, undo, passed_by_all)
+    return _replay(steps, way, count, kinds, carry, rows, consts, known, passed)
 
 
 def replay_nested(
@@ -210,7 +217,8 @@ def _without_output(step, consts, carry, row):
 
 
 @partial(custom_jvp, nondiff_argnums=(0, 1))
-def _replay(steps, way, count, kinds, carry, rows, consts, known):
+def _replay(steps, way, count, kinds, carry, rows, consts, known, passed):
+    del passed  # of use to derivatives only
     if known is not None:
         return known
     return Replayed(*_run(steps, way, count, kinds, carry, rows, consts))
@@ -233,8 +241,8 @@ def _run(steps, way, count, kinds, carry, rows, consts):
             return one if single else lambda carry, rows: scan_rows(one, carry, rows, reverse)
 
         first = jax.tree.map(lambda r: r[(0,) * axes], rows)
-        _, add, out = jax.eval_shape(steps[0], consts, carry, first)
-        branches = [advance(step) for step in steps]
+        step, (_, add, out) = traced_once(steps[0], consts, carry, first)
+        branches = [advance(each) for each in (step, *steps[1:])]
         totals = empty_rows(add)
         starts = empty_rows(carry, shape[0]) if way.undo is None else None
         buffers = (empty_rows(out, *shape), starts)
@@ -264,9 +272,16 @@ def _run_members(steps, way, size, batched, count, kinds, carry, rows, consts):
     axes = 1 if way.single else 2
     count_batched, kinds_batched, carry_batched, rows_batched, consts_batched = batched
     carry = every_member(carry, carry_batched, size)
-    rows = jax.tree.map(lambda r, b: jnp.moveaxis(r, 0, axes) if b else r, rows, rows_batched)
+    row_axes = jax.tree.map(
+        lambda at, part: jax.tree.map(lambda b: at if b else None, part),
+        way.members_at, rows_batched,
+    )  # fmt: skip
+    rows = jax.tree.map(
+        lambda r, b, at: jnp.moveaxis(r, 0, axes + at) if b else r,
+        rows, rows_batched, jax.tree.map(lambda b, at: at or 0, rows_batched, row_axes),
+    )  # fmt: skip
     shape = jax.tree.leaves(rows)[0].shape[:axes]
-    members, row_axes = steps, batch_axes(rows_batched)
+    members = steps
     const_axes = batch_axes(consts_batched)
     if kinds_batched:
         # Members of different kinds: every row chooses for itself.
@@ -308,9 +323,9 @@ def _bounded(step):
 
 @partial(_replay.defjvp, symbolic_zeros=True)
 def _replay_jvp(steps, way, primals, tangents):
-    count, kinds, carry, rows, consts, known = primals
-    _, _, carry_dot, rows_dot, consts_dot, _ = tangents
-    out = _replay(steps, way, count, kinds, carry, rows, consts, known)
+    count, kinds, carry, rows, consts, known, passed = primals
+    _, _, carry_dot, rows_dot, consts_dot, *_ = tangents
+    out = _replay(steps, way, count, kinds, carry, rows, consts, known, None)
     of_rows, of_consts = Active(rows, rows_dot), Active(consts, consts_dot)
     carry_tree = jax.tree.structure(carry)
     carry_dot = [
@@ -321,7 +336,7 @@ def _replay_jvp(steps, way, primals, tangents):
     inputs, inputs_tree = jax.tree.flatten(inputs)
     # The carries that the derivative begins with: at the start of every block, or at both ends.
     memory = out.starts if way.undo is None else (carry, out.carry)
-    residuals, residuals_tree = jax.tree.flatten((count, kinds, memory, rows, consts))
+    residuals, residuals_tree = jax.tree.flatten((count, kinds, (memory, passed), rows, consts))
     out_leaves, out_tree = jax.tree.flatten(out)
     trees = _Trees(carry_tree, inputs_tree, residuals_tree, out_tree)
     tangent = _Tangent(steps, way, of_rows, of_consts, trees)
@@ -362,7 +377,7 @@ class _Tangent:
         return of_active
 
     def forward(self, residuals, inputs):
-        count, kinds, memory, rows, consts = jax.tree.unflatten(self.trees.residuals, residuals)
+        count, kinds, (memory, _), rows, consts = self.trees.residuals.unflatten(residuals)
         carry_dot, rows_dot, consts_dot = jax.tree.unflatten(self.trees.inputs, inputs)
         of_rows, of_consts, way = self.of_rows, self.of_consts, self.way
 
@@ -378,6 +393,7 @@ class _Tangent:
             return one
 
         steps = tuple(map(tangent, self.steps))
+        way = way._replace(members_at=0)
         rows, consts = (rows, rows_dot), (consts, consts_dot)
         if way.undo is None:
             # The first block begins where the whole replay does, in either direction.
@@ -385,12 +401,12 @@ class _Tangent:
         else:
             way, (start, _) = way._replace(undo=_ONCE), memory
         carry, totals, outs, starts = _replay(
-            steps, way, count, kinds, (jax.tree.leaves(start), carry_dot), rows, consts, None
+            steps, way, count, kinds, (jax.tree.leaves(start), carry_dot), rows, consts, None, None
         )
         return [*carry[1], *totals, *outs, *([] if starts is None else starts[1])]
 
     def transpose(self, residuals, bars, batched):
-        count, kinds, memory, rows, consts = jax.tree.unflatten(self.trees.residuals, residuals)
+        count, kinds, memory, rows, consts = self.trees.residuals.unflatten(residuals)
         bars = self.trees.out.unflatten([Zero if b is None else b for b in bars])
         undo = None if self.way.undo is None else self.way.undo.steps
         backward = self._backward(self.steps, undo, _largest, bars, batched)
@@ -403,8 +419,8 @@ class _Tangent:
 
     def members(self, size, residual_axes, input_axes):
         """The transpose for a batch, in which the members share what is not batched."""
-        count_axis, kinds_axis, memory_axes, rows_axes, consts_axes = jax.tree.unflatten(
-            self.trees.residuals, [axis is not None for axis in residual_axes]
+        count_axis, kinds_axis, (memory_axes, passed_axes), rows_axes, consts_axes = (
+            self.trees.residuals.unflatten([axis is not None for axis in residual_axes])
         )
         carry_in, rows_in, consts_in = jax.tree.unflatten(
             self.trees.inputs, [a is not None for a in input_axes]
@@ -426,9 +442,12 @@ class _Tangent:
 
         def of_batch(residuals, bars, batched):
             del batched
-            count, kinds, memory, rows, consts = jax.tree.unflatten(self.trees.residuals, residuals)
+            count, kinds, (memory, passed), rows, consts = self.trees.residuals.unflatten(residuals)
             memory = every_member(memory, memory_axes, size)
             memory = jax.tree.map(lambda s: jnp.moveaxis(s, 0, of_memory), memory)
+            if self.way.passed:
+                passed = every_member(passed, passed_axes, size)
+                passed = jax.tree.map(lambda s: jnp.moveaxis(s, 0, of_row), passed)
             rows = jax.tree.map(
                 lambda r, b: jnp.moveaxis(r, 0, of_row) if b else r, rows, rows_axes
             )
@@ -445,7 +464,7 @@ class _Tangent:
             bars = bars._replace(outs=moved(bars.outs, of_row), starts=moved(bars.starts, 1))
             backward = self._backward(steps, undo, jax.vmap(_largest), bars, True)
             carry_bar, rows_bar, consts_bar = backward.run(
-                count, kinds, memory, rows, consts, bars.carry
+                count, kinds, (memory, passed), rows, consts, bars.carry
             )
             rows_bar = [jnp.moveaxis(b, of_row, 0) if a else b for b, a in zip(rows_bar, rows_in)]
             consts_bar = [
@@ -473,34 +492,34 @@ class _Backward:
         self.batched, self.way = batched, way
 
     def run(self, count, kinds, memory, rows, consts, carry_bar):
+        memory, passed = memory
         if self.undo is not None:
             return self._recovering(count, kinds, memory, rows, consts, carry_bar)
         starts, way, pull = jax.tree.leaves(memory), self.way, self.pull
+        passed = None if passed is None else jax.tree.leaves(passed)
         carry_bar = filled(carry_bar, lambda s: jnp.zeros_like(s[0]), starts)
         first = 0 if way.single else (0, 0)
         inputs = [*(s[0] for s in starts), *(r[first] for r in pull.of_rows.pick(rows))]
         inputs += pull.of_consts.pick(consts)
         numbers = sum(x.size for x in jax.tree.leaves(parts(inputs)))
-        together = way.jacobians and numbers <= SMALL and not self.batched
-        pull_block = pull.together if together else pull.in_turn
+        small = way.jacobians and numbers <= SMALL and not self.batched
+        if self.batched and not way.passed:
+            passed = None
 
         def block(iteration):
+            pulled = partial(pull.of_block, iteration, way.reverse)
+            if small or passed is not None:
+                pulled = pull.by_size(iteration, way.reverse, small, way.passed)
+
             def one(consts, carry_bar, row):
                 consts, totals_bar = consts
-                start, rows, outs_bar, starts_bar = row
+                start, passed, rows, outs_bar, starts_bar = row
                 if way.single:
-                    rows, outs_bar = jax.tree.map(lambda x: x[None], (rows, outs_bar))
-
-                def again(carry, row):
-                    new, _, _ = iteration(consts, row)(
-                        carry, pull.of_rows.pick(row), pull.of_consts.pick(consts)
+                    rows, passed, outs_bar = jax.tree.map(
+                        lambda x: x[None], (rows, passed, outs_bar)
                     )
-                    return new, carry
-
-                _, carries = scan_rows(again, start, rows, way.reverse)
-                carry_bar, consts_bar, rows_bar = pull_block(
-                    iteration, consts, carries, rows, carry_bar, totals_bar, outs_bar, way.reverse
-                )
+                given = (consts, start, passed, rows, carry_bar, totals_bar, outs_bar)
+                carry_bar, consts_bar, rows_bar = pulled(*given)
                 if way.single:
                     rows_bar = [x[0] for x in rows_bar]
                 return self.starts.add(carry_bar, starts_bar), consts_bar, rows_bar
@@ -508,11 +527,15 @@ class _Backward:
             return one
 
         # What is one iteration here is a whole block there.
-        done = replay(
-            tuple(map(block, self.iterations)), count, carry_bar,
-            (starts, rows, pull.outs.given, self.starts.given),
-            (consts, pull.totals.given), kinds=kinds, reverse=not way.reverse, single=True,
-            jacobians=way.jacobians,
+        # (Where it has rows of its own, they lead, as they do where they are stored.)
+        lead = 0 if way.single else 1
+        backwards = _Way(
+            not way.reverse, True, way.jacobians, None, False, (0, lead, lead, lead, 0)
+        )
+        done = _replay(
+            tuple(map(block, self.iterations)), backwards, count, kinds, carry_bar,
+            (starts, passed, rows, pull.outs.given, self.starts.given),
+            (consts, pull.totals.given), None, None,
         )  # fmt: skip
         return done.carry, list(done.outs), done.totals
 
@@ -542,7 +565,7 @@ class _Backward:
         done = _replay(
             tuple(map(turn, self.iterations, self.undo)),
             _Way(not way.reverse, way.single, way.jacobians, _ONCE), count, kinds, carry,
-            (rows, pull.outs.given), (consts, pull.totals.given), None,
+            (rows, pull.outs.given), (consts, pull.totals.given), None, None,
         )  # fmt: skip
         (found, carry_bar, most), consts_bar, rows_bar = done.carry, done.totals, done.outs
         bars = (carry_bar, rows_bar, consts_bar)

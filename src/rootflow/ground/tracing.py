@@ -1,7 +1,7 @@
 """What is known of values while a program is traced, and errors that it raises once they are."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array, ArrayLike, Bool
 
 from .._typing import PyTree
@@ -19,6 +20,20 @@ from .varying import is_sharded
 def is_traced(*values: Any) -> bool:
     """Whether any of the values is not known yet."""
     return any(isinstance(value, Tracer) for value in values)
+
+
+def traced_once(function: Callable[..., Any], *like: Any) -> tuple[Callable[..., Any], Any]:
+    """A function of pytrees of arrays, traced; and the shapes of what it returns.
+
+    Whoever needs the shapes before it calls the function would else trace it twice. It must not
+    close over traced arrays. (Where devices run by themselves, what it is called with may vary over
+    more of them than `like`: there it is traced again.)
+    """
+    if is_sharded():
+        return function, jax.eval_shape(function, *like)
+    jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*like)
+    call, structure = jaxpr_as_fun(jaxpr), jax.tree.structure(shapes)
+    return lambda *args: jax.tree.unflatten(structure, call(*jax.tree.leaves(args))), shapes
 
 
 def is_compiling() -> bool:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-#: Beyond this many unknowns the program grows faster than the time it saves.
+#: Beyond this many unknowns the program grows faster than the time it saves (an inverse takes a CPU
+#: 0.05 s to compile for three unknowns, 0.4 s for four).
 LIMIT = 3
 
 Number = Float[Array, ""]
@@ -60,6 +61,32 @@ class LU(NamedTuple):
         return jnp.stack(x)
 
 
+def _exchanged(rows: list[list[Number]], k: int, i: int, column: int) -> Bool[Array, ""]:
+    """Exchanges rows k and i where the pivot of the second is the larger; returns whether."""
+    flag = jnp.abs(rows[i][column]) > jnp.abs(rows[k][column])
+    pairs = list(zip(rows[k], rows[i], strict=True))
+    rows[k] = [jnp.where(flag, low, top) for top, low in pairs]
+    rows[i] = [jnp.where(flag, top, low) for top, low in pairs]
+    return flag
+
+
+def inverse(a: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """The inverse by elimination with partial pivoting; not finite where there is none."""
+    n = a.shape[0]
+    rows = [[*a[i], *(float(i == j) for j in range(n))] for i in range(n)]
+    # Columns that are done with are dropped from the front of the rows.
+    for k in range(n):
+        for i in range(k + 1, n):
+            _exchanged(rows, k, i, 0)
+        scale = 1 / rows[k][0]
+        pivot = [x * scale for x in rows[k][1:]]
+        rows = [
+            pivot if i == k else [x - row[0] * p for x, p in zip(row[1:], pivot, strict=True)]
+            for i, row in enumerate(rows)
+        ]
+    return jnp.stack([jnp.stack(row) for row in rows])
+
+
 def lu(a: Float[Array, "n n"]) -> LU:
     """Factorises a small matrix; a pivot that is zero stays zero and spoils the solution."""
     n = a.shape[0]
@@ -67,11 +94,7 @@ def lu(a: Float[Array, "n n"]) -> LU:
     swaps = []
     for k in range(n):
         for i in range(k + 1, n):
-            flag = jnp.abs(rows[i][k]) > jnp.abs(rows[k][k])
-            swaps.append((k, i, flag))
-            pairs = list(zip(rows[k], rows[i], strict=True))
-            rows[k] = [jnp.where(flag, low, top) for top, low in pairs]
-            rows[i] = [jnp.where(flag, top, low) for top, low in pairs]
+            swaps.append((k, i, _exchanged(rows, k, i, k)))
         for i in range(k + 1, n):
             ratio = rows[i][k] / rows[k][k]
             tail = [rows[i][j] - ratio * rows[k][j] for j in range(k + 1, n)]

@@ -21,18 +21,11 @@ class Meter:
     def __enter__(self) -> "Meter":
         if self._shown:
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-            self._bar = Progress(
-                TextColumn("training"),
-                BarColumn(),
-                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[metrics]}"),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._task = self._bar.add_task("", total=self._steps, metrics="")
+            from ..reports.progress import columns
+
+            self._bar = columns(Console(stderr=True), counted=True)
+            self._task = self._bar.add_task("training", total=self._steps, message="compiling")
             self._bar.start()
         return self
 
@@ -51,4 +44,4 @@ class Meter:
             self._report(step, metrics)
         elif self._bar is not None:
             shown = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k != "seconds")
-            self._bar.update(self._task, completed=step, metrics=shown)
+            self._bar.update(self._task, completed=step, message=shown)

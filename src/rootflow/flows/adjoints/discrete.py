@@ -12,7 +12,8 @@ class DiscreteAdjoint(Adjoint):
 
     Forward and reverse mode, to any order, agree to round-off. A solve that is differentiated keeps
     time and size of each of up to `max_steps` steps, and every 32nd state; in between, states are
-    computed again. Where states are saved (`saveat`), all are kept.
+    computed again. All states are kept where they are saved (`saveat`), and of a small system that
+    is solved alone, not in a batch.
     """
 
     def solve(self, setup: Setup, x: Inputs, ts: Array | None) -> tuple[Outcome, Array | None]:

@@ -11,15 +11,22 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-def columns(console: "Console") -> "Progress":
-    """Bars that vanish when they are done: what runs, its share, its time, and a word about it."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+def columns(console: "Console", *, counted: bool = False) -> "Progress":
+    """Bars that vanish when they are done: what runs, how far it is, its time, a word about it.
 
+    How far: the share done and the time since the beginning, or, where what is done is `counted`,
+    its number and the time that is left.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.progress import TimeElapsedColumn as Elapsed
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    far = "{task.completed:.0f}/{task.total:.0f}" if counted else "{task.percentage:>3.0f}%"
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
+        TextColumn(far),
+        Remaining() if counted else Elapsed(),
         TextColumn("[dim]{task.fields[message]}"),
         console=console,
         transient=True,
