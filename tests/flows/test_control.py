@@ -54,3 +54,38 @@ def test_only_a_span_that_may_be_empty_has_the_derivative_of_one():
     ]
     assert 0 < evaluated[0] < evaluated[1]
     np.testing.assert_allclose(given(0.7, 1.0), -2 * np.exp(-0.7), rtol=1e-4)
+
+
+@pytest.mark.parametrize("saveat", [None, np.array([0.0, 0.5, 1.0])])
+def test_times_that_are_numbers_leave_nothing_in_the_program(saveat):
+    """Neither their derivatives nor their checks; and what is wrong with them is told at once."""
+
+    def decay(t, y, rate):
+        return -rate * y * jnp.cos(0 * y)
+
+    def last(rate, t0, t1):
+        sol = rf.solve_ode(decay, 2.0, (t0, t1), rate, method=rf.Tsit5(), saveat=saveat)
+        return jnp.sum(sol.ys[-1])
+
+    numbers = jax.jit(jax.grad(lambda rate: last(rate, 0.0, 1.0)))
+    arrays = jax.jit(jax.grad(last))
+    text = numbers.lower(0.7).as_text(), arrays.lower(0.7, 0.0, 1.0).as_text()
+    assert text[0].count("cosine") <= text[1].count("cosine")
+    assert text[0].count("custom_call") < text[1].count("custom_call")
+    np.testing.assert_allclose(numbers(0.7), arrays(0.7, 0.0, 1.0), rtol=1e-12)
+    # Where one of them is differentiated they are not numbers, at any level.
+    mixed = jax.grad(lambda t1: jax.grad(last)(0.7, 0.0, t1))(1.0)
+    expected = -2 * np.exp(-0.7) * (1 - 0.7) if saveat is None else 0.0  # what is saved stays
+    np.testing.assert_allclose(mixed, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(rf.errors.InputError, match="shorter than float32"):
+        jax.jit(lambda y: rf.solve_ode(decay, y, (0.0, 1e-60), 1.0, method=rf.Tsit5()).ys)(
+            jnp.float32(1)
+        )
+
+
+def test_times_outside_a_span_are_told_while_a_program_is_traced():
+    run = jax.jit(lambda y: rf.solve_ode(
+        lambda t, y, args: -y, y, (0.0, 1.0), method=rf.Tsit5(), saveat=[0.5, 1.5]
+    ).ys)  # fmt: skip
+    with pytest.raises(rf.errors.InputError, match=r"saveat holds 1\.5"):
+        run(1.0)

@@ -59,7 +59,8 @@ class Read(NamedTuple):
         last: the index of the last step, with which what is saved ends; -1: of none.
         ts: the times at which something is saved.
         penalty: the penalties of the steps.
-        span: the derivatives of t0 and t1, zero in value, where no other time has one.
+        span: the derivatives of t0 and t1, zero in value, where no other time has one; `None`:
+            nor do they.
         ends: the times that have derivatives, where those of stops and events do.
     """
 
@@ -85,15 +86,19 @@ def moved(x: Array) -> Array:
     return x - lax.stop_gradient(x)
 
 
-def again(setup: Setup, kind: int, read: Read, z: Array, shift: Array, row: Row):
+def again(setup: Setup, kind: int, read: Read, z: Array, shift: Array | None, row: Row):
     """Takes a step of this kind again from the state `z`, at a time that moves like `shift`.
+
+    `None`: at a time that does not move.
 
     Returns:
         The step, what it adds (to the error, the stiffness, the penalties, and to what is saved).
     """
     method, event = setup.kinds[kind]
-    t = row.t + shift
-    if read.ends is None:
+    t = row.t if shift is None else row.t + shift
+    if shift is None:
+        taken = _free(setup, method, read.args, t, z, row.h)
+    elif read.ends is None:
         assert read.span is not None
         h = row.h + jnp.where(row.index == read.last, read.span[1] - shift, 0.0)
         taken = _free(setup, method, read.args, t, z, h)
@@ -186,13 +191,13 @@ def _passed_over(
 
 def at_start(setup: Setup, x: Inputs, ts: Array, other: Array | float) -> Array:
     """What is saved at t0, in the rows of `ts` that ask for it; `other` in the others."""
-    slope = setup.f(x.t0, x.y0, x.args)
-    if setup.f.massive:
+    slope = None if setup.still else setup.f(x.t0, x.y0, x.args)
+    if slope is not None and setup.f.massive:
         slope = jnp.zeros_like(slope)  # it is not the derivative of the state
 
     def begin(t):
         # The derivative with respect to the time: the value is the same.
-        y = x.y0 + (moved(t) - moved(x.t0)) * slope
+        y = x.y0 if slope is None else x.y0 + (moved(t) - moved(x.t0)) * slope
         return observe(setup.f, t, y, x.args)
 
     return jnp.where((ts == x.t0)[:, None], jax.vmap(begin)(ts), other)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -95,11 +95,25 @@ def span(value: Any, dtype: Any) -> tuple[Array, Array]:
     return timed(value, dtype)[:2]
 
 
-def timed(value: Any, dtype: Any) -> tuple[Array, Array, Array, bool]:
-    """The span and its length, in the precision of the state, all rounded once.
+class Span(NamedTuple):
+    """When a solve begins and ends, and how long it is, in the precision of the state.
 
-    And whether t0 may be t1. (What is known when a program is traced is known here only.)
+    `known` are t0, t1 and the length as numbers, where they are known while the program is traced:
+    `jit` makes arrays even of constants that it does not know.
     """
+
+    t0: Array
+    t1: Array
+    length: Array
+    known: tuple[Any, Any, Any] | None
+
+    @property
+    def may_be_empty(self) -> bool:
+        return self.known is None or not float(self.known[2])
+
+
+def timed(value: Any, dtype: Any) -> Span:
+    """The span and its length, all rounded once."""
     try:
         t0, t1 = value
     except (TypeError, ValueError):
@@ -112,16 +126,20 @@ def timed(value: Any, dtype: Any) -> tuple[Array, Array, Array, bool]:
         if concrete(t) and not np.isfinite(t):
             raise InputError(f"{name} must be finite; got {t}.")
         times.append(t)
-    apart = difference(times[1], times[0])
-    length = jnp.asarray(apart, dtype)
-    if concrete(length) and not float(length) and float(times[1]) != float(times[0]):
-        raise InputError(
-            f"The span ({times[0]}, {times[1]}) is shorter than {np.dtype(dtype).name} can hold."
-        )
-    if concrete(length) and not np.isfinite(length):
-        raise InputError(f"The span ({times[0]}, {times[1]}) is too long for {np.dtype(dtype)}.")
-    empty = not concrete(apart) or not float(np.asarray(apart, dtype))
-    return jnp.asarray(times[0], dtype), jnp.asarray(times[1], dtype), length, empty
+    apart, known = difference(times[1], times[0]), None
+    if concrete(apart):
+        with np.errstate(over="ignore"):
+            known = tuple(np.asarray(t, dtype) for t in (*times, apart))
+        if not known[2] and float(times[1]) != float(times[0]):
+            raise InputError(
+                f"The span ({times[0]}, {times[1]}) is shorter than {np.dtype(dtype)} can hold."
+            )
+        if not np.isfinite(known[2]):
+            raise InputError(
+                f"The span ({times[0]}, {times[1]}) is too long for {np.dtype(dtype)}."
+            )
+    t0, t1, length = (jnp.asarray(t, dtype) for t in (*times, apart))
+    return Span(t0, t1, length, known)
 
 
 def difference(a: Any, b: Any) -> Any:
@@ -170,7 +188,12 @@ def adjoint(value: Any) -> Adjoint:
     return value
 
 
-def saveat(value: Any, t0: Array, t1: Array, dtype: Any) -> Any:
+def known_times(value: Any) -> bool:
+    """Whether times to save are known while the program is traced."""
+    return all(concrete(leaf) for leaf in jax.tree.leaves(value))
+
+
+def saveat(value: Any, span: Span, dtype: Any) -> Any:
     """What to save: `None`, a word or times."""
     if value is None:
         return None
@@ -185,11 +208,12 @@ def saveat(value: Any, t0: Array, t1: Array, dtype: Any) -> Any:
         raise InputError(
             f"saveat must be a one-dimensional array of at least one time; got shape {ts.shape}."
         )
-    if concrete(ts) and concrete(t0) and concrete(t1):
-        low, high = min(t0, t1), max(t0, t1)
-        bad = ~((np.asarray(ts) >= low) & (np.asarray(ts) <= high))
+    if span.known is not None and known_times(value):
+        t0, t1, _ = span.known
+        plain = np.asarray(value, dtype)
+        bad = ~((plain >= min(t0, t1)) & (plain <= max(t0, t1)))
         if bad.any():
-            time = float(ts[int(np.argmax(bad))])
+            time = float(plain[int(np.argmax(bad))])
             raise InputError(
                 f"saveat holds {time}, which is outside the span ({t0}, {t1}): "
                 "widen the span or drop that time."

@@ -122,14 +122,19 @@ def refuse(setup: Setup, result: Array, values: Any) -> Any:
             lambda v: jnp.where(bad, jnp.nan, v) if jnp.issubdtype(v.dtype, jnp.inexact) else v,
             values,
         )
-    return eqx.internal.branched_error_if(
-        values, Result.failed(result), jnp.clip(result - 1, 0, len(MESSAGES) - 1), MESSAGES
-    )
+    # A factor of one that cannot be had without the check: every value passing through it would
+    # take longer to compile.
+    one = eqx.internal.branched_error_if(
+        jnp.ones((), jnp.int32), Result.failed(result),
+        jnp.clip(result - 1, 0, len(MESSAGES) - 1), MESSAGES,
+    )  # fmt: skip
+    return jax.tree.map(lambda v: v * one.astype(v.dtype), values)
 
 
 def _outcome(
-    setup: Setup, c: Carry, consts: Any, done: Record | None = None, states: bool = False
-) -> Outcome:
+    setup: Setup, c: Carry, consts: Any, more: Any, done: Record | None = None, states: bool = False
+) -> tuple[Outcome, Any]:
+    """Where a solve got to; with `more`, which it refuses as well if the solve has failed."""
     rows = last = kinds = None
     if done is not None and states:
         rows, last = jax.tree.map(_flat, done.rows), done.last
@@ -139,11 +144,12 @@ def _outcome(
         full = (done.count >= blocks_of(setup)) & (jnp.sum(c.attempts) < setup.max_steps)
         result = jnp.where(full & (result == Result.max_steps), Result.record_full, result)
     # Of the rows only the index: they are large, and whoever reads them reads it.
-    t, y, last = refuse(setup, result, (c.t, c.y, last))
-    return Outcome(
+    t, y, last, more = refuse(setup, result, (c.t, c.y, last, more))
+    out = Outcome(
         t, y, c.error, c.stiffness, c.penalty, c.attempts, c.accepted, c.iterations, result,
         c.which, rows, last, kinds,
     )  # fmt: skip
+    return out, more
 
 
 def blocks_of(setup: Setup) -> int:
@@ -168,7 +174,10 @@ def record_steps(
     ts: Array | None = None,
     passed: bool = False,
 ) -> tuple[Outcome, Record, Array | None]:
-    """Marches and keeps the steps; fills in what is saved at the times `ts`."""
+    """Marches and keeps the steps; fills in what is saved at the times `ts`.
+
+    A derivative reads the steps, not the final state: their count refuses a failed solve as well.
+    """
     carry, consts = _started(setup, x, ts)
 
     def body(kind, s, consts, live):
@@ -179,9 +188,9 @@ def record_steps(
         _phases(setup, body), carry, consts,
         block=setup.block, blocks=blocks_of(setup), states=states, stride=stride, passed=passed,
     )  # fmt: skip
-    out = _outcome(setup, done.carry, consts, done, states)
-    saved = done.carry.saved
-    return out, done, None if saved is None else refuse(setup, out.result, saved)
+    more = (done.count, done.carry.saved)
+    out, (count, saved) = _outcome(setup, done.carry, consts, more, done, states)
+    return out, done._replace(count=count), saved
 
 
 def _run_alone(phases, carry, consts):
@@ -213,8 +222,7 @@ def _marched(setup: Setup, x: Inputs, ts: Array | None, run) -> tuple[Outcome, A
         return _tried(setup, kind, s[0], s[1], consts, live)[:2]
 
     carry = run(_phases(setup, body), carry, consts)
-    out = _outcome(setup, carry, consts)
-    return out, None if ts is None else refuse(setup, out.result, carry.saved)
+    return _outcome(setup, carry, consts, carry.saved)
 
 
 def solve_forward(setup: Setup, x: Inputs, ts: Array | None) -> tuple[Outcome, Array | None]:
@@ -256,7 +264,7 @@ def solve_observed(setup: Setup, x: Inputs) -> Outcome:
         _phases(setup, body), carry, consts,
         block=setup.block, blocks=blocks_of(setup), states=True, stride=None,
     )  # fmt: skip
-    return _outcome(setup, done.carry, consts, done, True)
+    return _outcome(setup, done.carry, consts, None, done, True)[0]
 
 
 @partial(solve_observed.defjvp, symbolic_zeros=True)
@@ -283,12 +291,13 @@ def _replayed(
     timed = recorded.rows.mark is not None
     if timed:
         setup = setup._replace(f=setup.f.careful())
-    rows, z0, shift = recorded.rows, lifted(setup, x), moved(x.t0)
+    rows, z0 = recorded.rows, lifted(setup, x)
+    shift = None if setup.still and not timed else moved(x.t0)
     reached: Any = None if timed else done.result == Result.success
     read = _read(x, done, recorded, ts, shift, reached)
 
     def step(kind, read, carry, row):
-        z, shift = carry if timed else (carry, read.span[0])
+        z, shift = carry if timed else (carry, None if read.span is None else read.span[0])
         taken, add = again(setup, kind, read, z, shift, row)
         if not timed:
             return taken.z, add, None if rows.y is None else z
@@ -314,22 +323,23 @@ def _replayed(
         setup, steps, recorded, carry, Row(rows.t, rows.h, rows.mark, index), read, known,
         passed, rows.y is not None,
     )  # fmt: skip
-    if read.span is None:
-        z, end = replayed.carry
-    else:
-        z, end = replayed.carry, jnp.where(reached, read.span[1], shift)
-    out = done._replace(t=done.t + end, y=z, rows=_moved_rows(recorded, read, replayed.outs, index))
+    z, end = replayed.carry if timed else (replayed.carry, None)
+    if read.span is not None:
+        end = jnp.where(reached, read.span[1], shift)
+    t = done.t if end is None else done.t + end
+    out = done._replace(t=t, y=z, rows=_moved_rows(recorded, read, replayed.outs, index))
     return _with_totals(setup, x, out, replayed.totals, ts)
 
 
 def _read(
-    x: Inputs, done: Outcome, recorded: Record, ts: Array | None, shift: Array, reached: Any
+    x: Inputs, done: Outcome, recorded: Record, ts: Array | None, shift: Array | None, reached: Any
 ) -> Read:
-    """What the steps read; the time at the start moves like `shift`."""
+    """What the steps read; the time at the start moves like `shift`, if it does at all."""
     if reached is not None:
         # The last step moves with t1 if it got there.
         last = jnp.where(reached, recorded.last, -1)
-        return Read(x.args, last, ts, done.penalty, (shift, moved(x.t1)))
+        span = None if shift is None else (shift, moved(x.t1))
+        return Read(x.args, last, ts, done.penalty, span)
     times = x.t1[None] if x.stops is None else jnp.append(x.stops, x.t1)
     direction = jnp.where(x.t1 < x.t0, -1.0, 1.0).astype(x.t0.dtype)
     ends = Ends(lax.stop_gradient(times), moved(times), lax.stop_gradient(direction))
@@ -341,10 +351,13 @@ def _moved_rows(recorded: Record, read: Read, outs: Any, index: Array) -> Rows |
     rows = recorded.rows
     if rows.y is None:
         return None
-    if read.span is not None:
-        shift, end = read.span
-        outs = (shift, jnp.where(index == read.last, end - shift, 0.0), outs)
-    shift, stretch, states = outs
+    if read.ends is not None:
+        shift, stretch, states = outs
+    elif read.span is not None:
+        (shift, end), states = read.span, outs
+        stretch = jnp.where(index == read.last, end - shift, 0.0)
+    else:
+        return jax.tree.map(_flat, rows._replace(y=outs))
     return jax.tree.map(_flat, Rows(rows.t + shift, rows.h + stretch, states, rows.mark))
 
 
@@ -409,8 +422,6 @@ def _solve_jvp(setup: Setup, primals, tangents):
     kept = lax.stop_gradient(ts) if at_once else None
     passed = not states and small(setup, x)
     done, recorded, known = record_steps(setup, frozen, states, ts=kept, passed=passed)
-    # The derivative reads the steps, not the final state: it must refuse on its own.
-    recorded = recorded._replace(count=refuse(setup, done.result, recorded.count))
 
     def replayed(x, ts):
         if at_once:
@@ -438,8 +449,6 @@ def _solve_lean_jvp(setup: Setup, primals, tangents):
         total = math.prod(size for level in setup.levels for size in level)
         stride = max(total // setup.levels[0][0] // setup.block, 1)
     done, recorded, saved = record_steps(setup, x, False, stride, ts)
-    # The derivative reads the steps, not the final state: it must refuse on its own.
-    recorded = recorded._replace(count=refuse(setup, done.result, recorded.count))
 
     def replayed(x, ts):
         out, values = _replayed(_moving(setup, tangents), x, done, recorded, ts, saved)

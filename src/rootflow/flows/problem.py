@@ -32,6 +32,7 @@ class Setup(NamedTuple):
     penalties: tuple[StepPenalty, ...] = ()  # those that are summed up on the way
     progress: Callable[[float], Any] | None = None  # told how far the solve has got
     most_events: int = 0  # so many are to be kept
+    still: bool = False  # neither t0 and t1 nor the times to save at have derivatives
     blocks: int | None = None  # so many are kept of the steps; `None`: all that there can be
     # `(f, t, y, args, throw) -> (y, found)`: algebraic variables that fit, after a jump
     consistent: Callable[..., tuple[Array, Array]] | None = None

@@ -80,7 +80,8 @@ class Problem(eqx.Module):
     penalty: PyTree[StepPenalty]
     relative: bool = eqx.field(static=True)  # the clock of the loop is counted from t0
     empty: bool = eqx.field(static=True)  # t0 may be t1
-    sure: bool = eqx.field(static=True)  # the times were checked when they were given
+    # The span and the times at which to save are numbers, were checked, and have no derivative.
+    known: bool = eqx.field(static=True)
     progress: Callable[..., Any] | None = eqx.field(static=True)
 
     @own_modes
@@ -122,11 +123,12 @@ class Problem(eqx.Module):
         self.f = f
         self.y0 = checks.state(y0)
         dtype = checks.real_dtype(self.y0)
-        self.t0, self.t1, self.length, self.empty = checks.timed(span, dtype)
-        known = checks.concrete(self.length)
+        timed = checks.timed(span, dtype)
+        self.t0, self.t1, self.length = timed[:3]
+        self.empty = timed.may_be_empty
         self.args = jax.tree.map(checks.as_array, args)
         self.method = method
-        self.saveat = checks.saveat(saveat, self.t0, self.t1, dtype)
+        self.saveat = checks.saveat(saveat, timed, dtype)
         self.save = checks.function("save", "save(t, y, args)", save)
         if self.save is not None and isinstance(self.saveat, str) and self.saveat == "dense":
             raise InputError(
@@ -141,7 +143,7 @@ class Problem(eqx.Module):
         self.times = None
         if isinstance(self.saveat, Array):
             self.times = jnp.asarray(checks.difference(saveat, clock), dtype)
-        self.sure = known and (self.times is None or checks.concrete(self.times))
+        self.known = timed.known is not None and checks.known_times(saveat)
         self.events, self.max_events = checks.events(event, max_events)
         self.hidden = hidden
         self.controller = checks.controller(controller, dt)
@@ -210,7 +212,7 @@ class Problem(eqx.Module):
         setup = Setup(
             f, repeatable(methods), self.controller, watch, self.fixed, self.given, max_steps,
             throw, keeps, penalties=tuple(p for p in penalties if p.reduce is not None),
-            progress=self.progress, most_events=self.max_events or 0,
+            progress=self.progress, most_events=self.max_events or 0, still=self.known,
             consistent=self.again if self.stops is not None or self.events else None,
         )  # fmt: skip
         x = Inputs(y0, t0, t1, args, self.stops, self.h)
@@ -224,7 +226,7 @@ class Problem(eqx.Module):
             out, saved = loop.solve_observed(setup, x), None
         else:
             out, saved = self.adjoint.solve(setup, x, None if keeps else times)
-        if not self.sure:
+        if not self.known:
             finite = jnp.isfinite(self.t0) & jnp.isfinite(self.t1)
             result = jnp.where(finite, out.result, Result.bad_span)
             if outside is not None:

@@ -333,20 +333,23 @@ def _in_a_row(phase: Any, carry: Any, consts: Any, kept: _Keep, shared: bool) ->
     active = phase.active(carry, consts)
     attempt = _attempt(phase, consts, 0, states, shared)
     groups = 0 if stride is None else -(-blocks // stride)
+    every = None if stride is None else length * stride
+    # One more than are kept: for the states between them.
+    slots = groups if every in (None, 1) else groups + 1
 
     def turn(s):
         starts, (i, _, (carry, _), _) = s[0], s[1]
-        if stride is not None:
-            # One more than are kept: for the states between them.
-            per = length * stride
-            starts = write_row(starts, carry.y, jnp.where(i % per == 0, i // per, groups))
+        if every == 1:
+            starts = write_row(starts, carry.y, i)
+        elif every is not None:
+            starts = write_row(starts, carry.y, jnp.where(i % every == 0, i // every, groups))
         return starts, attempt(s[1])
 
     def running(s):
         i, _, (carry, _), _ = s[1]
         return jnp.any(phase.active(carry, consts)) & (i < blocks * length)
 
-    starts = empty_rows(carry.y, 0 if stride is None else groups + 1)
+    starts = empty_rows(carry.y, slots)
     rows = empty_rows(row, blocks * length)
     begin = (jnp.asarray(0), jnp.full(jnp.shape(active), -1), inner, rows)
     starts, (i, last, (carry, _), rows) = varying.while_loop(running, turn, (starts, begin))
