@@ -8,7 +8,7 @@ chapter 6, unless stated.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -271,98 +271,50 @@ def total_variation_1d(w: Float[Array, "*b n"], weight: Any) -> Float[Array, "*b
     return flat.reshape(w.shape).astype(w.dtype)
 
 
+class _Signal(NamedTuple):
+    """What is smoothed, with which weight, and twice the weight."""
+
+    y: Array
+    weight: Array
+    twice: Array
+
+
+class _Scan(NamedTuple):
+    """Where Condat's algorithm is, in the symbols of the paper.
+
+    The open segment starts at k0 and reaches to k; its value lies between low and high, which were
+    last attained at k_low and k_high; u_low and u_high are the dual variables that go with them.
+    The values of closed segments are written at their starts only.
+    """
+
+    done: Array
+    high: Array
+    k: Array
+    k0: Array
+    k_high: Array
+    k_low: Array
+    low: Array
+    starts: Array
+    u_high: Array
+    u_low: Array
+    values: Array
+
+
 @custom_jvp
 def _total_variation(y, weight):
     n = y.shape[0]
     # A weight above this, infinity among them, leaves the mean alone.
     weight = jnp.minimum(weight, 2 * jnp.sum(jnp.abs(y - y[0])))
-    two = 2 * weight
+    signal = _Signal(y, weight, 2 * weight)
 
-    # The state follows the paper: a segment starts at k0; its value lies between low and high,
-    # which were last attained at k_low and k_high; u_low, u_high are the dual variables that go
-    # with them. Segment values are written at the segment's start only and spread at the end.
-    def proceed(state):
-        return ~state["done"]
-
-    def close(state, value, last, low, high, u_low, u_high):
-        k = last + 1
-        y_k = y[jnp.minimum(k, n - 1)]
-        return dict(
-            state,
-            values=state["values"].at[state["k0"]].set(value),
-            starts=state["starts"].at[state["k0"]].set(True),
-            k=k,
-            k0=k,
-            low=low(y_k),
-            high=high(y_k),
-            u_low=u_low(y_k),
-            u_high=u_high(y_k),
-        )
-
-    def interior(s):
-        ahead = y[jnp.minimum(s["k"] + 1, n - 1)]
-        down = ahead + s["u_low"] < s["low"] - weight
-        up = ~down & (ahead + s["u_high"] > s["high"] + weight)
-        plus, minus = (lambda _: weight), (lambda _: -weight)
-        after_down = close(s, s["low"], s["k_low"], lambda v: v, lambda v: v + two, plus, minus)
-        after_down |= dict(k_low=after_down["k"], k_high=after_down["k"])
-        after_up = close(s, s["high"], s["k_high"], lambda v: v - two, lambda v: v, plus, minus)
-        after_up |= dict(k_low=after_up["k"], k_high=after_up["k"])
-        k = s["k"] + 1
-        u_low, u_high = s["u_low"] + ahead - s["low"], s["u_high"] + ahead - s["high"]
-        length = (k - s["k0"] + 1).astype(y.dtype)
-        raise_low, drop_high = u_low >= weight, u_high <= -weight
-        onward = dict(
-            s,
-            k=k,
-            low=jnp.where(raise_low, s["low"] + (u_low - weight) / length, s["low"]),
-            high=jnp.where(drop_high, s["high"] + (u_high + weight) / length, s["high"]),
-            u_low=jnp.where(raise_low, weight, u_low),
-            u_high=jnp.where(drop_high, -weight, u_high),
-            k_low=jnp.where(raise_low, k, s["k_low"]),
-            k_high=jnp.where(drop_high, k, s["k_high"]),
-        )
-        return _choose(down, after_down, _choose(up, after_up, onward))
-
-    def boundary(s):
-        down = s["u_low"] < 0
-        up = ~down & (s["u_high"] > 0)
-        keep_high, keep_low = s["high"], s["low"]
-        after_down = close(
-            s,
-            s["low"],
-            s["k_low"],
-            lambda v: v,
-            lambda v: keep_high,
-            lambda v: weight,
-            lambda v: v + weight - keep_high,
-        )
-        after_down |= dict(k_low=after_down["k"])
-        after_up = close(
-            s,
-            s["high"],
-            s["k_high"],
-            lambda v: keep_low,
-            lambda v: v,
-            lambda v: v - weight - keep_low,
-            lambda v: -weight,
-        )
-        after_up |= dict(k_high=after_up["k"])
-        length = (s["k"] - s["k0"] + 1).astype(y.dtype)
-        last = s["low"] + s["u_low"] / length
-        ended = dict(
-            s,
-            values=s["values"].at[s["k0"]].set(last),
-            starts=s["starts"].at[s["k0"]].set(True),
-            done=jnp.asarray(True),
-        )
-        return _choose(down, after_down, _choose(up, after_up, ended))
+    def proceed(s):
+        return ~s.done
 
     def step(s):
-        return _choose(s["k"] >= n - 1, boundary(s), interior(s))
+        return _choose(s.k >= n - 1, _at_the_end(s, signal), _at_a_point(s, signal))
 
     zero = jnp.asarray(0)
-    start = dict(
+    start = _Scan(
         values=jnp.zeros_like(y),
         starts=jnp.zeros(n, bool),
         k=zero,
@@ -376,13 +328,80 @@ def _total_variation(y, weight):
         done=jnp.asarray(False),
     )
     end = while_loop(proceed, step, start)
-    owner = jax.lax.cummax(jnp.where(end["starts"], jnp.arange(n), 0))
+    owner = jax.lax.cummax(jnp.where(end.starts, jnp.arange(n), 0))
     # The comparisons of the algorithm lose what is not a number.
-    return jnp.where(jnp.isnan(jnp.sum(y) + weight), jnp.nan, end["values"][owner])
+    return jnp.where(jnp.isnan(jnp.sum(y) + weight), jnp.nan, end.values[owner])
 
 
-def _choose(flag, a, b):
-    return {name: jnp.where(flag, a[name], b[name]) for name in a}
+def _at_a_point(s: _Scan, signal: _Signal) -> _Scan:
+    """The next point of the signal: a jump down or up before it, or it joins the segment."""
+    y, weight, twice = signal
+    ahead = y[jnp.minimum(s.k + 1, y.shape[0] - 1)]
+    down = ahead + s.u_low < s.low - weight
+    up = ~down & (ahead + s.u_high > s.high + weight)
+    after_down, first = _closed(s, s.low, s.k_low, y)
+    after_down = after_down._replace(
+        low=first, high=first + twice, u_low=weight, u_high=-weight,
+        k_low=after_down.k, k_high=after_down.k,
+    )  # fmt: skip
+    after_up, first = _closed(s, s.high, s.k_high, y)
+    after_up = after_up._replace(
+        low=first - twice, high=first, u_low=weight, u_high=-weight,
+        k_low=after_up.k, k_high=after_up.k,
+    )  # fmt: skip
+    return _choose(down, after_down, _choose(up, after_up, _joined(s, ahead, weight)))
+
+
+def _joined(s: _Scan, value: Array, weight: Array) -> _Scan:
+    """The segment with one more point; its bounds move in where a dual variable would leave."""
+    k = s.k + 1
+    u_low, u_high = s.u_low + value - s.low, s.u_high + value - s.high
+    length = (k - s.k0 + 1).astype(value.dtype)
+    raise_low, drop_high = u_low >= weight, u_high <= -weight
+    return s._replace(
+        k=k,
+        low=jnp.where(raise_low, s.low + (u_low - weight) / length, s.low),
+        high=jnp.where(drop_high, s.high + (u_high + weight) / length, s.high),
+        u_low=jnp.where(raise_low, weight, u_low),
+        u_high=jnp.where(drop_high, -weight, u_high),
+        k_low=jnp.where(raise_low, k, s.k_low),
+        k_high=jnp.where(drop_high, k, s.k_high),
+    )
+
+
+def _at_the_end(s: _Scan, signal: _Signal) -> _Scan:
+    """The last point of the signal: one more jump before it, or the last segment closes."""
+    y, weight, _ = signal
+    down = s.u_low < 0
+    up = ~down & (s.u_high > 0)
+    after_down, first = _closed(s, s.low, s.k_low, y)
+    after_down = after_down._replace(
+        low=first, high=s.high, u_low=weight, u_high=first + weight - s.high, k_low=after_down.k
+    )
+    after_up, first = _closed(s, s.high, s.k_high, y)
+    after_up = after_up._replace(
+        low=s.low, high=first, u_low=first - weight - s.low, u_high=-weight, k_high=after_up.k
+    )
+    length = (s.k - s.k0 + 1).astype(y.dtype)
+    last = s.low + s.u_low / length
+    ended = s._replace(
+        values=s.values.at[s.k0].set(last),
+        starts=s.starts.at[s.k0].set(True),
+        done=jnp.asarray(True),
+    )
+    return _choose(down, after_down, _choose(up, after_up, ended))
+
+
+def _closed(s: _Scan, value: Array, last: Array, y: Array) -> tuple[_Scan, Array]:
+    """The segment closed at `last` with its value; the next one opens at the point returned."""
+    k = last + 1
+    first = y[jnp.minimum(k, y.shape[0] - 1)]
+    values, starts = s.values.at[s.k0].set(value), s.starts.at[s.k0].set(True)
+    return s._replace(values=values, starts=starts, k=k, k0=k), first
+
+
+def _choose(flag: Array, a: _Scan, b: _Scan) -> _Scan:
+    return _Scan(*(jnp.where(flag, x, y) for x, y in zip(a, b, strict=True)))
 
 
 @_total_variation.defjvp
