@@ -108,6 +108,26 @@ class Ritz(NamedTuple):
     products: Int[Array, ""]
 
 
+def _kept(low: int, high: int, basis: int) -> tuple[int, int]:
+    """How many Ritz vectors a restart keeps at each end: the wanted and a share of the rest."""
+    spare = basis - low - high
+    keep_low = low + (spare // 3 if low else 0) // (2 if high else 1)
+    keep_high = high + (spare // 3 if high else 0) // (2 if low else 1)
+    keep_low = min(keep_low, basis - 1)
+    return keep_low, min(keep_high, basis - 1 - keep_low)
+
+
+def _random_direction(key: Key[Array, ""], vectors: Float[Array, "m n"]) -> Vector:
+    """A random unit vector orthogonal to the rows of `vectors`."""
+    n, dtype = vectors.shape[1], vectors.dtype
+    fresh = jax.random.normal(key, (n,), dtype)
+    fresh, _ = _orthogonal(fresh / jnp.linalg.norm(fresh), vectors)
+    fresh = fresh / jnp.maximum(jnp.linalg.norm(fresh), jnp.finfo(dtype).tiny)
+    # Once more: in a nearly full space little is left of a random vector.
+    fresh, _ = _orthogonal(fresh, vectors)
+    return fresh / jnp.maximum(jnp.linalg.norm(fresh), jnp.finfo(dtype).tiny)
+
+
 def restarted(
     product: Product,
     start: Vector,
@@ -137,11 +157,7 @@ def restarted(
         max_products: no restart after so many products.
     """
     n, dtype, m = start.shape[0], start.dtype, basis
-    spare = m - low - high
-    keep_low = low + (spare // 3 if low else 0) // (2 if high else 1)
-    keep_high = high + (spare // 3 if high else 0) // (2 if low else 1)
-    keep_low = min(keep_low, m - 1)
-    keep_high = min(keep_high, m - 1 - keep_low)
+    keep_low, keep_high = _kept(low, high, basis)
     kept = keep_low + keep_high
     wanted = np.array([*range(low), *range(m - high, m)])
     stay = np.array([*range(keep_low), *range(m - keep_high, m)], int)
@@ -153,12 +169,7 @@ def restarted(
         w, along = _orthogonal(w, vectors)
         length = jnp.linalg.norm(w)
         ended = ~(length > _roundoff(dtype) * scale)
-        fresh = jax.random.normal(jax.random.fold_in(key, count), (n,), dtype)
-        fresh, _ = _orthogonal(fresh / jnp.linalg.norm(fresh), vectors)
-        fresh = fresh / jnp.maximum(jnp.linalg.norm(fresh), jnp.finfo(dtype).tiny)
-        # Once more: in a nearly full space little is left of a random vector.
-        fresh, _ = _orthogonal(fresh, vectors)
-        fresh = fresh / jnp.maximum(jnp.linalg.norm(fresh), jnp.finfo(dtype).tiny)
+        fresh = _random_direction(jax.random.fold_in(key, count), vectors)
         # NaN goes on as NaN: it must not look like the end of the space.
         bad = ~jnp.isfinite(length)
         following = jnp.where(ended & ~bad, fresh, w / jnp.where(ended, 1, length))
