@@ -119,12 +119,7 @@ def solve_sde(
         SolveError: the solve failed (outside `jit`; inside, a runtime error of Equinox).
     """
     method = stochastic_method(method)
-    if calculus not in (None, "ito", "stratonovich"):
-        raise InputError(f'calculus must be "ito", "stratonovich" or None; got {calculus!r}.')
-    if not callable(drift):
-        raise InputError(f"The drift must be a function drift(t, y, args); got {drift!r}.")
-    if not callable(diffusion):
-        raise InputError(f"The diffusion must be a function g(t, y, args); got {diffusion!r}.")
+    _check_equation(drift, diffusion, calculus)
     if isinstance(noise, MarkovFractional):
         if method.calculus == "ito" or calculus == "ito":
             # The correction between the two senses would grow without bound with the terms.
@@ -146,6 +141,34 @@ def solve_sde(
     args = jax.tree.map(checks.as_array, args)
     general = _kind(diffusion, y0, t0, args, noise, method)
     _check_calculus(diffusion, y0, t0, args, method, calculus)
+    _check_path(noise, method, adjoint, saveat)
+    if dt is not None and stops is None and event is None:
+        noise = _for_whole_steps(noise, ends[0], ends[1], dt, adjoint)
+    if dt is None:
+        controller = smallest_step(noise, checks.controller(controller, dt))
+        noise = resolved(noise)
+    problem = Problem(
+        drift, y0, span, args, method=method, diffusion=_Flat(diffusion, noise.size, general),
+        noise=jax.tree.map(jnp.asarray, noise), dt=dt, dt0=dt0, rtol=rtol, atol=atol,
+        saveat=saveat, save=save, controller=controller, stops=stops, event=event,
+        max_events=max_events, adjoint=adjoint, penalty=penalty, max_steps=max_steps,
+        progress=progress,
+        more_parts=drift.parts if isinstance(drift, Langevin) else None,
+    )  # fmt: skip
+    return solve(problem, throw)
+
+
+def _check_equation(drift: Any, diffusion: Any, calculus: Any) -> None:
+    if calculus not in (None, "ito", "stratonovich"):
+        raise InputError(f'calculus must be "ito", "stratonovich" or None; got {calculus!r}.')
+    if not callable(drift):
+        raise InputError(f"The drift must be a function drift(t, y, args); got {drift!r}.")
+    if not callable(diffusion):
+        raise InputError(f"The diffusion must be a function g(t, y, args); got {diffusion!r}.")
+
+
+def _check_path(noise: Noise, method: StochasticMethod, adjoint: Adjoint, saveat: Any) -> None:
+    """Raises where the path lacks what the method or the adjoint reads of it."""
     if method.areas and not noise.areas:
         raise InputError(
             f"{type(method).__name__}() needs the space-time Levy area of the path: make it with "
@@ -161,24 +184,17 @@ def solve_sde(
             "rf.BacksolveAdjoint() with saveat starts from the saved times, between which a path "
             f"with steps={noise.steps} has no increments: make the path without steps."
         )
-    whole_steps = dt is not None and stops is None and event is None
-    if isinstance(noise, BrownianMotion) and whole_steps and not is_traced(*ends, dt):
-        start, end, size = (float(np.asarray(x)) for x in (*ends, dt))
-        if size > 0 and (abs(end - start) / size).is_integer():
-            # A backward solve may start at a saved time, within a step.
-            noise = noise.for_steps(start, size, not isinstance(adjoint, BacksolveAdjoint))
-    if dt is None:
-        controller = smallest_step(noise, checks.controller(controller, dt))
-        noise = resolved(noise)
-    problem = Problem(
-        drift, y0, span, args, method=method, diffusion=_Flat(diffusion, noise.size, general),
-        noise=jax.tree.map(jnp.asarray, noise), dt=dt, dt0=dt0, rtol=rtol, atol=atol,
-        saveat=saveat, save=save, controller=controller, stops=stops, event=event,
-        max_events=max_events, adjoint=adjoint, penalty=penalty, max_steps=max_steps,
-        progress=progress,
-        more_parts=drift.parts if isinstance(drift, Langevin) else None,
-    )  # fmt: skip
-    return solve(problem, throw)
+
+
+def _for_whole_steps(noise: Noise, t0: Any, t1: Any, dt: Any, adjoint: Adjoint) -> Noise:
+    """The path for steps of this size, where a known number of them fills the span."""
+    if not isinstance(noise, BrownianMotion) or is_traced(t0, t1, dt):
+        return noise
+    start, end, size = (float(np.asarray(x)) for x in (t0, t1, dt))
+    if size > 0 and (abs(end - start) / size).is_integer():
+        # A backward solve may start at a saved time, within a step.
+        return noise.for_steps(start, size, not isinstance(adjoint, BacksolveAdjoint))
+    return noise
 
 
 class _Flat(eqx.Module):
