@@ -328,6 +328,23 @@ def _another_shape(wanted: Any, found: Any) -> str:
     return f"The model must return what x looks like, shape {wanted}; got {found}."
 
 
+def _on_host(function: Any, shape: tuple[int, ...], result: Any, *operands: Any) -> Any:
+    """What a function of the module returns outside of the program, cast to `result`.
+
+    Raises, when the program runs, where the shapes are not those; `shape` is that of x.
+    """
+
+    def on_host(*operands):
+        found = function(*operands)
+        cast = jax.tree.map(lambda a, r: np.asarray(a, r.dtype), found, result)
+        shapes = jax.tree.map(lambda a: a.shape, cast)
+        if shapes != jax.tree.map(lambda r: r.shape, result):
+            raise InputError(_another_shape(shape, shapes))
+        return cast
+
+    return jax.pure_callback(on_host, result, *operands, vmap_method="sequential")
+
+
 def _called(model: _Torch, inputs: tuple[Any, ...], shape: tuple[int, ...]) -> Array:
     """The module inside a traced program, with a derivative in both directions."""
     leaves, structure = jax.tree.flatten(inputs)
@@ -343,19 +360,8 @@ def _called(model: _Torch, inputs: tuple[Any, ...], shape: tuple[int, ...]) -> A
 
     out = jax.ShapeDtypeStruct(shape, inputs[0].dtype)
 
-    def callback(function, result, *operands):
-        def on_host(*operands):
-            found = function(*operands)
-            cast = jax.tree.map(lambda a, r: np.asarray(a, r.dtype), found, result)
-            shapes = jax.tree.map(lambda a: a.shape, cast)
-            if shapes != jax.tree.map(lambda r: r.shape, result):
-                raise InputError(_another_shape(shape, shapes))
-            return cast
-
-        return jax.pure_callback(on_host, result, *operands, vmap_method="sequential")
-
     def forward(moving, fixed):
-        return callback(lambda m, f: model._forward(*whole(m, f)), out, moving, fixed)
+        return _on_host(lambda m, f: model._forward(*whole(m, f)), shape, out, moving, fixed)
 
     value = jax.custom_jvp(forward)
 
@@ -368,9 +374,9 @@ def _called(model: _Torch, inputs: tuple[Any, ...], shape: tuple[int, ...]) -> A
         def push(residuals, slopes):
             moving, fixed = _once(residuals[:count]), residuals[count:]
             return [
-                callback(
+                _on_host(
                     lambda m, f, v: model._push(whole(m, f), which, v),
-                    out, moving, fixed, slopes,
+                    shape, out, moving, fixed, slopes,
                 )
             ]  # fmt: skip
 
@@ -381,9 +387,10 @@ def _called(model: _Torch, inputs: tuple[Any, ...], shape: tuple[int, ...]) -> A
             if cotangent is None:
                 return [jnp.zeros(r.shape, r.dtype) for r in result]
             moving, fixed = _once(residuals[:count]), residuals[count:]
-            return callback(
-                lambda m, f, c: model._pull(whole(m, f), which, c), result, moving, fixed, cotangent
-            )
+            return _on_host(
+                lambda m, f, c: model._pull(whole(m, f), which, c),
+                shape, result, moving, fixed, cotangent,
+            )  # fmt: skip
 
         slopes = [tangents[0][i] for i in which]
         (along,) = linear(push, pull, [*moving, *fixed], slopes, [out])
