@@ -140,6 +140,29 @@ class Model:
         return Model, tuple(values.values()), {"text": self.text}
 
     def __post_init__(self) -> None:
+        self._check_kinds()
+        for name in ("doses", "covariates", "rows", "events", "stops"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check_clashes()
+        self._check_columns()
+        if all(parameter.fixed for parameter in self.fitted.values()):
+            raise InputError(
+                "there is nothing to fit: no parameter and no initial value is free; "
+                "take a 'fixed' away or add a parameter."
+            )
+        model_checks.check(self)
+        self._check_doses_and_groups()
+        if self.t0 is not None:
+            finite("t0", self.t0)
+        self._close()
+        if self.random is not None:
+            from .population import effects
+
+            object.__setattr__(self, "random", effects.as_population(self.random))
+            effects.check(self.random, self)
+
+    def _check_kinds(self):
+        """That each argument is the kind of thing it should be."""
         for name in (*_NAMED, "noise"):
             if not isinstance(getattr(self, name), Mapping):
                 raise InputError(
@@ -165,16 +188,8 @@ class Model:
                 raise InputError(
                     f"observed column {column!r} is {function!r:.80}; give a function."
                 )
-        for name in ("doses", "covariates", "rows", "events", "stops"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        self._check_clashes()
-        self._check_columns()
-        if all(parameter.fixed for parameter in self.fitted.values()):
-            raise InputError(
-                "there is nothing to fit: no parameter and no initial value is free; "
-                "take a 'fixed' away or add a parameter."
-            )
-        model_checks.check(self)
+
+    def _check_doses_and_groups(self):
         for dose in self.doses:
             if dose.state not in self.states:
                 raise InputError(
@@ -188,19 +203,15 @@ class Model:
                         f"{name!r} has per_group = true, but the model has no group column; "
                         "name the column that tells the groups apart, or take per_group away."
                     )
-        if self.t0 is not None:
-            finite("t0", self.t0)
+
+    def _close(self):
+        """Gives every observed column its noise, and makes what is by name unchangeable."""
         noise = {column: _law(column, self.noise.get(column, Noise())) for column in self.observed}
         object.__setattr__(self, "noise", MappingProxyType(noise))
         for name in _NAMED:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         conditions = {name: MappingProxyType(dict(x)) for name, x in self.conditions.items()}
         object.__setattr__(self, "conditions", MappingProxyType(conditions))
-        if self.random is not None:
-            from .population import effects
-
-            object.__setattr__(self, "random", effects.as_population(self.random))
-            effects.check(self.random, self)
 
     def _check_clashes(self):
         roles: dict[str, str] = {}

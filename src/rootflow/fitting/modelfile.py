@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import InputError
 from ..formulas import RESERVED, Expression, parse
@@ -87,6 +87,19 @@ def _read(text: str, path: Path) -> Model:
     model = Reader(path, text).model()
     object.__setattr__(model, "text", text)
     return model
+
+
+class _Head(NamedTuple):
+    """What `[model]` says, its lists of columns aside."""
+
+    time: str
+    time_unit: str | None
+    t0: float | None
+    name: str
+    group: str | None
+    description: str
+    condition: str | None
+    preequilibration: str | None
 
 
 class Reader:
@@ -189,20 +202,9 @@ class Reader:
         parameters, observed = self.table("parameters"), self.table("observed")
         covariates = self._columns(head, "covariates")
         rows = self._columns(head, "rows")
-        given = self.table("quantities")
-        for where, names in (("states", states), ("parameters", parameters), ("quantities", given)):
-            for name in names:
-                self._check_name(f"{where}.{name}", name)
-        outer = {*parameters, *covariates}
-        self.quantities = more.quantities(self, given, {*outer, *states, "t"}, outer | set(states))
-        outer |= more.still(self.quantities, {*states, "t"})
-        names = {*outer, *states, *self.quantities, "t"}
-        unknowns = {
-            name: self._parameter(f"parameters.{name}", value) for name, value in parameters.items()
-        }
-        initial = {
-            name: self._initial(f"states.{name}", value, outer) for name, value in states.items()
-        }
+        outer, names = self._scope(states, parameters, covariates)
+        unknowns = {key: self._parameter(f"parameters.{key}", x) for key, x in parameters.items()}
+        initial = {key: self._initial(f"states.{key}", x, outer) for key, x in states.items()}
         rates = self._rates(states, equations, names)
         outputs, units = self._observed(observed, {*names, *rows})
         conditions = more.conditions(self, outer, {*parameters, *states})
@@ -212,15 +214,9 @@ class Reader:
         noise = self._noise(outputs, {*names, *rows})
         if not rows:  # their cells may name any parameter
             self._check_unused(parameters)
-        time = self.text_or_none("model", head, "time") or "time"
-        if time_unit := self.text_or_none("model", head, "time_unit"):
-            units[time] = time_unit
-        t0 = self.number("model.t0", head["t0"]) if "t0" in head else None
-        name = self.text_or_none("model", head, "name")
-        group = self.text_or_none("model", head, "group")
-        description = self.text_or_none("model", head, "description") or ""
-        condition = self.text_or_none("model", head, "condition")
-        before = self.text_or_none("model", head, "preequilibration")
+        about = self._head(head)
+        if about.time_unit:
+            units[about.time] = about.time_unit
         solve = self._solve()
         random = random_of(self)
         return self.made(
@@ -232,14 +228,14 @@ class Reader:
                 observed={column: Output(self.whole(x)) for column, x in outputs.items()},
                 noise=noise,
                 doses=doses,
-                time=time,
-                group=group,
+                time=about.time,
+                group=about.group,
                 covariates=covariates,
-                t0=t0,
-                name=_folder_name(self.path.stem) if name is None else name,
-                description=description,
+                t0=about.t0,
+                name=about.name,
+                description=about.description,
                 equations=(
-                    _equation_texts(rates, states, outputs, t0, self.quantities)
+                    _equation_texts(rates, states, outputs, about.t0, self.quantities)
                     + dose_texts
                     + event_texts
                     + more.texts(noise, self.table("conditions"))
@@ -249,13 +245,45 @@ class Reader:
                 solve=solve,
                 rows=rows,
                 conditions=conditions,
-                condition=condition,
-                preequilibration=before,
+                condition=about.condition,
+                preequilibration=about.preequilibration,
                 events=events,
                 stops=more.stops(self, rates.values(), outer),
                 dosing=dosing,
                 random=random,
             ),
+        )
+
+    def _scope(
+        self,
+        states: Mapping[str, Any],
+        parameters: Mapping[str, Any],
+        covariates: tuple[str, ...],
+    ) -> tuple[set[str], set[str]]:
+        """The names that starts and doses may use, and those of equations; reads [quantities]."""
+        given = self.table("quantities")
+        for where, names in (("states", states), ("parameters", parameters), ("quantities", given)):
+            for name in names:
+                self._check_name(f"{where}.{name}", name)
+        outer = {*parameters, *covariates}
+        self.quantities = more.quantities(self, given, {*outer, *states, "t"}, outer | set(states))
+        outer |= more.still(self.quantities, {*states, "t"})
+        return outer, {*outer, *states, *self.quantities, "t"}
+
+    def _head(self, head: Mapping[str, Any]) -> _Head:
+        time = self.text_or_none("model", head, "time") or "time"
+        time_unit = self.text_or_none("model", head, "time_unit")
+        t0 = self.number("model.t0", head["t0"]) if "t0" in head else None
+        name = self.text_or_none("model", head, "name")
+        return _Head(
+            time=time,
+            time_unit=time_unit,
+            t0=t0,
+            name=_folder_name(self.path.stem) if name is None else name,
+            group=self.text_or_none("model", head, "group"),
+            description=self.text_or_none("model", head, "description") or "",
+            condition=self.text_or_none("model", head, "condition"),
+            preequilibration=self.text_or_none("model", head, "preequilibration"),
         )
 
     def whole(self, expression: Expression) -> Formula:
