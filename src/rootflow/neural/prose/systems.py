@@ -203,92 +203,86 @@ def _pendulum(factor: str) -> list[str]:
     return ["u_2", "u_3", first, second]
 
 
-def _made() -> dict[str, System]:
-    aizawa = ["(u_2 - b)*u_0 - d*u_1", "d*u_0 + (u_2 - b)*u_1"]
+def _pendulums() -> list[System]:
+    """With the factor of the last term, and as released, without it."""
+    factors = {"double-pendulum": "2", "double-pendulum-released": ""}
+    gravity = {"a": 29.43, "b": 9.81, "c": 39.24}
+    return [
+        System(name, _pendulum(factor), gravity, together=tuple(gravity))
+        for name, factor in factors.items()
+    ]
+
+
+def _aizawa() -> list[System]:
+    first = ["(u_2 - b)*u_0 - d*u_1", "d*u_0 + (u_2 - b)*u_1"]
     numbers = {"a": 0.95, "b": 0.7, "c": 0.6, "d": 3.5, "f": 0.1}
     quartic = "f*(u_2*(u_0*square(u_0)))"
     third = "c + a*u_2 - u_2*square(u_2)/3"
-    made = [
-        System("thomas", _cyclic("sin(u_1) + -b*u_0", 3), {"b": 0.17}),
-        System(
-            "lorenz",
-            ["sigma*(u_1 - u_0)", "u_0*(rho - u_2) - u_1", "u_0*u_1 + -beta*u_2"],
-            {"sigma": 10.0, "rho": 28.0, "beta": 8 / 3},
-        ),
-        System(
-            "aizawa",
-            [*aizawa, f"{third} - (square(u_0) + square(u_1))*(1 + e*u_2) + {quartic}"],
-            {**numbers, "e": 0.25},
-        ),
-        System(
-            "aizawa-released",
-            [*aizawa, f"{third} - square(u_0) + {quartic}"],
-            numbers,
-        ),
-        System(
-            "chen-lee",
-            ["a*u_0 - u_1*u_2", "-10*u_1 + u_0*u_2", "d*u_2 + u_0*u_1/3"],
-            {"a": 5.0, "d": -0.38},
-        ),
-        System(
-            "dadras",
-            ["u_1/2 + -a*u_0 + b*(u_1*u_2)", "c*u_1 - u_0*u_2/2 + u_2/2", "d*(u_0*u_1) + -e*u_2"],
-            {"a": 1.25, "b": 1.15, "c": 0.75, "d": 0.8, "e": 4.0},
-        ),
-        System(
-            "rossler",
-            ["-u_1 - u_2", "u_0 + a*u_1", "b + u_2*(u_0 - c)"],
-            {"a": 0.1, "b": 0.1, "c": 14.0},
-        ),
-        System("halvorsen", _cyclic("a*u_0 - u_1 - u_2 - square(u_1)/4", 3), {"a": -0.35}),
-        System(
-            "rabinovich-fabrikant",
-            [
-                "u_1*(u_2 - 1 + square(u_0)) + g*u_0",
-                "u_0*(3*u_2 + 1 - square(u_0)) + g*u_1",
-                "-a*u_2 - 2*(u_0*(u_1*u_2))",
-            ],
-            {"a": 1.96, "g": 0.1},
-        ),
-        System(
-            "sprott-b",
-            ["a*(u_1*u_2)", "u_0 + -b*u_1", "c - u_0*u_1"],
-            {"a": 0.4, "b": 1.2, "c": 1.0},
-        ),
-        System("sprott-linz-f", ["u_1 + u_2", "-u_0 + a*u_1", "square(u_0) - u_2"], {"a": 0.5}),
-        System(
-            "four-wing",
-            ["a*u_0 + u_1*u_2", "b*u_0 + c*u_1 - u_0*u_2", "-u_2 - u_0*u_1"],
-            {"a": 0.2, "b": 0.01, "c": -0.4},
-        ),
-        System(
-            "duffing",
-            ["1", "u_2", "d*u_2 + a*u_1 + b*(u_1*square(u_1)) + g*cos(o*u_0)"],
-            {"a": -1.0, "b": -5.0, "g": 8.0, "d": -0.02, "o": 0.5},
-        ),
-        *(
-            System(
-                f"lorenz96-{d}",
-                [
-                    f"(u_{(i + 1) % d} - u_{(i - 2) % d})*u_{(i - 1) % d} - u_{i} + F"
-                    for i in range(d)
-                ],
-                {"F": 8.0},
-            )
-            for d in (4, 5)
-        ),
-        *(
-            System(
-                name, _pendulum(factor), {"a": 29.43, "b": 9.81, "c": 39.24},
-                together=("a", "b", "c"),
-            )
-            for name, factor in (("double-pendulum", "2"), ("double-pendulum-released", ""))
-        ),
-    ]  # fmt: skip
-    return {system.name: system for system in made}
+    whole = f"{third} - (square(u_0) + square(u_1))*(1 + e*u_2) + {quartic}"
+    return [
+        System("aizawa", [*first, whole], {**numbers, "e": 0.25}),
+        System("aizawa-released", [*first, f"{third} - square(u_0) + {quartic}"], numbers),
+    ]
 
 
-_SYSTEMS = _made()
+def _lorenz96(d: int) -> System:
+    rates = [f"(u_{(i + 1) % d} - u_{(i - 2) % d})*u_{(i - 1) % d} - u_{i} + F" for i in range(d)]
+    return System(f"lorenz96-{d}", rates, {"F": 8.0})
+
+
+_BUILT_IN = (
+    System("thomas", _cyclic("sin(u_1) + -b*u_0", 3), {"b": 0.17}),
+    System(
+        "lorenz",
+        ["sigma*(u_1 - u_0)", "u_0*(rho - u_2) - u_1", "u_0*u_1 + -beta*u_2"],
+        {"sigma": 10.0, "rho": 28.0, "beta": 8 / 3},
+    ),
+    *_aizawa(),
+    System(
+        "chen-lee",
+        ["a*u_0 - u_1*u_2", "-10*u_1 + u_0*u_2", "d*u_2 + u_0*u_1/3"],
+        {"a": 5.0, "d": -0.38},
+    ),
+    System(
+        "dadras",
+        ["u_1/2 + -a*u_0 + b*(u_1*u_2)", "c*u_1 - u_0*u_2/2 + u_2/2", "d*(u_0*u_1) + -e*u_2"],
+        {"a": 1.25, "b": 1.15, "c": 0.75, "d": 0.8, "e": 4.0},
+    ),
+    System(
+        "rossler",
+        ["-u_1 - u_2", "u_0 + a*u_1", "b + u_2*(u_0 - c)"],
+        {"a": 0.1, "b": 0.1, "c": 14.0},
+    ),
+    System("halvorsen", _cyclic("a*u_0 - u_1 - u_2 - square(u_1)/4", 3), {"a": -0.35}),
+    System(
+        "rabinovich-fabrikant",
+        [
+            "u_1*(u_2 - 1 + square(u_0)) + g*u_0",
+            "u_0*(3*u_2 + 1 - square(u_0)) + g*u_1",
+            "-a*u_2 - 2*(u_0*(u_1*u_2))",
+        ],
+        {"a": 1.96, "g": 0.1},
+    ),
+    System(
+        "sprott-b",
+        ["a*(u_1*u_2)", "u_0 + -b*u_1", "c - u_0*u_1"],
+        {"a": 0.4, "b": 1.2, "c": 1.0},
+    ),
+    System("sprott-linz-f", ["u_1 + u_2", "-u_0 + a*u_1", "square(u_0) - u_2"], {"a": 0.5}),
+    System(
+        "four-wing",
+        ["a*u_0 + u_1*u_2", "b*u_0 + c*u_1 - u_0*u_2", "-u_2 - u_0*u_1"],
+        {"a": 0.2, "b": 0.01, "c": -0.4},
+    ),
+    System(
+        "duffing",
+        ["1", "u_2", "d*u_2 + a*u_1 + b*(u_1*square(u_1)) + g*cos(o*u_0)"],
+        {"a": -1.0, "b": -5.0, "g": 8.0, "d": -0.02, "o": 0.5},
+    ),
+    *(_lorenz96(d) for d in (4, 5)),
+    *_pendulums(),
+)
+_SYSTEMS = {system.name: system for system in _BUILT_IN}
 SYSTEMS = tuple(_SYSTEMS)
 """The names of the systems that are built in."""
 THREE_DIMENSIONAL = (
