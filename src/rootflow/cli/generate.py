@@ -153,8 +153,7 @@ def _run(
     if model is not None:
         recipe, trained = digits.load_model(model)
     else:
-        width = {"mlp": 96, "unet": 8}.get(network) if quick else None
-        recipe = digits.Recipe(network, schedule, predicts, width)  # pyright: ignore[reportArgumentType]
+        recipe = _recipe(network, schedule, predicts, quick)
     chosen, options = _sampler(gen, sampler, steps)
     labels = jnp.repeat(jnp.asarray(wanted), count)
 
@@ -170,8 +169,7 @@ def _run(
     eqx.filter_eval_shape(lambda model, key: drawn(model, key).value, described, key_sample)
     folder(out)
     if model is None:
-        usual = {"mlp": 8000, "unet": 2000}[network] // (5 if quick else 1)
-        train_steps = usual if train_steps is None else train_steps
+        train_steps = _usual_steps(network, quick) if train_steps is None else train_steps
         trained, training = _train(recipe, train_steps, key_train, out, shown)
     start = time.perf_counter()
     found = drawn(trained, key_sample)
@@ -199,6 +197,18 @@ def _run(
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     _atomic.write_bytes(out / "record.json", text.encode())
     return record
+
+
+def _recipe(network: str, schedule: str, predicts: str | None, quick: bool) -> "Recipe":
+    from ..generative import digits
+
+    width = {"mlp": 96, "unet": 8}.get(network) if quick else None
+    return digits.Recipe(network, schedule, predicts, width)  # pyright: ignore[reportArgumentType]
+
+
+def _usual_steps(network: str, quick: bool) -> int:
+    """Steps of training where none are asked for."""
+    return {"mlp": 8000, "unet": 2000}[network] // (5 if quick else 1)
 
 
 def _npz(images: Any, classes: Any) -> bytes:
