@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .chemotaxis_experiments import collapse, rates
+from .harness.axes import tick_at
 from .harness.entry import Claim, Entry, Outcome, Paper, Report
 
 _MASSES = (0.9, 0.95, 1.05, 1.1)
@@ -165,9 +166,7 @@ def _draw(strip: dict[str, Any], data: dict[str, Any]) -> Figure:
     for axes in (limit, kick, moment, steady):
         axes.grid(alpha=0.3)
     for axes, row in ((limit, data["first limit, ill"]), (kick, data["kick"])):
-        ticks = list(row["epsilons"])
-        axes.set_xticks(ticks, [f"{e:g}" for e in ticks])
-        axes.minorticks_off()
+        tick_at(axes, row["epsilons"])
         axes.legend(frameon=False, fontsize="x-small")
     limit.set(ylim=(4e-4, 1e4))
     limit.legend(frameon=False, fontsize="x-small", ncols=2, loc="upper center")

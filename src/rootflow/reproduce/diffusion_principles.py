@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from .harness.axes import tick_at
 from .harness.entry import Claim, Entry, Outcome, Paper, Report
 from .principles_experiments import guided, samplers
 
@@ -104,8 +105,7 @@ def _figure(counts, errors, lengths, gaps, samples, distances) -> Figure:
     right.legend(frameon=False)
     for axes, numbers in ((left, counts), (right, lengths)):
         axes.grid(alpha=0.3)
-        axes.set_xticks(numbers, [str(n) for n in numbers])
-        axes.minorticks_off()
+        tick_at(axes, numbers)
     places = [(1, 0), (1, 2), (2, 0), (2, 2)]
     names = ["exact score", "PiGDM", "moment matching", "DPS"]
     truth = samples["posterior"][:400]

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 import rootflow as rf
 
+from .harness.axes import grid_and_legend
 from .harness.entry import Claim, Entry, Outcome, Paper, Report
 
 # Lotka-Volterra: nonlinear, not chaotic, and polynomial, so that a complex step is exact.
@@ -210,8 +211,7 @@ def _draw(
         title="Gradient, against the derivative of the steps taken",
     )
     for axes in (top, middle, bottom):
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+        grid_and_legend(axes)
     return figure
 
 

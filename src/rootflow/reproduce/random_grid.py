@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from .harness.axes import tick_at
 from .harness.entry import Claim, Entry, Outcome, Paper, Report
 from .random_grid_experiments import training
 from .random_grid_experiments.training import FULL, QUICK
@@ -84,8 +85,7 @@ def _draw(data: dict[str, Any]) -> Figure:
         style = "o-" if name.startswith("random") else "s--"
         errors = [data[name][f"z-{n}"] for n in training.SENSORS]
         seen.loglog(training.SENSORS, errors, style, ms=4, label=name)
-    seen.set_xticks(training.SENSORS, [str(n) for n in training.SENSORS])
-    seen.minorticks_off()
+    tick_at(seen, training.SENSORS)
     seen.set(xlabel="random points seen", ylabel="squared relative error", title="Parameters")
     seen.set_ylim(bottom=1e-3)
     seen.legend(fontsize=7, loc="lower left", ncols=2)
