@@ -227,11 +227,7 @@ class Problem(eqx.Module):
         else:
             out, saved = self.adjoint.solve(setup, x, None if keeps else times)
         if not self.known:
-            finite = jnp.isfinite(self.t0) & jnp.isfinite(self.t1)
-            result = jnp.where(finite, out.result, Result.bad_span)
-            if outside is not None:
-                result = jnp.where(finite & outside, Result.outside_span, result)
-            out, saved = loop.refuse(setup, result, (out._replace(result=result), saved))
+            out, saved = self._refused(setup, out, saved, outside)
         if self.consistent is not None:
             out = out._replace(result=jnp.where(found, out.result, Result.inconsistent))
         ts, ys, dense = self._saved(setup, x, out, saved, times, unravel, observes)
@@ -247,6 +243,14 @@ class Problem(eqx.Module):
         return Solution(
             ts, ys, _stats(setup, out), heuristics, out.result, dense, out.which, events
         )
+
+    def _refused(self, setup: Setup, out: Outcome, saved: Any, outside: Array | None):
+        """The outcome and what was saved, but for times that turn out to be wrong."""
+        finite = jnp.isfinite(self.t0) & jnp.isfinite(self.t1)
+        result = jnp.where(finite, out.result, Result.bad_span)
+        if outside is not None:
+            result = jnp.where(finite & outside, Result.outside_span, result)
+        return loop.refuse(setup, result, (out._replace(result=result), saved))
 
     def _watch(self) -> Watch | None:
         """The events, without their functions."""
