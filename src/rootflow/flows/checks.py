@@ -129,12 +129,13 @@ def timed(value: Any, dtype: Any) -> Span:
     apart, known = difference(times[1], times[0]), None
     if concrete(apart):
         with np.errstate(over="ignore"):
-            known = tuple(np.asarray(t, dtype) for t in (*times, apart))
-        if not known[2] and float(times[1]) != float(times[0]):
+            begin, end, size = (np.asarray(t, dtype) for t in (*times, apart))
+        known = (begin, end, size)
+        if not size and float(times[1]) != float(times[0]):
             raise InputError(
                 f"The span ({times[0]}, {times[1]}) is shorter than {np.dtype(dtype)} can hold."
             )
-        if not np.isfinite(known[2]):
+        if not np.isfinite(size):
             raise InputError(
                 f"The span ({times[0]}, {times[1]}) is too long for {np.dtype(dtype)}."
             )

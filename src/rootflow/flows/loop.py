@@ -325,7 +325,7 @@ def _replayed(
     )  # fmt: skip
     z, end = replayed.carry if timed else (replayed.carry, None)
     if read.span is not None:
-        end = jnp.where(reached, read.span[1], shift)
+        end = jnp.where(reached, read.span[1], read.span[0])
     t = done.t if end is None else done.t + end
     out = done._replace(t=t, y=z, rows=_moved_rows(recorded, read, replayed.outs, index))
     return _with_totals(setup, x, out, replayed.totals, ts)
