@@ -348,6 +348,16 @@ def test_noise_between_the_jumps_keeps_the_law(gamma):
     assert float(jnp.max(abs(again - fm.sample(MODEL, start=X)))) > 0.1
 
 
+def test_a_key_for_each_sample_makes_each_the_one_that_it_is_alone():
+    keys = jax.random.split(KEY, 3)
+    together = fm.sample(MODEL, shape=(3, 2), key=keys, steps=3, gamma=0.6)
+    for i in range(3):
+        alone = fm.sample(MODEL, shape=(1, 2), key=keys[i : i + 1], steps=3, gamma=0.6)
+        np.testing.assert_allclose(together[i], alone[0], rtol=1e-12)
+    with pytest.raises(rf.InputError, match="there are 2 samples"):
+        fm.sample(MODEL, shape=(2, 2), key=keys)
+
+
 def test_multistep_sampling_of_consistency_models():
     """Denoise, then add noise of sqrt(tau^2 - end^2) (Song et al. 2023, algorithm 1)."""
     schedule, end = gen.EDM(), 0.002

@@ -27,7 +27,7 @@ from .loop import evaluator
 from .numerics import as_numbers
 from .samplers.base import Integrator, Plan, Sampler
 from .samplers.dpm_solver_pp import DPMSolverPlusPlus
-from .samples import Inversion, Paused, Samples
+from .samples import Inversion, Paused, as_asked
 from .starts import as_keys, first_samples, keys_for, noised, size_of_batch
 
 
@@ -147,10 +147,8 @@ def sample(
     if stop is not None:
         left = total - done - count
         return Paused(state, layout.times, sampler, left, layout.orders, layout.denoise, total)
-    if not (full or trajectory):
-        return value
-    kept = jnp.concatenate([x[None], record.sample[way.ends]]) if trajectory else None
-    return Samples(value, jnp.asarray(way.times, x.dtype), way.evaluations, kept)
+    passed = record.sample[way.ends] if trajectory else None
+    return as_asked(value, x, passed, way.times, way.evaluations, full)
 
 
 def _begun(denoiser, sampler, start, shape, key, strength, inpaint, begin):

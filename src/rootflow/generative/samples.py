@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -198,3 +199,22 @@ def _images(array: np.ndarray) -> np.ndarray | None:
         array = np.moveaxis(array, 1, -1)
         return array if array.shape[-1] == 3 else array[..., 0]
     return None
+
+
+def as_asked(
+    value: Array, start: Array, passed: Array | None, times: Any, evaluations: Any, full: bool
+) -> Array | Samples:
+    """The samples alone, or with what `full=True` and `trajectory=True` add.
+
+    Args:
+        value: the samples.
+        start: what they began with.
+        passed: with `trajectory=True` the samples at the ends of the steps.
+        times: as in `Samples`.
+        evaluations: as in `Samples`.
+        full: whether more than the samples is wanted.
+    """
+    if passed is None and not full:
+        return value
+    kept = None if passed is None else jnp.concatenate([start[None], passed])
+    return Samples(value, jnp.asarray(times, start.dtype), evaluations, kept)

@@ -3,24 +3,21 @@
 from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from ..._typing import PyTree
 from ...errors import InputError
 from ...ground.tracing import is_traced
-from ...training.keys import check_key
 from .. import gradients, grids
 from ..failures import raise_if_not_finite
 from ..grids import Grid, Knots
 from ..loop import turns
 from ..numerics import namespace
 from ..samplers.base import Plan, Sampler, require
-from ..samples import Samples
+from ..samples import as_asked
 from ..schedules import Level, Schedule
-from ..starts import as_keys, as_samples
+from ..starts import first_samples, keys_for, size_of_batch
 from .maps import Map, check_map
 
 
@@ -91,7 +88,7 @@ def sample(
     *,
     start: Float[ArrayLike, "batch ..."] | None = None,
     shape: tuple[int, ...] | None = None,
-    key: Key[Array, ""] | None = None,
+    key: Key[Array, "*batch"] | None = None,
     steps: int | None = None,
     gamma: float | None = None,
     grid: str | Grid | ArrayLike | None = None,
@@ -108,7 +105,8 @@ def sample(
         condition: handed to the network.
         start: noise at `begin`, shape (batch, ...).
         shape: instead of `start`: the shape to draw, batch first. Needs `key`.
-        key: for the start, and for the noise where gamma > 0.
+        key: for the start, and for the noise where gamma > 0; or a key for each sample, shape
+            (batch,).
         steps: jumps, one evaluation each.
         gamma: see `Jumps`; by default 0, and 1 for a map that jumps to its end alone.
         grid: the times between the jumps, as of `generative.sample`; by default uniform if the end
@@ -144,28 +142,16 @@ def sample(
         )
     knots = grids.knots(schedule, times)
     table = jumps.plan(schedule, knots)
-    if (start is None or (jumps.noisy and knots.steps > 1)) and key is None:
-        raise InputError("key=jax.random.key(...) is needed for the noise.")
-    given = jax.random.key(0) if key is None else as_keys(check_key(key))
-    key_start, key_draws = jax.random.split(given)
-    if start is None:
-        if shape is None:
-            raise InputError("Give start=..., or shape=... and key=...")
-        x = jax.random.normal(key_start, tuple(shape))
-        x = x * jnp.asarray(schedule.prior_scale(times[0]), x.dtype)
-    else:
-        if shape is not None:
-            raise InputError(f"start is given: leave out shape={shape}.")
-        x = as_samples(start, "start")
     noisy = jumps.noisy and knots.steps > 1
+    needed = "the noise" if start is None or noisy else None
+    key_start, key_draws = keys_for(key, needed, size_of_batch(start, shape))
+    x = first_samples(start, shape, key_start, schedule.prior_scale(times[0]))
     rows = turns(table, key_draws if noisy else None, x.dtype)
     value, record = _run(model, condition, jumps, x, rows, trajectory)
     if throw:
         value = raise_if_not_finite(value, record.finite, table.rows.level.t)
-    if not (full or trajectory):
-        return value
-    kept = jnp.concatenate([x[None], record.sample]) if trajectory else None
-    return Samples(value, jnp.asarray(times, x.dtype), knots.steps, kept)
+    passed = record.sample if trajectory else None
+    return as_asked(value, x, passed, times, knots.steps, full)
 
 
 @eqx.filter_jit
