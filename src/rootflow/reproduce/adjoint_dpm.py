@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from .. import generative as gen
 from .digits_experiments import network, steering
 from .digits_experiments.audit import audit
+from .harness.axes import grid_and_legend, tick_at
 from .harness.entry import Claim, Entry, Outcome, Paper, Report
 
 _SCHEDULE = gen.VPLinear()
@@ -58,6 +59,35 @@ def _memory(steps: int, route: Any) -> int:
     return int(analysis.temp_size_in_bytes)
 
 
+class _Gradients(NamedTuple):
+    """Errors of the gradient of the start, an entry a number of steps."""
+
+    steps: tuple[int, ...]
+    adjoint: dict[str, list[float]]
+    backpropagation: list[float]
+
+
+def _gradients(start: Any, exact: np.ndarray, steps: tuple[int, ...]) -> _Gradients:
+    def error(n: int, sampler: Any, route: Any) -> float:
+        return _distance(_gradient(start, n, sampler, route), exact)
+
+    adjoint = {
+        method: [
+            error(n, gen.EDMSampler(order=_ORDERS[method]), gen.Adjoint(method)) for n in steps
+        ]
+        for method in _METHODS
+    }
+    return _Gradients(steps, adjoint, [error(n, gen.DDIM(), "direct") for n in steps])
+
+
+def _agreement(start: Any) -> float:
+    """How far the gradient of BDIA run backwards is from that of backpropagation, relatively."""
+    reversible, direct = (
+        _gradient(start, 64, gen.BDIA(), route) for route in ("reversible", "direct")
+    )
+    return float(np.linalg.norm(reversible - direct) / np.linalg.norm(direct))
+
+
 def _run(report: Report, quick: bool) -> Outcome:
     report(0.0, "the exact gradient")
     start = jax.random.normal(jax.random.key(0), (128, 2))
@@ -66,23 +96,10 @@ def _run(report: Report, quick: bool) -> Outcome:
 
     report(0.2, "the adjoint equation")
     counts = (20, 40, 80) if quick else (10, 20, 40, 80, 160)
-    errors = {
-        method: [
-            _distance(
-                _gradient(start, n, gen.EDMSampler(order=_ORDERS[method]), gen.Adjoint(method)),
-                exact,
-            )
-            for n in counts
-        ]
-        for method in _METHODS
-    }
-    backprop = [_distance(_gradient(start, n, gen.DDIM(), "direct"), exact) for n in counts]
+    gradients = _gradients(start, exact, counts)
 
     report(0.6, "the reversible route")
-    reversible, direct = (
-        _gradient(start, 64, gen.BDIA(), route) for route in ("reversible", "direct")
-    )
-    agreement = float(np.linalg.norm(reversible - direct) / np.linalg.norm(direct))
+    agreement = _agreement(start)
 
     report(0.7, "memory")
     lengths = (16, 256) if quick else (16, 64, 256)
@@ -96,9 +113,9 @@ def _run(report: Report, quick: bool) -> Outcome:
     steered = None if quick else _steer(report)
 
     report(0.98, "figure")
-    at = counts.index(20)
+    errors = gradients.adjoint
     measurements = {
-        "euler": errors["euler"][at],
+        "euler": errors["euler"][counts.index(20)],
         "heun-order": float(np.log2(errors["heun"][-2] / errors["heun"][-1])),
         "heun": errors["heun"][counts.index(40)],
         "flat-adjoint": memory["adjoint"][-1] / memory["adjoint"][0],
@@ -112,38 +129,18 @@ def _run(report: Report, quick: bool) -> Outcome:
         measurements["audit-length"] = audited["adjoint, euler: length"]
     if steered:
         measurements |= steered.measurements
-    figure = Figure(figsize=(6.0, 10.0 if steered else 6.6), layout="constrained")
-    heights = (6, 6, 1, 5) if steered else (1, 1)
-    top, bottom, *rest = figure.subplots(len(heights), 1, height_ratios=heights)
-    if steered:
-        _draw(rest[0], rest[1], steered)
-    for method, values in errors.items():
-        top.loglog(counts, values, "o-", label=f"adjoint, {method}")
-    top.loglog(counts, backprop, "s--", color="0.4", label="backpropagation through DDIM")
-    top.set(xlabel="steps", ylabel="median relative error", title="Gradient of the start")
-    top.set_ylim(bottom=1e-9)  # room for the legend
-    for route, values in memory.items():
-        bottom.loglog(lengths, np.array(values) / 1e6, "o-", label=route)
-    bottom.set(xlabel="steps", ylabel="temporary memory, MB", title="Memory of the gradient")
-    for axes, numbers in ((top, counts), (bottom, lengths)):
-        axes.set_xticks(numbers, [str(n) for n in numbers])
-        axes.minorticks_off()
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+    data = {
+        "steps": counts,
+        "errors": errors,
+        "backpropagation": gradients.backpropagation,
+        "lengths": lengths,
+        "memory": memory,
+        "audit": audited,
+        "steered": steered.data if steered else {},
+    }
+    figure = _figure(gradients, lengths, memory, steered)
     report(1.0)
-    return Outcome(
-        measurements,
-        figure,
-        {
-            "steps": counts,
-            "errors": errors,
-            "backpropagation": backprop,
-            "lengths": lengths,
-            "memory": memory,
-            "audit": audited,
-            "steered": steered.data if steered else {},
-        },
-    )
+    return Outcome(measurements, figure, data)
 
 
 _DIGIT, _BRIGHT = 7, -0.2
@@ -179,6 +176,32 @@ def _steer(report: Report) -> _Steered:
     return _Steered(measurements, data, learned, tuned)
 
 
+def _figure(
+    gradients: _Gradients,
+    lengths: tuple[int, ...],
+    memory: dict[str, list[int]],
+    steered: _Steered | None,
+) -> Figure:
+    figure = Figure(figsize=(6.0, 10.0 if steered else 6.6), layout="constrained")
+    heights = (6, 6, 1, 5) if steered else (1, 1)
+    top, bottom, *rest = figure.subplots(len(heights), 1, height_ratios=heights)
+    if steered:
+        _draw(rest[0], rest[1], steered)
+    steps, label = gradients.steps, "backpropagation through DDIM"
+    for method, values in gradients.adjoint.items():
+        top.loglog(steps, values, "o-", label=f"adjoint, {method}")
+    top.loglog(steps, gradients.backpropagation, "s--", color="0.4", label=label)
+    top.set(xlabel="steps", ylabel="median relative error", title="Gradient of the start")
+    top.set_ylim(bottom=1e-9)  # room for the legend
+    for route, values in memory.items():
+        bottom.loglog(lengths, np.array(values) / 1e6, "o-", label=route)
+    bottom.set(xlabel="steps", ylabel="temporary memory, MB", title="Memory of the gradient")
+    for axes, numbers in ((top, steps), (bottom, lengths)):
+        tick_at(axes, numbers)
+        grid_and_legend(axes)
+    return figure
+
+
 def _draw(condition: Any, weights: Any, steered: _Steered) -> None:
     strip = np.clip(steered.learned.pictures, -1, 1).reshape(-1, 8, 8)
     framed = np.pad(strip, ((0, 0), (1, 1), (1, 1)), constant_values=-0.6)
@@ -192,8 +215,7 @@ def _draw(condition: Any, weights: Any, steered: _Steered) -> None:
         ylabel="squared distance",
         title="Tuning weights to a brightness",
     )
-    weights.grid(alpha=0.3)
-    weights.legend(frameon=False)
+    grid_and_legend(weights)
 
 
 _BLASINGAME = "Blasingame and Liu (2024), arXiv 2405.15020"

@@ -1,6 +1,6 @@
 """DPM-Solver: orders of convergence, and error against the number of model evaluations."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from .. import generative as gen
 from .digits_experiments import network
+from .harness.axes import grid_and_legend, tick_at
 from .harness.entry import Claim, Entry, Outcome, Paper, Report
 
 _SCHEDULE = gen.VPLinear()
@@ -32,6 +33,28 @@ def _errors(sampler: Any, start: Any, truth: Any, **amount: Any) -> tuple[float,
     return rms, float(np.median(np.linalg.norm(offset, axis=1)))
 
 
+def _orders(start: Any, truth: Any) -> dict[str, float]:
+    """The slope of the median error between 80 and 160 steps, for each order of DPM-Solver."""
+    orders = {}
+    for order in (1, 2, 3):
+        pair = [_errors(gen.DPMSolver(order=order), start, truth, steps=n)[1] for n in (80, 160)]
+        orders[f"order-{order}"] = float(np.log2(pair[0] / pair[1]))
+    return orders
+
+
+class _Adaptive(NamedTuple):
+    evaluations: int
+    error: float
+
+
+def _adaptive(start: Any, truth: Any) -> _Adaptive:
+    """Adaptive steps of order 3 at the default tolerance, and their root mean square error."""
+    sampler = gen.AdaptiveDPMSolver(order=3)
+    found = gen.sample(_DENOISER, start=start, sampler=sampler, full=True)
+    error = float(jnp.sqrt(jnp.mean((found.value - truth) ** 2)))
+    return _Adaptive(int(found.evaluations), error)
+
+
 def _run(report: Report, quick: bool) -> Outcome:
     report(0.0, "reference")
     start = jax.random.normal(jax.random.key(0), (256, 2))
@@ -39,11 +62,7 @@ def _run(report: Report, quick: bool) -> Outcome:
     truth = gen.sample(_DENOISER, start=start, sampler=flow)
 
     report(0.2, "orders")
-    orders = {}
-    counts = (80, 160)
-    for order in (1, 2, 3):
-        pair = [_errors(gen.DPMSolver(order=order), start, truth, steps=n)[1] for n in counts]
-        orders[f"order-{order}"] = float(np.log2(pair[0] / pair[1]))
+    orders = _orders(start, truth)
 
     report(0.5, "error against evaluations")
     budgets = (10, 20, 50) if quick else (5, 8, 10, 15, 20, 30, 50, 80)
@@ -53,9 +72,7 @@ def _run(report: Report, quick: bool) -> Outcome:
     }
 
     report(0.8, "adaptive steps")
-    adaptive = gen.AdaptiveDPMSolver(order=3)
-    found = gen.sample(_DENOISER, start=start, sampler=adaptive, full=True)
-    adaptive_error = float(jnp.sqrt(jnp.mean((found.value - truth) ** 2)))
+    adaptive = _adaptive(start, truth)
 
     report(0.82, "guidance")
     guided = _guided(start, (1.0, 8.0) if quick else (1.0, 2.0, 4.0, 8.0))
@@ -72,7 +89,7 @@ def _run(report: Report, quick: bool) -> Outcome:
         "speedup": speedup,
         "ratio-20": ddim[at[20]] / multi[at[20]],
         "ratio-50": ddim[at[50]] / multi[at[50]],
-        "adaptive": adaptive_error / ddim[at[50]],
+        "adaptive": adaptive.error / ddim[at[50]],
         "guided-noise": guided["DPM-Solver-fast"][8.0] / guided["DPM-Solver++ 2M"][8.0],
         "guided-plain": guided["DPM-Solver-fast"][8.0] / guided["DDIM"][8.0],
         "guided-ddim": guided["DPM-Solver++ 2M"][8.0] / guided["DDIM"][8.0],
@@ -84,10 +101,22 @@ def _run(report: Report, quick: bool) -> Outcome:
     data = {
         "budgets": list(budgets),
         "errors": curves,
-        "adaptive": {"evaluations": int(found.evaluations), "error": adaptive_error},
+        "adaptive": adaptive._asdict(),
         "guided": {name: {str(scale): v for scale, v in of.items()} for name, of in guided.items()},
         "digits": {name: {str(n): v for n, v in of.items()} for name, of in pictures.items()},
     }
+    figure = _figure(budgets, curves, adaptive, guided, pictures)
+    report(1.0)
+    return Outcome(measurements, figure, data)
+
+
+def _figure(
+    budgets: tuple[int, ...],
+    curves: dict[str, list[float]],
+    adaptive: _Adaptive,
+    guided: dict[str, dict[float, float]],
+    pictures: dict[str, dict[int, tuple[float, float]]],
+) -> Figure:
     figure = Figure(figsize=(6.0, 12.0 if pictures else 8.4), layout="constrained")
     panels = figure.subplots(3 if pictures else 2)
     axes = panels[0]
@@ -96,18 +125,15 @@ def _run(report: Report, quick: bool) -> Outcome:
         _draw(panels[2], pictures)
     for name, errors in curves.items():
         axes.loglog(budgets, errors, "o-", color=_COLOURS[name], label=name)
-    axes.loglog([found.evaluations], [adaptive_error], "k*", label="DPM-Solver-23, adaptive")
+    axes.loglog([adaptive.evaluations], [adaptive.error], "k*", label="DPM-Solver-23, adaptive")
     axes.set(
         xlabel="model evaluations",
         ylabel="root mean square error",
         title="A mixture in closed form",
     )
-    axes.set_xticks(budgets, [str(n) for n in budgets])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    report(1.0)
-    return Outcome(measurements, figure, data)
+    tick_at(axes, budgets)
+    grid_and_legend(axes)
+    return figure
 
 
 _GUIDED: dict[str, Any] = {
@@ -147,10 +173,8 @@ def _draw_guided(axes: Any, guided: dict[str, dict[float, float]]) -> None:
         xlabel="scale of the guidance", ylabel="root mean square error",
         title="Guided to one component, 20 evaluations",
     )  # fmt: skip
-    axes.set_xticks(scales, [f"{scale:g}" for scale in scales])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    tick_at(axes, scales)
+    grid_and_legend(axes)
 
 
 _ON_DIGITS = {
@@ -179,10 +203,8 @@ def _draw(axes: Any, pictures: dict[str, dict[int, tuple[float, float]]]) -> Non
         errors = [error for error, _ in of.values()]
         axes.loglog(list(of), errors, "o-", color=_COLOURS[name], label=name)
     axes.set(xlabel="model evaluations", ylabel="root mean square error", title="Trained on digits")
-    axes.set_xticks([5, 10, 20], ["5", "10", "20"])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    tick_at(axes, [5, 10, 20])
+    grid_and_legend(axes)
 
 
 def _order(order: int) -> Claim:
