@@ -1,5 +1,6 @@
 """Flow maps: one jump instead of an ODE solve, measured against the exact map."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,35 +25,13 @@ def _run(report: Report, quick: bool) -> Outcome:
     if not quick:
         report(0.05, "reflow")
         found["reflow"], bend = line.reflow(flow, budget)
-        for batch in (64, 512):
-            report(0.1, f"optimal pairs, batch {batch}")
-            pairs, sized = ip.optimal_transport_matching(), budget._replace(batch=batch)
-            found[f"OT, batch {batch}"] = line.euler(line.flow(pairs, sized))
-    for i, name in enumerate(names):
-        report(0.15 + 0.65 * i / len(names), name)
-        if name == "PD":
-            found[name] = line.progressive(budget, _ROUNDS)
-        else:
-            found[name] = line.jumps(line.METHODS[name], budget)
+        found |= _optimal_pairs(report, budget)
+    found |= _maps(report, names, budget)
     errors = {name: {n: line.error(x) for n, x in values.items()} for name, values in found.items()}
     plain = errors["FM"][1]
-    measured: dict[str, Any] = {}
-    for name, row in errors.items():
-        if name != "FM":
-            measured[_id(name)] = plain / row[1]
-    if not quick:
-        measured["straighter"] = bend
-        measured["ot-batch"] = errors["OT, batch 64"][1] / errors["OT, batch 512"][1]
-        jumping = [name for name in names if name != "PD" and line.METHODS[name].jumps]
-        falls = [errors[name][4] / errors[name][1] for name in jumping]
-        away = [
-            line.error_away(found[name][4]) / line.error_away(found[name][1]) for name in jumping
-        ]
-        measured["four"] = max(falls)
-        measured["four-away"] = max(away)
-        measured["four-mean"] = float(np.exp(np.mean(np.log(falls))))
-        measured["normaliser"] = errors["sCT, sample"][1] / errors["sCT"][1]
-        measured.pop(_id("sCT, sample"))
+    measured: dict[str, Any] = {
+        _id(name): plain / row[1] for name, row in errors.items() if name in _SOURCES
+    }
     data: dict[str, Any] = {
         "errors": {
             name: {str(n): value for n, value in row.items()} for name, row in errors.items()
@@ -63,20 +42,77 @@ def _run(report: Report, quick: bool) -> Outcome:
     }
     ring = None
     if not quick:
+        measured["straighter"] = bend
+        measured["ot-batch"] = errors["OT, batch 64"][1] / errors["OT, batch 512"][1]
+        measured["normaliser"] = errors["sCT, sample"][1] / errors["sCT"][1]
+        measured |= _judged_jumps(found, errors)
         report(0.85, "eight components")
         ring = plane.ring(budget)
         measured["ring"] = ring["euler"] / ring["jump"]
-        data["digits"] = {}
-        for done, name, loss in ((0.88, "LSD", Lagrangian()), (0.94, "ESD", Eulerian())):
-            report(done, f"digits, {name}")
-            data["digits"][name] = images = plane.digits(loss, 4000)
-            suffix = "" if name == "LSD" else "-esd"
-            measured[f"digits-jump{suffix}"] = images["1"] / images["euler-64"]
-            measured[f"digits-two{suffix}"] = images["2"] / images["euler-64"]
-            measured[f"digits-euler{suffix}"] = images["euler-1"] / images["1"]
+        data["digits"] = _pictures(report)
+        measured |= _judged_pictures(data["digits"])
     figure = _figure(found, errors, ring)
     report(1.0)
     return Outcome(measured, figure, data)
+
+
+def _optimal_pairs(report: Report, budget: line.Budget) -> dict[str, dict[int, np.ndarray]]:
+    """Euler steps of flows that were trained on the optimal pairs of minibatches."""
+    found = {}
+    for batch in (64, 512):
+        report(0.1, f"optimal pairs, batch {batch}")
+        pairs, sized = ip.optimal_transport_matching(), budget._replace(batch=batch)
+        found[f"OT, batch {batch}"] = line.euler(line.flow(pairs, sized))
+    return found
+
+
+def _maps(
+    report: Report, names: Sequence[str], budget: line.Budget
+) -> dict[str, dict[int, np.ndarray]]:
+    """Where each flow map takes the noise, by its name and the number of jumps."""
+    found = {}
+    for i, name in enumerate(names):
+        report(0.15 + 0.65 * i / len(names), name)
+        if name == "PD":
+            found[name] = line.progressive(budget, _ROUNDS)
+        else:
+            found[name] = line.jumps(line.METHODS[name], budget)
+    return found
+
+
+def _judged_jumps(found: Any, errors: Any) -> dict[str, float]:
+    """Four jumps against one, for the maps that jump to any time."""
+    jumping = [name for name, method in line.METHODS.items() if method.jumps]
+    falls = [errors[name][4] / errors[name][1] for name in jumping]
+    away = [line.error_away(found[name][4]) / line.error_away(found[name][1]) for name in jumping]
+    return {
+        "four": max(falls),
+        "four-away": max(away),
+        "four-mean": float(np.exp(np.mean(np.log(falls)))),
+    }
+
+
+def _pictures(report: Report) -> dict[str, dict[str, float]]:
+    """Fréchet distances of digits made by maps without a teacher, by the loss and the steps."""
+    found = {}
+    for done, name, loss in ((0.88, "LSD", Lagrangian()), (0.94, "ESD", Eulerian())):
+        report(done, f"digits, {name}")
+        found[name] = plane.digits(loss, 4000)
+    return found
+
+
+def _judged_pictures(found: dict[str, dict[str, float]]) -> dict[str, float]:
+    judged = {}
+    for name, images in found.items():
+        suffix = _suffix(name)
+        judged[f"digits-jump{suffix}"] = images["1"] / images["euler-64"]
+        judged[f"digits-two{suffix}"] = images["2"] / images["euler-64"]
+        judged[f"digits-euler{suffix}"] = images["euler-1"] / images["1"]
+    return judged
+
+
+def _suffix(name: str) -> str:
+    return "" if name == "LSD" else "-esd"
 
 
 def _id(name: str) -> str:
@@ -141,7 +177,7 @@ def _gain(name: str) -> Claim:
 
 
 def _digits(name: str) -> list[Claim]:
-    suffix = "" if name == "LSD" else "-esd"
+    suffix = _suffix(name)
     return [
         Claim(
             id=f"digits-jump{suffix}",
