@@ -1,15 +1,43 @@
 """Implicit differentiation of optimisers: precision, speed, memory, and what it is good for."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from .harness.axes import grid_and_legend
 from .harness.entry import Claim, Entry, Outcome, Paper, Report
 from .implicit_experiments import dictionary, distillation, measure, precision, spheres, svm
 
 _SVM_STEPS = 500
 _METHODS = ("L1 logistic", "L2 logistic", "dictionary + L2", "task-driven")
+
+
+class _Machine(NamedTuple):
+    """The hypergradient of a support vector machine.
+
+    Attributes:
+        compared: implicit against unrolled.
+        points: by the method that found the fixed point.
+        memory: of both, as the steps of the solver grow in number.
+    """
+
+    compared: svm.Comparison
+    points: dict[str, svm.FixedPoint]
+    memory: dict[str, list[int]]
+
+
+def _machine(repeats: int) -> _Machine:
+    data = svm.problem(100, 50, 100)
+    compared = svm.compare(data, "projected gradient", _SVM_STEPS, repeats)
+    points = svm.fixed_points(data)
+    few, many = svm.working_memory(data, _SVM_STEPS // 5), compared.bytes
+    memory = {
+        "steps": [_SVM_STEPS // 5, _SVM_STEPS],
+        "implicit": [few[0], many[0]],
+        "unrolled": [few[1], many[1]],
+    }
+    return _Machine(compared, points, memory)
 
 
 def _run(report: Report, quick: bool) -> Outcome:
@@ -20,52 +48,27 @@ def _run(report: Report, quick: bool) -> Outcome:
     ridge = precision.measure([10, 20, 40, 80, 160, 320, 640])
 
     report(0.05, "support vector machine")
-    data = svm.problem(100, 50, 100)
-    compared = svm.compare(data, "projected gradient", _SVM_STEPS, 3 if quick else 7)
-    points = svm.fixed_points(data)
-    gradients = np.array([point.gradient for point in points.values()])
-    spread = float(np.ptp(gradients) / np.abs(gradients).max())
-    few, many = svm.working_memory(data, _SVM_STEPS // 5), compared.bytes
-    memory = {
-        "steps": [_SVM_STEPS // 5, _SVM_STEPS],
-        "implicit": [few[0], many[0]],
-        "unrolled": [few[1], many[1]],
-    }
+    machine = _machine(3 if quick else 7)
 
     report(0.2, "dataset distillation")
     distilled = distillation.distil(distillation.digits(), 1000, 150)
-    final = {name: float(found.losses[-1]) for name, found in distilled.items()}
 
     report(0.35, "soft spheres")
-    packings = (
-        spheres.measure(32, 8, [250, 500, 1000, 2000])
-        if quick
-        else spheres.measure(128, 12, [250, 500, 1000, 2000])
-    )
+    packings = spheres.measure(*((32, 8) if quick else (128, 12)), [250, 500, 1000, 2000])
 
-    last = ridge.iterations == ridge.iterations[-1]
-    excess = ridge.unrolled / ridge.implicit
-    measurements: dict[str, Any] = {
-        "bound": float(np.max(ridge.implicit / ridge.bound)),
-        "certificate": float(np.min(ridge.certificate / ridge.implicit)),
-        "unrolled-error": float(np.min(excess)),
-        "unrolled-error-640": float(excess[last][0]),
-        "svm-agreement": compared.difference,
-        "svm-speed": float(compared.seconds[1] / compared.seconds[0]),
-        "svm-fixed-points": spread,
-        "svm-memory-steps": memory["implicit"][-1] / memory["implicit"][0],
-        "distillation-agreement": abs(final["implicit"] / final["unrolled"] - 1),
-        "distillation-accuracy": distilled["implicit"].accuracy,
-        "distillation-speed": distilled["unrolled"].seconds / distilled["implicit"].seconds,
+    measurements = {
+        **_judged_precision(ridge),
+        **_judged_machine(machine),
+        **_judged_distillation(distilled),
         "spheres-implicit": float(np.max(packings.implicit[:, -1])),
         "spheres-unrolled": float(np.mean(~(packings.growth[:, -1] <= 10))),
     }
-    figure_data: dict[str, Any] = {
+    data: dict[str, Any] = {
         "precision": ridge._asdict(),
         "svm": {
-            "compared": compared._asdict(),
-            "fixed_points": {name: point._asdict() for name, point in points.items()},
-            "memory_against_steps": memory,
+            "compared": machine.compared._asdict(),
+            "fixed_points": {name: point._asdict() for name, point in machine.points.items()},
+            "memory_against_steps": machine.memory,
         },
         "distillation": {
             name: {"losses": found.losses, "accuracy": found.accuracy, "seconds": found.seconds}
@@ -77,36 +80,72 @@ def _run(report: Report, quick: bool) -> Outcome:
     if not quick:
         report(0.5, "support vector machine, more features")
         scaling = _scaling([250, 500, 1000, 2500, 5000])
-        speeds = [c.seconds[1] / c.seconds[0] for row in scaling.values() for c in row.values()]
-        largest = scaling[max(scaling)]["projected gradient"]
-        measurements |= {
-            "svm-speed-features": float(min(speeds)),
-            "svm-memory-features": largest.bytes[1] / largest.bytes[0],
-        }
-        figure_data["svm"]["features"] = {
+        measurements |= _judged_scaling(scaling)
+        data["svm"]["features"] = {
             str(p): {name: c._asdict() for name, c in row.items()} for p, row in scaling.items()
         }
 
         report(0.75, "dictionary learning")
         areas = {name: _areas(name, range(10)) for name in ("breast cancer", "diabetes")}
-        means = {
-            name: dict(zip(_METHODS, found.mean(0), strict=True)) for name, found in areas.items()
-        }
-        for short, name in (("cancer", "breast cancer"), ("diabetes", "diabetes")):
-            mean = means[name]
-            best = max(mean["L1 logistic"], mean["L2 logistic"])
-            measurements |= {
-                f"dictionary-{short}": float(mean["task-driven"] - mean["dictionary + L2"]),
-                f"logistic-{short}": float(mean["task-driven"] - best),
-            }
-        figure_data["dictionary"] = {
+        measurements |= _judged_areas(areas)
+        data["dictionary"] = {
             name: dict(zip(_METHODS, found.T, strict=True)) for name, found in areas.items()
         }
 
     report(0.97, "figure")
-    figure = _draw(ridge, scaling, memory, distilled, packings, areas)
+    figure = _draw(ridge, scaling, machine.memory, distilled, packings, areas)
     report(1.0)
-    return Outcome(measurements, figure, figure_data)
+    return Outcome(measurements, figure, data)
+
+
+def _judged_precision(ridge: precision.Precision) -> dict[str, float]:
+    last = ridge.iterations == ridge.iterations[-1]
+    excess = ridge.unrolled / ridge.implicit
+    return {
+        "bound": float(np.max(ridge.implicit / ridge.bound)),
+        "certificate": float(np.min(ridge.certificate / ridge.implicit)),
+        "unrolled-error": float(np.min(excess)),
+        "unrolled-error-640": float(excess[last][0]),
+    }
+
+
+def _judged_machine(machine: _Machine) -> dict[str, float]:
+    compared, memory = machine.compared, machine.memory
+    gradients = np.array([point.gradient for point in machine.points.values()])
+    return {
+        "svm-agreement": compared.difference,
+        "svm-speed": float(compared.seconds[1] / compared.seconds[0]),
+        "svm-fixed-points": float(np.ptp(gradients) / np.abs(gradients).max()),
+        "svm-memory-steps": memory["implicit"][-1] / memory["implicit"][0],
+    }
+
+
+def _judged_distillation(distilled: dict[str, distillation.Distilled]) -> dict[str, float]:
+    implicit, unrolled = distilled["implicit"], distilled["unrolled"]
+    return {
+        "distillation-agreement": abs(float(implicit.losses[-1]) / float(unrolled.losses[-1]) - 1),
+        "distillation-accuracy": implicit.accuracy,
+        "distillation-speed": unrolled.seconds / implicit.seconds,
+    }
+
+
+def _judged_scaling(scaling: dict[int, dict[str, svm.Comparison]]) -> dict[str, float]:
+    speeds = [c.seconds[1] / c.seconds[0] for row in scaling.values() for c in row.values()]
+    largest = scaling[max(scaling)]["projected gradient"]
+    return {
+        "svm-speed-features": float(min(speeds)),
+        "svm-memory-features": largest.bytes[1] / largest.bytes[0],
+    }
+
+
+def _judged_areas(areas: dict[str, np.ndarray]) -> dict[str, float]:
+    judged = {}
+    for short, name in (("cancer", "breast cancer"), ("diabetes", "diabetes")):
+        mean = dict(zip(_METHODS, areas[name].mean(0), strict=True))
+        best = max(mean["L1 logistic"], mean["L2 logistic"])
+        judged[f"dictionary-{short}"] = float(mean["task-driven"] - mean["dictionary + L2"])
+        judged[f"logistic-{short}"] = float(mean["task-driven"] - best)
+    return judged
 
 
 def _scaling(features: list[int]) -> dict[int, dict[str, svm.Comparison]]:
@@ -150,8 +189,7 @@ def _draw_precision(axes, ridge):
         ylabel="error of the Jacobian",
         title="Ridge regression, 10 to 640 gradient steps",
     )
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    grid_and_legend(axes)
 
 
 def _draw_scaling(axes, scaling):
@@ -167,8 +205,7 @@ def _draw_scaling(axes, scaling):
     )
     axes.set_xticks(features, [str(count) for count in features])
     axes.set_xticks([], minor=True)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    grid_and_legend(axes)
 
 
 def _draw_memory(axes, memory, scaling):
@@ -183,8 +220,7 @@ def _draw_memory(axes, memory, scaling):
     axes.set(xlabel=label, ylabel="megabytes", title="Working memory of the hypergradient")
     axes.set_xticks(across, [str(value) for value in across])
     axes.set_xticks([], minor=True)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    grid_and_legend(axes)
 
 
 def _draw_distillation(axes, distilled):
@@ -228,8 +264,7 @@ def _draw_areas(axes, areas):
         )
     axes.set_xticks(places, [method.replace(" + ", "\n+ ") for method in _METHODS])
     axes.set(ylabel="area under the curve, %", title="Predicting from sparse codes")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    grid_and_legend(axes)
 
 
 _RECALLED = "recalled, not checked against the paper's text"
