@@ -1,6 +1,6 @@
 """Stochastic interpolants: one path, and its flow and diffusions for any noise."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,13 +10,35 @@ from .harness.entry import Claim, Entry, Outcome, Paper, Report
 from .interpolant_experiments import bridges, divergence, laws, training
 
 
-def _run(report: Report, quick: bool) -> Outcome:
+class _Laws(NamedTuple):
+    """What exact fields between two mixtures give.
+
+    Attributes:
+        floor: the distance that so many samples of the target itself would reach at the one per
+            cent level, and 0.005 for the steps.
+        distances: of the samples from the target, by epsilon.
+        slopes: of the drift, the largest by path.
+        curves: the drifts themselves.
+        spreads: of what the losses average, by loss and time.
+        mirrored: of the mirror interpolant.
+        likelihoods: by both representations; empty in a quick run.
+        diffusion: the difference from a variance-preserving diffusion.
+    """
+
+    floor: float
+    distances: dict[str, float]
+    slopes: dict[str, float]
+    curves: dict[str, tuple[np.ndarray, np.ndarray]]
+    spreads: dict[str, dict[float, float]]
+    mirrored: dict[str, float]
+    likelihoods: dict[str, list[float]]
+    diffusion: float
+
+
+def _laws(report: Report, quick: bool) -> _Laws:
     report(0.0, "sampling with exact fields")
     particles, steps = (5000, 200) if quick else (20000, 400)
     distances = laws.same_law(particles, steps)
-    # What so many samples of the target itself would reach at the one per cent level, and 0.005
-    # for the steps.
-    floor = 1.63 / particles**0.5 + 0.005
     slopes, curves = laws.steepest()
     report(0.06, "losses at the ends")
     spreads = laws.ends(5000 if quick else 50000)
@@ -25,31 +47,14 @@ def _run(report: Report, quick: bool) -> Outcome:
     report(0.14, "likelihoods")
     found = {} if quick else laws.likelihoods(20000, 400)
     vp = laws.against_diffusion()
+    floor = 1.63 / particles**0.5 + 0.005
+    return _Laws(floor, distances, slopes, curves, spreads, mirrored, found, vp)
 
-    report(0.25, "divergence of models with a known error")
-    points, fewer = (400, 400) if quick else (3200, 800)
-    epsilons = (0.2, 1.0, 5.0) if quick else (0.05, 0.2, 0.5, 1.0, 2.0, 5.0)
-    flow = divergence.of_flow(0.5, 6.0, 400 if quick else 1600)
-    kl = {e: divergence.of_diffusion(e, 0.5, 0.0, 6.0, points) for e in epsilons}
-    twice = {
-        "flow": divergence.of_flow(1.0, 6.0, 400 if quick else 1600),
-        "diffusion": divergence.of_diffusion(1.0, 1.0, 0.0, 6.0, points),
-    }
-    bounds = divergence.bounds(epsilons, 0.5, 0.0, 6.0, 20000)
-    both = (0.1, 8.0, 32.0) if quick else (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-    kl_both = {e: divergence.of_diffusion(e, 0.5, 0.25, 2.0, fewer) for e in both}
-    draws = 20000 if quick else 50000
-    bounds_both = divergence.bounds((1.0, 2.0, 4.0), 0.5, 0.25, 2.0, draws)
-    best = divergence.best_epsilon(0.5, 0.25, 2.0, draws)
 
-    report(0.35, "bridges")
-    energies = {e: bridges.energies(e) for e in ((0.5,) if quick else (0.1, 0.5, 2.0))}
-    size = bridges.learned(0.5, 200 if quick else 1000)
-    truth = energies[0.5]["size of the bridge"]
-
-    kl_values = [kl[e] for e in epsilons]
-    measurements: dict[str, Any] = {
-        "same-law": max(distances.values()) / floor,
+def _judged_laws(found: _Laws) -> dict[str, float]:
+    slopes, spreads, mirrored = found.slopes, found.spreads, found.mirrored
+    judged = {
+        "same-law": max(found.distances.values()) / found.floor,
         "smooth": slopes["linear, no noise"] / slopes["linear, Brownian"],
         "smooth-trigonometric": slopes["trigonometric, no noise"]
         / slopes["trigonometric, Brownian"],
@@ -59,93 +64,189 @@ def _run(report: Report, quick: bool) -> Outcome:
         "mirror-still": mirrored["moved"],
         "mirror-near": mirrored["correlation 2"],
         "mirror-mixes": mirrored["correlation 20"],
-        "mirror-law": max(mirrored["distance 2"], mirrored["distance 20"]) / floor,
-        "diffusion": vp,
-        "kl-bound": max(kl[e] / bounds[e] for e in epsilons),
-        "kl-falls": bool(np.all(np.diff(kl_values) < 0)) and flow > kl_values[0],
-        "kl-flow": flow / kl[1.0],
-        "kl-flow-twice": twice["flow"] / twice["diffusion"],
-        "best-epsilon": best,
-        "interior": kl_both[32.0] / min(kl_both.values()),
-        "bridge-exact": max(
-            abs(e["size"] / e["size of the bridge"] - 1) for e in energies.values()
-        ),
-        "bridge-energy": max(
-            e["bridge"] / min(e["no noise"], e["noise of the diffusion"]) for e in energies.values()
-        ),
-        "bridge-learned": abs(size / truth - 1),
+        "mirror-law": max(mirrored["distance 2"], mirrored["distance 20"]) / found.floor,
+        "diffusion": found.diffusion,
     }
     for form in ("feynman-kac", "entropy"):
-        if form in found:
-            error = np.subtract(found[form], found["exact"])
-            measurements[form] = float(np.max(np.abs(error)))
+        if form in found.likelihoods:
+            error = np.subtract(found.likelihoods[form], found.likelihoods["exact"])
+            judged[form] = float(np.max(np.abs(error)))
+    return judged
+
+
+class _Divergences(NamedTuple):
+    """KL(data | model) for models with a known error.
+
+    Attributes:
+        flow: of the flow, with an error in b.
+        diffusion: of the diffusions, by epsilon.
+        bound: on these.
+        twice: of flow and diffusion (epsilon 1), with an error in b twice as large.
+        both: of the diffusions with errors in b and s, by epsilon.
+        bound_both: on these.
+        best: the epsilon with the least bound there.
+    """
+
+    flow: float
+    diffusion: dict[float, float]
+    bound: dict[float, float]
+    twice: dict[str, float]
+    both: dict[float, float]
+    bound_both: dict[float, float]
+    best: float
+
+
+def _divergences(quick: bool) -> _Divergences:
+    points, fewer, of_flow = (400, 400, 400) if quick else (3200, 800, 1600)
+    epsilons = (0.2, 1.0, 5.0) if quick else (0.05, 0.2, 0.5, 1.0, 2.0, 5.0)
+    both = (0.1, 8.0, 32.0) if quick else (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+    draws = 20000 if quick else 50000
+    return _Divergences(
+        flow=divergence.of_flow(0.5, 6.0, of_flow),
+        diffusion={e: divergence.of_diffusion(e, 0.5, 0.0, 6.0, points) for e in epsilons},
+        twice={
+            "flow": divergence.of_flow(1.0, 6.0, of_flow),
+            "diffusion": divergence.of_diffusion(1.0, 1.0, 0.0, 6.0, points),
+        },
+        bound=divergence.bounds(epsilons, 0.5, 0.0, 6.0, 20000),
+        both={e: divergence.of_diffusion(e, 0.5, 0.25, 2.0, fewer) for e in both},
+        bound_both=divergence.bounds((1.0, 2.0, 4.0), 0.5, 0.25, 2.0, draws),
+        best=divergence.best_epsilon(0.5, 0.25, 2.0, draws),
+    )
+
+
+def _judged_divergences(found: _Divergences) -> dict[str, Any]:
+    kl = list(found.diffusion.values())
+    return {
+        "kl-bound": max(found.diffusion[e] / found.bound[e] for e in found.diffusion),
+        "kl-falls": bool(np.all(np.diff(kl) < 0)) and found.flow > kl[0],
+        "kl-flow": found.flow / found.diffusion[1.0],
+        "kl-flow-twice": found.twice["flow"] / found.twice["diffusion"],
+        "best-epsilon": found.best,
+        "interior": found.both[32.0] / min(found.both.values()),
+    }
+
+
+def _judged_bridges(energies: dict[float, dict[str, float]], size: float) -> dict[str, float]:
+    """`size` is the learned one for epsilon = 0.5."""
+    exact = [abs(e["size"] / e["size of the bridge"] - 1) for e in energies.values()]
+    others = [min(e["no noise"], e["noise of the diffusion"]) for e in energies.values()]
+    ratios = [e["bridge"] / other for e, other in zip(energies.values(), others, strict=True)]
+    return {
+        "bridge-exact": max(exact),
+        "bridge-energy": max(ratios),
+        "bridge-learned": abs(size / energies[0.5]["size of the bridge"] - 1),
+    }
+
+
+class _Learned(NamedTuple):
+    """Networks: errors of scores by loss and time, and the checkerboard by the level of noise."""
+
+    scores: dict[str, dict[float, float]]
+    nll: float
+    off: dict[float, float]
+    samples: dict[float, np.ndarray]
+
+
+def _learned(report: Report) -> _Learned:
+    report(0.4, "learned scores")
+    scores = training.scores(4000)
+    report(0.6, "checkerboard")
+    return _Learned(scores, *training.board(6000, 5000, 1000))
+
+
+def _judged_learned(found: _Learned) -> dict[str, float]:
+    middle = (0.05, 0.2, 0.5, 0.8, 0.95)
+    errors = {k: [v[t] for t in middle] for k, v in found.scores.items()}
+    ends = found.scores["-eta / gamma"][0.01] / found.scores["antithetic"][0.01]
+    return {
+        "learned-antithetic": float(np.mean(np.divide(errors["plain"], errors["antithetic"]))),
+        "learned-ends": ends,
+        "board-flow": found.nll - training.FLOOR,
+        "board-noise": found.off[5.0] / found.off[0.0],
+        "board-little": found.off[0.5] / found.off[0.0],
+    }
+
+
+def _run(report: Report, quick: bool) -> Outcome:
+    same = _laws(report, quick)
+
+    report(0.25, "divergence of models with a known error")
+    kl = _divergences(quick)
+
+    report(0.35, "bridges")
+    energies = {e: bridges.energies(e) for e in ((0.5,) if quick else (0.1, 0.5, 2.0))}
+    size = bridges.learned(0.5, 200 if quick else 1000)
+
+    measurements: dict[str, Any] = {
+        **_judged_laws(same),
+        **_judged_divergences(kl),
+        **_judged_bridges(energies, size),
+    }
     data: dict[str, Any] = {
-        "distances": distances,
-        "slopes": slopes,
-        "spreads": spreads,
-        "mirror": mirrored,
-        "likelihoods": found,
-        "divergence": {"flow": flow, "diffusion": kl, "bound": bounds, "twice": twice},
-        "divergence, errors in both": {"diffusion": kl_both, "bound": bounds_both},
+        "distances": same.distances,
+        "slopes": same.slopes,
+        "spreads": same.spreads,
+        "mirror": same.mirrored,
+        "likelihoods": same.likelihoods,
+        "divergence": {
+            "flow": kl.flow, "diffusion": kl.diffusion, "bound": kl.bound, "twice": kl.twice,
+        },
+        "divergence, errors in both": {"diffusion": kl.both, "bound": kl.bound_both},
         "energies": energies,
         "learned size": size,
-    }
-    samples = scores = None
+    }  # fmt: skip
+    learned = None
     if not quick:
-        report(0.4, "learned scores")
-        scores = training.scores(4000)
-        report(0.6, "checkerboard")
-        nll, leaks, samples = training.board(6000, 5000, 1000)
-        middle = (0.05, 0.2, 0.5, 0.8, 0.95)
-        errors = {k: [v[t] for t in middle] for k, v in scores.items()}
-        measurements["learned-antithetic"] = float(
-            np.mean(np.divide(errors["plain"], errors["antithetic"]))
-        )
-        measurements["learned-ends"] = scores["-eta / gamma"][0.01] / scores["antithetic"][0.01]
-        measurements["board-flow"] = nll - training.FLOOR
-        measurements["board-noise"] = leaks[5.0] / leaks[0.0]
-        measurements["board-little"] = leaks[0.5] / leaks[0.0]
-        data["learned scores"], data["checkerboard"] = scores, {"nll": nll, "off": leaks}
+        learned = _learned(report)
+        measurements |= _judged_learned(learned)
+        data["learned scores"] = learned.scores
+        data["checkerboard"] = {"nll": learned.nll, "off": learned.off}
 
     report(0.98, "figure")
-    figure = _figure(curves, spreads, (epsilons, kl, bounds, flow), energies, scores, samples)
+    figure = _figure(same, kl, energies, learned)
     report(1.0)
     return Outcome(measurements, figure, data)
 
 
-def _figure(curves, spreads, divergences, energies, scores, samples) -> Figure:
-    full = samples is not None
+def _figure(
+    same: _Laws,
+    divergences: _Divergences,
+    energies: dict[float, dict[str, float]],
+    learned: _Learned | None,
+) -> Figure:
+    full = learned is not None
     figure = Figure(figsize=(7.0, 8.2 if full else 5.6), layout="constrained")
     axes = figure.subplot_mosaic("DE;KS;BB" if full else "DE;KS")
     drift, ends, kl, last = (axes[name] for name in "DEKS")
     for name in ("linear, no noise", "linear, Brownian", "linear, sine squared"):
-        drift.plot(*curves[name], label=name.removeprefix("linear, "))
+        drift.plot(*same.curves[name], label=name.removeprefix("linear, "))
     drift.set(xlabel="x", ylabel="drift b at t = 1/2", title="latent noise smooths the drift")
     drift.legend(frameon=False, fontsize=8)
 
-    for name, line in spreads.items():
+    for name, line in same.spreads.items():
         ends.loglog(list(line), list(line.values()), "o-", label=name, markersize=3)
     ends.set(
         ylim=(0.02, 2e3), xlabel="t", ylabel="standard deviation", title="what the losses average"
     )
     ends.legend(frameon=False, fontsize=7)
 
-    epsilons, found, bounds, flow = divergences
-    kl.loglog(epsilons, [bounds[e] for e in epsilons], "k--", label="bound")
-    kl.loglog(epsilons, [found[e] for e in epsilons], "o-", markersize=4, label="diffusion")
-    kl.axhline(flow, color="C3", label="flow")
+    found, bounds = divergences.diffusion, divergences.bound
+    kl.loglog(list(found), [bounds[e] for e in found], "k--", label="bound")
+    kl.loglog(list(found), list(found.values()), "o-", markersize=4, label="diffusion")
+    kl.axhline(divergences.flow, color="C3", label="flow")
     kl.set_xticks([0.1, 1.0], ["0.1", "1"])
     kl.xaxis.set_minor_formatter(NullFormatter())
     kl.set(xlabel="epsilon", ylabel="KL(data | model)", title="an error in b of 0.5 sin 6x")
     kl.legend(frameon=False, fontsize=8)
 
-    if not full:
+    if learned is None:
         names = ("no noise", "noise of the diffusion", "bridge")
         last.plot([energies[0.5][name] for name in names], range(3), "o")
         last.set(xlabel="kinetic energy", title="paths between normal laws", ylim=(-0.5, 2.5))
         last.set_yticks(range(3), [name.replace(" of", "\nof") for name in names])
     else:
-        for name, line in scores.items():
+        for name, line in learned.scores.items():
             last.semilogy(list(line), list(line.values()), "o-", label=name, markersize=3)
         last.set(
             xlabel="t", ylabel="root mean square error", title="learned scores", ylim=(0.04, 6)
@@ -154,7 +255,7 @@ def _figure(curves, spreads, divergences, energies, scores, samples) -> Figure:
         board = axes["B"]
         shown = {0.0: "flow", 0.5: "noise 0.5 (1 - t)", 5.0: "noise 5 (1 - t)"}
         for place, level in zip((-9.4, 0.0, 9.4), shown, strict=True):
-            x = samples[level]
+            x = learned.samples[level]
             board.plot(x[:, 0] + place, x[:, 1], ".", markersize=1, markeredgewidth=0)
         board.set(xlim=(-14.1, 14.1), ylim=(-4.8, 4.8), yticks=[], aspect="equal")
         board.set_xticks((-9.4, 0.0, 9.4), shown.values())
