@@ -1,10 +1,12 @@
 """Neural differential equations: learnt dynamics, series, densities, and what they stand on."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from .harness.axes import tick_at
 from .harness.entry import Claim, Entry, Outcome, Paper, Report
 from .neural_experiments import dynamics, series, solvers
 
@@ -12,100 +14,126 @@ _RATES = {"0.99i": 0.99j, "1.01i": 1.01j, "-0.1": -0.1 + 0j, "-0.5": -0.5 + 0j}
 _NEVER = 10**9  # in place of a step that does not come
 
 
-def _run(report: Report, quick: bool) -> Outcome:
-    measured: dict[str, Any] = {}
-    data: dict[str, Any] = {}
+class _Found(NamedTuple):
+    """What one part measured: by claim, and what the record keeps of it."""
 
-    report(0.0, "gradients of a neural SDE")
-    counts = [10] if quick else [10, 100, 1000, 10_000]
+    measurements: dict[str, Any]
+    data: dict[str, Any]
+
+
+def _gradients(counts: list[int]) -> _Found:
     errors = solvers.gradient_errors(counts)
-    measured["reversible-gradient"] = float(errors["reversible"].max())
-    measured["backsolve-ratio"] = float(np.min(errors["backsolve"] / errors["reversible"]))
-    data["gradients"] = {"steps": counts, **errors}
+    measured = {
+        "reversible-gradient": float(errors["reversible"].max()),
+        "backsolve-ratio": float(np.min(errors["backsolve"] / errors["reversible"])),
+    }
+    return _Found(measured, {"gradients": {"steps": counts, **errors}})
 
-    report(0.07, "stability of reversible Heun")
+
+def _stability_of_heun() -> _Found:
     first = solvers.blow_up(list(_RATES.values()))
-    for name, step in zip(_RATES, first.values(), strict=True):
-        measured[f"stability {name}"] = _NEVER if step is None else step
+    steps = zip(_RATES, first.values(), strict=True)
+    return _Found({f"stability {name}": _NEVER if n is None else n for name, n in steps}, {})
 
-    report(0.08, "evolution of formulas")
-    evolved = dynamics.evolve(1 if quick else 8)
-    measured["evolution-share"] = evolved.found
-    measured["evolution-deviation"] = evolved.deviation
-    measured["evolution-error"] = evolved.error
-    data["evolution"] = evolved._asdict()
 
-    report(0.12, "noise")
-    seconds = solvers.noise_speed(8 if quick else 64, 200 if quick else 1000)
-    measured["noise-speed"] = seconds["tree"] / seconds["a draw a step"]
-    data["noise"] = seconds
-    if quick:
-        report(1.0)
-        return Outcome(measured, _draw(data, None), data)
+def _evolution(runs: int) -> _Found:
+    evolved = dynamics.evolve(runs)
+    measured = {
+        "evolution-share": evolved.found,
+        "evolution-deviation": evolved.deviation,
+        "evolution-error": evolved.error,
+    }
+    return _Found(measured, {"evolution": evolved._asdict()})
 
-    report(0.13, "orders of reversible methods")
+
+def _noise(paths: int, steps: int) -> _Found:
+    seconds = solvers.noise_speed(paths, steps)
+    return _Found({"noise-speed": seconds["tree"] / seconds["a draw a step"]}, {"noise": seconds})
+
+
+def _orders() -> _Found:
     orders = solvers.strong_orders(4000)
-    measured |= {f"order {name}": slope for name, slope in orders.items()}
+    return _Found({f"order {name}": slope for name, slope in orders.items()}, {})
 
-    report(0.16, "adjoints")
+
+def _adjoints() -> _Found:
     adjoints = solvers.adjoints()
-    measured["seminorm"] = float(adjoints.saved.max())
-    measured["seminorm-error"] = float(np.max(adjoints.errors[:, 1] / adjoints.errors[:, 0]))
-    measured["checkpointed"] = adjoints.checkpointed
-    measured["backsolve-tight"] = float(adjoints.backsolve[-1])
-    data["adjoints"] = adjoints._asdict()
+    measured = {
+        "seminorm": float(adjoints.saved.max()),
+        "seminorm-error": float(np.max(adjoints.errors[:, 1] / adjoints.errors[:, 0])),
+        "checkpointed": adjoints.checkpointed,
+        "backsolve-tight": float(adjoints.backsolve[-1]),
+    }
+    return _Found(measured, {"adjoints": adjoints._asdict()})
 
-    report(0.2, "log-ODE")
+
+def _log_ode() -> _Found:
     windows = solvers.log_ode([64, 128, 256, 512])
-    measured["log-ode 1"], measured["log-ode 2"] = (float(x) for x in windows.orders)
+    first, second = (float(x) for x in windows.orders)
     at = int(np.flatnonzero(windows.windows == 512)[0])
-    measured["log-ode-ratio"] = float(windows.errors[0, at] / windows.errors[1, at])
-    data["log-ode"] = windows._asdict()
+    ratio = float(windows.errors[0, at] / windows.errors[1, at])
+    measured = {"log-ode 1": first, "log-ode 2": second, "log-ode-ratio": ratio}
+    return _Found(measured, {"log-ode": windows._asdict()})
 
-    report(0.24, "spirals")
+
+def _spirals() -> _Found:
     told = series.spirals(20)
-    measured["spirals"] = float(np.median(told.accuracy))
-    measured["spirals-loss"] = float(np.median(told.loss))
-    data["spirals"] = told._asdict()
+    measured = {
+        "spirals": float(np.median(told.accuracy)),
+        "spirals-loss": float(np.median(told.loss)),
+    }
+    return _Found(measured, {"spirals": told._asdict()})
 
-    report(0.28, "formulas from a neural ODE")
+
+def _formulas() -> _Found:
     discovered = dynamics.discover(256, 500, 500, 3)
-    measured["neural-ode"] = discovered.loss
-    measured["formulas"] = discovered.deviation
-    data["discovered"] = discovered._asdict()
+    measured = {"neural-ode": discovered.loss, "formulas": discovered.deviation}
+    return _Found(measured, {"discovered": discovered._asdict()})
 
-    report(0.42, "hybrid model")
+
+def _hybrid() -> _Found:
     hybrid = dynamics.hybrid(1500)
-    measured["hybrid"] = hybrid.error
-    measured["hybrid-terms"] = bool(np.array_equal(hybrid.terms != 0, [[0, 0, 0, 0, 1, 0]] * 2))
-    measured["hybrid-prey"], measured["hybrid-predator"] = (float(x) for x in hybrid.terms[:, 4])
-    data["hybrid"] = hybrid._asdict()
+    prey, predator = (float(x) for x in hybrid.terms[:, 4])
+    measured = {
+        "hybrid": hybrid.error,
+        "hybrid-terms": bool(np.array_equal(hybrid.terms != 0, [[0, 0, 0, 0, 1, 0]] * 2)),
+        "hybrid-prey": prey,
+        "hybrid-predator": predator,
+    }
+    return _Found(measured, {"hybrid": hybrid._asdict()})
 
-    report(0.48, "augmentation")
+
+def _augmentation() -> _Found:
     plain, more = dynamics.negation(0, 1500), dynamics.negation(1, 1500)
-    measured["plain"], measured["augmented"] = plain[0], more[0]
-    data["negation"] = {"x": plain[1], "plain": plain[2], "augmented": more[2]}
+    curves = {"x": plain[1], "plain": plain[2], "augmented": more[2]}
+    return _Found({"plain": plain[0], "augmented": more[0]}, {"negation": curves})
 
-    report(0.55, "latent ODE")
+
+def _latent_ode() -> _Found:
     latent, small = series.latent_ode(1000), series.latent_ode(1000, hidden=3)
-    measured["latent-within"], measured["latent-beyond"] = latent.within, latent.beyond
-    measured["latent-small"] = small.beyond
-    data["latent"], data["latent-small"] = latent._asdict(), small._asdict()
+    measured = {
+        "latent-within": latent.within,
+        "latent-beyond": latent.beyond,
+        "latent-small": small.beyond,
+    }
+    return _Found(measured, {"latent": latent._asdict(), "latent-small": small._asdict()})
 
-    report(0.62, "latent SDE")
+
+def _latent_sde() -> _Found:
     lorenz = series.latent_sde(600)
-    measured["latent-sde"] = lorenz.error
-    measured["latent-sde-bound"] = lorenz.bound
-    data["latent-sde"] = lorenz._asdict()
+    measured = {"latent-sde": lorenz.error, "latent-sde-bound": lorenz.bound}
+    return _Found(measured, {"latent-sde": lorenz._asdict()})
 
-    report(0.7, "continuous flow")
+
+def _continuous_flow() -> _Found:
     moons = series.moons(1500)
-    measured["moons"] = moons.nll
-    measured["moons-mixture"] = moons.nll - moons.mixture
-    data["moons"] = moons._asdict()
+    measured = {"moons": moons.nll, "moons-mixture": moons.nll - moons.mixture}
+    return _Found(measured, {"moons": moons._asdict()})
 
-    report(0.85, "generators")
+
+def _generators() -> _Found:
     made = series.generators(2000, 1500)
+    measured = {}
     for name, short in (("critic", "gan"), ("energy score", "score")):
         found = made[name]
         measured |= {
@@ -114,16 +142,51 @@ def _run(report: Report, quick: bool) -> Outcome:
             f"{short}-variation": found.variation,
             f"{short}-distance": found.distance,
         }
-    data["generators"] = {name: found._asdict() for name, found in made.items()}
+    return _Found(measured, {"generators": {name: x._asdict() for name, x in made.items()}})
 
-    report(0.99, "figure")
-    figure = _draw(data, made)
+
+# The parts of a full run only: when it begins, what it is about, what it measures.
+_FULL: tuple[tuple[float, str, Callable[[], _Found]], ...] = (
+    (0.13, "orders of reversible methods", _orders),
+    (0.16, "adjoints", _adjoints),
+    (0.2, "log-ODE", _log_ode),
+    (0.24, "spirals", _spirals),
+    (0.28, "formulas from a neural ODE", _formulas),
+    (0.42, "hybrid model", _hybrid),
+    (0.48, "augmentation", _augmentation),
+    (0.55, "latent ODE", _latent_ode),
+    (0.62, "latent SDE", _latent_sde),
+    (0.7, "continuous flow", _continuous_flow),
+    (0.85, "generators", _generators),
+)
+
+
+def _run(report: Report, quick: bool) -> Outcome:
+    counts = [10] if quick else [10, 100, 1000, 10_000]
+    paths, steps = (8, 200) if quick else (64, 1000)
+    parts = (
+        (0.0, "gradients of a neural SDE", lambda: _gradients(counts)),
+        (0.07, "stability of reversible Heun", _stability_of_heun),
+        (0.08, "evolution of formulas", lambda: _evolution(1 if quick else 8)),
+        (0.12, "noise", lambda: _noise(paths, steps)),
+        *(() if quick else _FULL),
+    )
+    measured: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    for done, subject, measure in parts:
+        report(done, subject)
+        found = measure()
+        measured |= found.measurements
+        data |= found.data
+    if not quick:
+        report(0.99, "figure")
+    figure = _draw(data)
     report(1.0)
     return Outcome(measured, figure, data)
 
 
-def _draw(data: dict[str, Any], made: Any) -> Figure:
-    if made is None:
+def _draw(data: dict[str, Any]) -> Figure:
+    if "generators" not in data:
         figure = Figure(figsize=(6.0, 3.4), layout="constrained")
         _draw_gradients(figure.subplots(), data["gradients"])
         return figure
@@ -136,7 +199,7 @@ def _draw(data: dict[str, Any], made: Any) -> Figure:
     _draw_negation(panels[2, 0], data["negation"])
     _draw_latent(panels[2, 1], data["latent"], data["latent-small"])
     _draw_moons(panels[3, 0], data["moons"])
-    _draw_generators(panels[3, 1], made)
+    _draw_generators(panels[3, 1], data["generators"])
     return figure
 
 
@@ -151,8 +214,7 @@ def _draw_windows(axes, found) -> None:
     for depth, errors in enumerate(found["errors"], 1):
         axes.loglog(found["windows"], errors, "o-", label=f"depth {depth}")
     axes.set(title="Log-ODE method", xlabel="windows", ylabel="error")
-    axes.set_xticks(found["windows"], [str(n) for n in found["windows"]])
-    axes.minorticks_off()
+    tick_at(axes, found["windows"])
     axes.legend(frameon=False)
 
 
@@ -204,9 +266,9 @@ def _draw_moons(axes, found) -> None:
 
 
 def _draw_generators(axes, made) -> None:
-    times = np.linspace(0.0, 1.0, made["real"].paths.shape[1])
+    times = np.linspace(0.0, 1.0, made["real"]["paths"].shape[1])
     for i, (name, found) in enumerate(made.items()):
-        axes.plot(times, found.paths[:4].T + 3 * i, color=f"C{i}", linewidth=1)
+        axes.plot(times, found["paths"][:4].T + 3 * i, color=f"C{i}", linewidth=1)
         axes.text(1.02, 3 * i + 0.8, name, color=f"C{i}", fontsize=8)
     axes.set(title="Neural SDE: series (shifted)", xlabel="t", xlim=(0.0, 1.4), yticks=[])
 
