@@ -1,5 +1,6 @@
 """What holds for the package as a whole."""
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -131,6 +132,29 @@ def test_tests_mirror_the_package():
         path.parent.name for path in package.glob("*/__init__.py")
     } - {path.name for path in here.iterdir()}  # fmt: skip
     assert untested <= {"networks", "reports", "tables"}  # tested through the domains
+
+
+LONGEST = 60
+
+
+def lines_of_body(function):
+    """From the first statement after the docstring to the end of the last."""
+    described = ast.get_docstring(function, clean=False) is not None
+    body = function.body[1:] if described else function.body
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
+def test_functions_are_short():
+    package = Path(rootflow.__file__).parent
+    exempt = {"flows/solve.py solve"}
+    long = []
+    for path in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                name = f"{path.relative_to(package).as_posix()} {node.name}"
+                if lines_of_body(node) > LONGEST and name not in exempt:
+                    long.append(f"{name}: {lines_of_body(node)} lines")
+    assert not long, f"split, or move down what has a name of its own: {', '.join(long)}"
 
 
 def test_version_option():
