@@ -26,7 +26,7 @@ class _Laws(NamedTuple):
     """
 
     floor: float
-    distances: dict[str, float]
+    distances: dict[float, float]
     slopes: dict[str, float]
     curves: dict[str, tuple[np.ndarray, np.ndarray]]
     spreads: dict[str, dict[float, float]]
