@@ -1,5 +1,7 @@
 """Derivatives of a solve: closed forms, finite differences, all modes and their compositions."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -339,3 +341,31 @@ def test_gradients_in_a_batch_are_those_of_each_member_alone(method):
     found, together = jax.jit(jax.vmap(each))(rates, y0s)
     np.testing.assert_array_equal(together, steps)
     np.testing.assert_allclose(found, expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("saveat", [None, (0.5, 1.7)], ids=["end", "saved"])
+def test_gradients_in_a_batch_of_batches_are_those_of_each_member_alone(saveat):
+    def one(rate, y0):
+        sol = rf.solve_ode(
+            lambda t, y, r: r * jnp.stack([y[1], -jnp.sin(3 * y[0])]), y0, (0.0, 2.0), rate,
+            rtol=1e-4, atol=1e-5, max_steps=128,
+            saveat=None if saveat is None else jnp.array(saveat),
+        )  # fmt: skip
+        return jnp.sum(sol.ys**2)
+
+    rates = jnp.array([0.3, 1.0, 3.0])
+    y0s = jnp.array([[1.0, 0.0], [0.1, 4.0]])
+    by_both = jax.grad(one, (0, 1))
+    alone = jax.jit(by_both)
+    expected = [[alone(r, y0) for y0 in y0s] for r in rates]
+    found = jax.jit(jax.vmap(jax.vmap(by_both, (None, 0)), (0, None)))(rates, y0s)
+    for i, j in np.ndindex(3, 2):
+        member = jax.tree.map(lambda v, at=(i, j): v[at], found)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), member, expected[i][j]
+        )
+    # And the gradient of a sum over both.
+    summed = jax.grad(
+        lambda rates: jnp.sum(jax.vmap(lambda r: jax.vmap(partial(one, r))(y0s))(rates))
+    )
+    np.testing.assert_allclose(jax.jit(summed)(rates), found[0].sum(1), rtol=1e-10)

@@ -4,17 +4,18 @@ import math
 from functools import partial
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
+from ..errors import SolveError
 from ..ground import varying
 from ..ground.derivative import custom_jvp, jvp_of_active
 from ..ground.march import Phase, Record, Rows, march, record, run_phases
 from ..ground.replay import SMALL, Replayed, Undo, pad_rows, replay, replay_nested
+from ..ground.tracing import raise_if
 from .again import Ends, Read, Row, again, at_start, moved
 from .attempt import (
     ENDED,
@@ -122,13 +123,8 @@ def refuse(setup: Setup, result: Array, values: Any) -> Any:
             lambda v: jnp.where(bad, jnp.nan, v) if jnp.issubdtype(v.dtype, jnp.inexact) else v,
             values,
         )
-    # A factor of one that cannot be had without the check: every value passing through it would
-    # take longer to compile.
-    one = eqx.internal.branched_error_if(
-        jnp.ones((), jnp.int32), Result.failed(result),
-        jnp.clip(result - 1, 0, len(MESSAGES) - 1), MESSAGES,
-    )  # fmt: skip
-    return jax.tree.map(lambda v: v * one.astype(v.dtype), values)
+    which = jnp.clip(result - 1, 0, len(MESSAGES) - 1)
+    return raise_if(values, Result.failed(result), MESSAGES, SolveError, which)
 
 
 def _outcome(

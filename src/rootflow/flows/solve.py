@@ -81,7 +81,7 @@ class Problem(eqx.Module):
     relative: bool = eqx.field(static=True)  # the clock of the loop is counted from t0
     empty: bool = eqx.field(static=True)  # t0 may be t1
     # The span and the times at which to save are numbers, were checked, and have no derivative.
-    known: bool = eqx.field(static=True)
+    still: bool = eqx.field(static=True)
     progress: Callable[..., Any] | None = eqx.field(static=True)
 
     @own_modes
@@ -143,7 +143,7 @@ class Problem(eqx.Module):
         self.times = None
         if isinstance(self.saveat, Array):
             self.times = jnp.asarray(checks.difference(saveat, clock), dtype)
-        self.known = timed.known is not None and checks.known_times(saveat)
+        self.still = timed.known is not None and checks.known_times(saveat)
         self.events, self.max_events = checks.events(event, max_events)
         self.hidden = hidden
         self.controller = checks.controller(controller, dt)
@@ -212,7 +212,7 @@ class Problem(eqx.Module):
         setup = Setup(
             f, repeatable(methods), self.controller, watch, self.fixed, self.given, max_steps,
             throw, keeps, penalties=tuple(p for p in penalties if p.reduce is not None),
-            progress=self.progress, most_events=self.max_events or 0, still=self.known,
+            progress=self.progress, most_events=self.max_events or 0, still=self.still,
             consistent=self.again if self.stops is not None or self.events else None,
         )  # fmt: skip
         x = Inputs(y0, t0, t1, args, self.stops, self.h)
@@ -226,7 +226,7 @@ class Problem(eqx.Module):
             out, saved = loop.solve_observed(setup, x), None
         else:
             out, saved = self.adjoint.solve(setup, x, None if keeps else times)
-        if not self.known:
+        if not self.still:
             out, saved = self._refused(setup, out, saved, outside)
         if self.consistent is not None:
             out = out._replace(result=jnp.where(found, out.result, Result.inconsistent))

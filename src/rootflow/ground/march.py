@@ -334,22 +334,25 @@ def _in_a_row(phase: Any, carry: Any, consts: Any, kept: _Keep, shared: bool) ->
     attempt = _attempt(phase, consts, 0, states, shared)
     groups = 0 if stride is None else -(-blocks // stride)
     every = None if stride is None else length * stride
-    # One more than are kept: for the states between them.
-    slots = groups if every in (None, 1) else groups + 1
 
     def turn(s):
         starts, (i, _, (carry, _), _) = s[0], s[1]
         if every == 1:
             starts = write_row(starts, carry.y, i)
         elif every is not None:
-            starts = write_row(starts, carry.y, jnp.where(i % every == 0, i // every, groups))
+            # (All members are at the same row: the condition is one, and no selection.)
+            starts = varying.cond(
+                i % every == 0,
+                lambda: write_row(starts, carry.y, i // every),
+                lambda: starts,
+            )
         return starts, attempt(s[1])
 
     def running(s):
         i, _, (carry, _), _ = s[1]
         return jnp.any(phase.active(carry, consts)) & (i < blocks * length)
 
-    starts = empty_rows(carry.y, slots)
+    starts = empty_rows(carry.y, groups)
     rows = empty_rows(row, blocks * length)
     begin = (jnp.asarray(0), jnp.full(jnp.shape(active), -1), inner, rows)
     starts, (i, last, (carry, _), rows) = varying.while_loop(running, turn, (starts, begin))
@@ -359,7 +362,7 @@ def _in_a_row(phase: Any, carry: Any, consts: Any, kept: _Keep, shared: bool) ->
     final = jnp.maximum(count - 1, 0)
     block = _filled(row_at(rows, final), i - final * length)
     rows = write_row(rows, block, final)
-    return Record(carry, count, last, starts[:groups], rows, None)
+    return Record(carry, count, last, starts, rows, None)
 
 
 def _filled(block: Rows, i: Array) -> Rows:

@@ -65,7 +65,7 @@ class Cotangents:
         ]
 
 
-def _computed(given: Any) -> tuple[Any, ...]:
+def _without_passed(given: Any) -> tuple[Any, ...]:
     """The arguments of `Pull.of_block` without the carries that a block passed."""
     consts, start, _, *others = given
     return (consts, start, None, *others)
@@ -133,14 +133,14 @@ class Pull:
             @run.def_vmap
             def _(size, batched, *given):
                 if not passed_by_all:
-                    given, batched = _computed(given), _computed(batched)
+                    given, batched = _without_passed(given), _without_passed(batched)
                 out = jax.vmap(each, batch_axes(tuple(batched)), axis_size=size)(*given)
                 return out, all_batched(out)
 
             return run(*given)
 
         def derivative(primals, tangents):
-            return jvp_of_active(alone, _computed(primals), _computed(tangents))
+            return jvp_of_active(alone, _without_passed(primals), _without_passed(tangents))
 
         pulled.defjvp(derivative, symbolic_zeros=True)
         return pulled

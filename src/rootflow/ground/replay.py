@@ -68,7 +68,7 @@ class _Way(NamedTuple):
     single: bool
     jacobians: bool
     undo: Undo | None
-    passed: bool = False
+    passed_by_all: bool = False
     members_at: Any = 0  # in a batch, the axis of the members in a row; may differ by its parts
 
 
@@ -445,7 +445,7 @@ class _Tangent:
             count, kinds, (memory, passed), rows, consts = self.trees.residuals.unflatten(residuals)
             memory = every_member(memory, memory_axes, size)
             memory = jax.tree.map(lambda s: jnp.moveaxis(s, 0, of_memory), memory)
-            if self.way.passed:
+            if self.way.passed_by_all:
                 passed = every_member(passed, passed_axes, size)
                 passed = jax.tree.map(lambda s: jnp.moveaxis(s, 0, of_row), passed)
             rows = jax.tree.map(
@@ -503,13 +503,13 @@ class _Backward:
         inputs += pull.of_consts.pick(consts)
         numbers = sum(x.size for x in jax.tree.leaves(parts(inputs)))
         small = way.jacobians and numbers <= SMALL and not self.batched
-        if self.batched and not way.passed:
+        if self.batched and not way.passed_by_all:
             passed = None
 
         def block(iteration):
             pulled = partial(pull.of_block, iteration, way.reverse)
             if small or passed is not None:
-                pulled = pull.by_size(iteration, way.reverse, small, way.passed)
+                pulled = pull.by_size(iteration, way.reverse, small, way.passed_by_all)
 
             def one(consts, carry_bar, row):
                 consts, totals_bar = consts

@@ -59,7 +59,7 @@ def raise_if(
         arrays, rest = eqx.partition(tree, eqx.is_array)
         if not jax.tree.leaves(arrays):
             return tree
-        if all(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(arrays)):
+        if all(jnp.issubdtype(leaf.dtype, jnp.number) for leaf in jax.tree.leaves(arrays)):
             # A factor of one that cannot be had without the check compiles faster than a check
             # through which every array passes.
             one = jnp.ones((), jnp.float32)
@@ -67,11 +67,18 @@ def raise_if(
                 one = _one_unless(bad, which, messages, error)
             else:
                 one = eqx.branched_error_if(one, bad, which, messages)
-            return eqx.combine(jax.tree.map(lambda v: v * one.astype(v.dtype), arrays), rest)
+            return eqx.combine(jax.tree.map(lambda v: _times(v, one), arrays), rest)
         return eqx.combine(eqx.branched_error_if(arrays, bad, which, messages), rest)
     if np.any(np.asarray(bad)):
         raise error(messages[int(np.max(np.asarray(which)))])
     return tree
+
+
+def _times(v: Array, one: Array) -> Array:
+    """v times a real number that is one, which leaves also infinite complex numbers as they are."""
+    if jnp.iscomplexobj(v):
+        return jax.lax.complex(_times(v.real, one), _times(v.imag, one))
+    return v * one.astype(v.dtype)
 
 
 def _one_unless(bad, which, messages, error):
