@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from scipy.sparse import csr_matrix
@@ -24,6 +24,7 @@ from .._typing import PyTree
 from ..errors import InputError
 from ..ground.derivative import custom_jvp, jvp_of_active
 from ..ground.linear import product
+from ..ground.unfused import unfused
 from .fields import Damped, SecondOrder, SemiLinear, Separable, Split, flat_linear
 
 Flat = Callable[[Array, Array, Any], Array]
@@ -252,11 +253,30 @@ class Builder:
         self.consts[name] = jaxpr.consts
         self.reverse_only |= _has_custom_vjp(jaxpr.jaxpr)
 
+        def call(consts, t, y, leaves):
+            return jaxpr_as_fun(ClosedJaxpr(jaxpr.jaxpr, consts))(t, y, *leaves)[0]
+
+        call.__name__ = name
+        call = jax.jit(call)
+        # Whatever looks at the call must see whether the equation depends on time.
+        timed = _reads(jaxpr.jaxpr, jaxpr.jaxpr.invars[0])
+        zero = np.zeros(self.t0.shape, self.t0.dtype)
+
         def explicit(t, y, args):
-            closed = ClosedJaxpr(jaxpr.jaxpr, args.consts[name])
-            return jaxpr_as_fun(closed)(clock(t, args), y, *jax.tree.leaves(args.arrays))[0]
+            time = clock(t, args) if timed else zero
+            leaves = jax.tree.leaves(args.arrays)
+            return unfused(call(args.consts[name], time, unfused(y), leaves))
 
         return explicit
+
+
+def _reads(jaxpr: Any, argument: Any) -> bool:
+    """Whether the results of a program depend on an argument, as far as it shows."""
+    live = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or not live.isdisjoint(eqn.outvars):
+            live.update(v for v in eqn.invars if not isinstance(v, Literal))
+    return argument in live
 
 
 def _has_custom_vjp(jaxpr: Any) -> bool:
