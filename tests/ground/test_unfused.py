@@ -92,3 +92,15 @@ def test_whether_an_equation_depends_on_time_is_seen_through_the_call(field, dep
     system, given = build(field, y, jnp.zeros(()), jnp.ones(()), tolerances)
     assert (time_derivative(system, jnp.ones(()), y, given) is not None) == depends
     np.testing.assert_array_equal(system(jnp.ones(()), y, given), field(1.0, y, 1.0))
+
+
+def test_products_of_matrices_are_left_where_they_are():
+    def compiled(function):
+        text = jax.jit(lambda x: unfused(jax.jit(function)(x))).lower(X).compile().as_text()
+        return " call(" in text
+
+    square = jnp.eye(5)
+    assert compiled(bend)
+    assert not compiled(lambda x: square @ x)
+    assert not compiled(lambda x: jax.lax.cond(x[0] > 0, lambda: jnp.tanh(square @ x), lambda: x))
+    assert not compiled(lambda x: jnp.convolve(x, jnp.ones(3), mode="same"))

@@ -4,6 +4,7 @@ XLA for CPUs fuses a computation into everything that reads its value, which the
 The slopes of a Runge-Kutta step are read by all stages after them, and so a neighbour's by
 neighbours: the last stage of six computes a sine of the first hundreds of times. An optimization
 barrier does not help, as the compiler drops it before it fuses. A call that is not inlined does.
+Products of matrices are not fused anyway, and are better left where other work can run beside them.
 """
 
 import math
@@ -15,6 +16,8 @@ from jax.interpreters import ad, batching, mlir
 
 # Fewer numbers than these are computed again faster than a call is made for them.
 _LEAST = 4
+
+_PRODUCTS = {"stablehlo.dot_general", "stablehlo.convolution"}
 
 _unfused_p = Primitive("rootflow_unfused")
 
@@ -34,10 +37,20 @@ def _lower(ctx, x):
     # (A program for several devices is cut into their parts, calls and all: left as it is.)
     alone = getattr(ctx.module_context.axis_context, "num_devices", None) == 1
     large = math.prod(ctx.avals_in[0].shape) >= _LEAST
-    if call is not None and call.name == "func.call" and alone and large:
+    if call is None or call.name != "func.call" or not (alone and large):
+        return [x]
+    if not _multiplies(call, ctx.module_context.symbol_table):
         attributes = ir.DictAttr.get({"inlineable": ir.StringAttr.get("false")})
         call.attributes["mhlo.frontend_attributes"] = attributes
     return [x]
+
+
+def _multiplies(operation, functions):
+    """Whether an operation, or one inside it or in what it calls, multiplies matrices."""
+    if operation.name == "func.call":
+        operation = functions[ir.FlatSymbolRefAttr(operation.attributes["callee"]).value]
+    inner = (op for region in operation.regions for block in region for op in block)
+    return operation.name in _PRODUCTS or any(_multiplies(op.operation, functions) for op in inner)
 
 
 _unfused_p.def_impl(lambda x: x)
