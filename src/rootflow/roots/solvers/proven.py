@@ -87,6 +87,12 @@ def iterate_proven(
     # Newton steps contract better from further away than the last digits of a method's own.
     first_goal = float(jnp.finfo(x.dtype).eps) ** -0.2
     infinite = jnp.asarray(jnp.inf, x.dtype)
-    start = (x, method.init(problem, x), infinite, jnp.asarray(0), jnp.asarray(0))
+    if resume is None:
+        # Every round begins by itself, and only the shapes are needed.
+        shapes = jax.eval_shape(lambda: method.init(problem, x))
+        begun = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), shapes)
+    else:
+        begun = method.init(problem, x)
+    start = (x, begun, infinite, jnp.asarray(0), jnp.asarray(0))
     x, state, error, steps, _ = while_loop(proceed, one_round, start)
     return x, state, Solution(x, error <= 1, steps, error)
