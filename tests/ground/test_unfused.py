@@ -104,3 +104,11 @@ def test_products_of_matrices_are_left_where_they_are():
     assert not compiled(lambda x: square @ x)
     assert not compiled(lambda x: jax.lax.cond(x[0] > 0, lambda: jnp.tanh(square @ x), lambda: x))
     assert not compiled(lambda x: jnp.convolve(x, jnp.ones(3), mode="same"))
+
+
+def test_exported_programs_keep_open_sizes_and_other_platforms():
+    (size,) = jax.export.symbolic_shape("n")
+    step = jax.jit(lambda x: unfused(jax.jit(lambda x: x * jnp.sin(x))(unfused(x))) + 1)
+    shape = jax.ShapeDtypeStruct((size,), jnp.float64)
+    exported = jax.export.export(step, platforms=("cpu", "cuda"))(shape)
+    np.testing.assert_allclose(exported.call(X), X * jnp.sin(X) + 1, rtol=1e-14)

@@ -7,6 +7,7 @@ barrier does not help, as the compiler drops it before it fuses. A call that is 
 Products of matrices are not fused anyway, and are better left where other work can run beside them.
 """
 
+import inspect
 import math
 
 import jax
@@ -32,25 +33,32 @@ def unfused(x: jax.Array) -> jax.Array:
 
 
 def _lower(ctx, x):
-    # The operation that x comes from; an argument of the program comes from none.
-    call = None if isinstance(x.owner, ir.Block) else x.owner
     # (A program for several devices is cut into their parts, calls and all: left as it is.)
-    alone = getattr(ctx.module_context.axis_context, "num_devices", None) == 1
-    large = math.prod(ctx.avals_in[0].shape) >= _LEAST
-    if call is None or call.name != "func.call" or not (alone and large):
+    program = ctx.module_context
+    alone = getattr(program.axis_context, "num_devices", None) == 1
+    alone &= tuple(program.platforms) == ("cpu",)
+    # The operation that x comes from; an argument of the program comes from none.
+    if not alone or isinstance(x.owner, ir.Block) or _few(ctx.avals_in[0].shape):
         return [x]
-    if not _multiplies(call, ctx.module_context.symbol_table):
+    call = x.owner.operation
+    if call.name == "func.call" and not _multiplies(call, program.symbol_table):
         attributes = ir.DictAttr.get({"inlineable": ir.StringAttr.get("false")})
         call.attributes["mhlo.frontend_attributes"] = attributes
     return [x]
 
 
+def _few(shape):
+    # (An exported program may leave sizes open.)
+    return all(isinstance(n, int) for n in shape) and math.prod(shape) < _LEAST
+
+
 def _multiplies(operation, functions):
     """Whether an operation, or one inside it or in what it calls, multiplies matrices."""
     if operation.name == "func.call":
-        operation = functions[ir.FlatSymbolRefAttr(operation.attributes["callee"]).value]
-    inner = (op for region in operation.regions for block in region for op in block)
-    return operation.name in _PRODUCTS or any(_multiplies(op.operation, functions) for op in inner)
+        name = ir.FlatSymbolRefAttr(operation.attributes["callee"]).value
+        operation = functions[name].operation
+    inner = (op.operation for region in operation.regions for block in region for op in block)
+    return operation.name in _PRODUCTS or any(_multiplies(op, functions) for op in inner)
 
 
 _unfused_p.def_impl(lambda x: x)
@@ -58,5 +66,7 @@ _unfused_p.def_abstract_eval(lambda aval: aval)
 batching.defvectorized(_unfused_p)
 ad.deflinear2(_unfused_p, lambda bar, _: (unfused(bar),))
 # Lowered afresh each time: within a function of its own no value would come from anywhere.
-mlir.register_lowering(_unfused_p, lambda _, x: [x], cacheable=False)
-mlir.register_lowering(_unfused_p, _lower, platform="cpu", cacheable=False)
+_afresh = {"cacheable": False}
+if not _afresh.keys() <= inspect.signature(mlir.register_lowering).parameters.keys():
+    _afresh = {}  # an argument that JAX means to remove
+mlir.register_lowering(_unfused_p, _lower, **_afresh)
