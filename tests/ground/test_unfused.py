@@ -7,6 +7,7 @@ import pytest
 
 import rootflow as rf
 from rootflow.flows.jacobian import time_derivative
+from rootflow.flows.methods.sde import reads_state
 from rootflow.flows.system import Tolerances, build
 from rootflow.ground.unfused import unfused
 
@@ -77,20 +78,23 @@ def test_a_stage_is_computed_once_in_a_compiled_step(method, stages):
 
 
 @pytest.mark.parametrize(
-    ("field", "depends"),
+    ("field", "on_time", "on_state"),
     [
-        (lambda t, y, a: -y, False),
-        (lambda t, y, a: -y + 0 * a, False),
-        (lambda t, y, a: (jnp.sin(t), -y)[1], False),
-        (lambda t, y, a: -t * y, True),
-        (lambda t, y, a: jnp.where(t > 1, y, -y), True),
+        (lambda t, y, a: -y, False, True),
+        (lambda t, y, a: -y + 0 * a, False, True),
+        (lambda t, y, a: (jnp.sin(t), -y)[1], False, True),
+        (lambda t, y, a: -t * y, True, True),
+        (lambda t, y, a: jnp.where(t > 1, y, -y), True, True),
+        (lambda t, y, a: t * a * jnp.ones(5), True, False),
+        (lambda t, y, a: a * jnp.ones(y.shape), False, False),
     ],
 )
-def test_whether_an_equation_depends_on_time_is_seen_through_the_call(field, depends):
+def test_what_an_equation_depends_on_is_seen_through_the_call(field, on_time, on_state):
     y = jnp.ones(5)
     tolerances = Tolerances(jnp.asarray(1e-6), jnp.asarray(1e-6))
     system, given = build(field, y, jnp.zeros(()), jnp.ones(()), tolerances)
-    assert (time_derivative(system, jnp.ones(()), y, given) is not None) == depends
+    assert (time_derivative(system, jnp.ones(()), y, given) is not None) == on_time
+    assert reads_state(system, y, jnp.ones(()), given) == on_state
     np.testing.assert_array_equal(system(jnp.ones(()), y, given), field(1.0, y, 1.0))
 
 

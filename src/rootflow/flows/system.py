@@ -258,14 +258,17 @@ class Builder:
 
         call.__name__ = name
         call = jax.jit(call)
-        # Whatever looks at the call must see whether the equation depends on time.
-        timed = _reads(jaxpr.jaxpr, jaxpr.jaxpr.invars[0])
-        zero = np.zeros(self.t0.shape, self.t0.dtype)
+        # Whatever looks at the call must see whether the time and the state are read at all.
+        reads = [_reads(jaxpr.jaxpr, argument) for argument in jaxpr.jaxpr.invars[:2]]
 
         def explicit(t, y, args):
-            time = clock(t, args) if timed else zero
+            given = clock(t, args), unfused(y)
+            time, state = (
+                value if read else jnp.zeros_like(value)
+                for value, read in zip(given, reads, strict=True)
+            )
             leaves = jax.tree.leaves(args.arrays)
-            return unfused(call(args.consts[name], time, unfused(y), leaves))
+            return unfused(call(args.consts[name], time, state, leaves))
 
         return explicit
 
