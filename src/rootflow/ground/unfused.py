@@ -9,6 +9,7 @@ Products of matrices are not fused anyway, and are better left where other work 
 
 import inspect
 import math
+from typing import Any
 
 import jax
 from jax.extend.core import Primitive
@@ -66,7 +67,7 @@ _unfused_p.def_abstract_eval(lambda aval: aval)
 batching.defvectorized(_unfused_p)
 ad.deflinear2(_unfused_p, lambda bar, _: (unfused(bar),))
 # Lowered afresh each time: within a function of its own no value would come from anywhere.
-_afresh = {"cacheable": False}
+_afresh: dict[str, Any] = {"cacheable": False}
 if not _afresh.keys() <= inspect.signature(mlir.register_lowering).parameters.keys():
     _afresh = {}  # an argument that JAX means to remove
 mlir.register_lowering(_unfused_p, _lower, **_afresh)
