@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import Literal
 from jaxtyping import Array, Bool, Float, Int
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import reverse_cuthill_mckee
@@ -18,6 +17,7 @@ from ..ground import varying
 from ..ground.banded import Band, factorise_band
 from ..ground.elimination import INVERTED, Solve, Vector, factorise, krylov
 from ..ground.krylov import bicgstab
+from ..ground.tracing import reads_argument
 from .system import Given, Pattern, System
 
 #: `"auto"`, `"direct"` or `"gmres"`.
@@ -374,11 +374,7 @@ def time_derivative(
 ) -> Float[Array, " n"] | None:
     """df/dt; `None` where f does not depend on t."""
     traced = jax.make_jaxpr(lambda t: f(t, y, args))(t).jaxpr
-    reached = set(traced.invars)
-    for equation in traced.eqns:
-        if any(not isinstance(x, Literal) and x in reached for x in equation.invars):
-            reached.update(equation.outvars)
-    if not any(not isinstance(x, Literal) and x in reached for x in traced.outvars):
+    if not reads_argument(traced, traced.invars[0]):
         return None
     return jax.jvp(lambda t: f(t, y, args), (t,), (jnp.ones_like(t),))[1]
 

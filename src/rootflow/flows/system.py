@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
-from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from scipy.sparse import csr_matrix
@@ -24,6 +24,7 @@ from .._typing import PyTree
 from ..errors import InputError
 from ..ground.derivative import custom_jvp, jvp_of_active
 from ..ground.linear import product
+from ..ground.tracing import reads_argument
 from ..ground.unfused import unfused
 from .fields import Damped, SecondOrder, SemiLinear, Separable, Split, flat_linear
 
@@ -259,7 +260,7 @@ class Builder:
         call.__name__ = name
         call = jax.jit(call)
         # Whatever looks at the call must see whether the time and the state are read at all.
-        reads = [_reads(jaxpr.jaxpr, argument) for argument in jaxpr.jaxpr.invars[:2]]
+        reads = [reads_argument(jaxpr.jaxpr, argument) for argument in jaxpr.jaxpr.invars[:2]]
 
         def explicit(t, y, args):
             given = clock(t, args), unfused(y)
@@ -271,15 +272,6 @@ class Builder:
             return unfused(call(args.consts[name], time, state, leaves))
 
         return explicit
-
-
-def _reads(jaxpr: Any, argument: Any) -> bool:
-    """Whether the results of a program depend on an argument, as far as it shows."""
-    live = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
-    for eqn in reversed(jaxpr.eqns):
-        if eqn.effects or not live.isdisjoint(eqn.outvars):
-            live.update(v for v in eqn.invars if not isinstance(v, Literal))
-    return argument in live
 
 
 def _has_custom_vjp(jaxpr: Any) -> bool:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.extend.core import jaxpr_as_fun
+from jax.extend.core import Literal, jaxpr_as_fun
 from jaxtyping import Array, ArrayLike, Bool
 
 from .._typing import PyTree
@@ -20,6 +20,15 @@ from .varying import is_sharded
 def is_traced(*values: Any) -> bool:
     """Whether any of the values is not known yet."""
     return any(isinstance(value, Tracer) for value in values)
+
+
+def reads_argument(jaxpr: Any, argument: Any) -> bool:
+    """Whether the results of a traced function depend on an argument, as far as it shows."""
+    live = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or not live.isdisjoint(eqn.outvars):
+            live.update(v for v in eqn.invars if not isinstance(v, Literal))
+    return argument in live
 
 
 def traced_once(function: Callable[..., Any], *like: Any) -> tuple[Callable[..., Any], Any]:

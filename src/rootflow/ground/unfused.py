@@ -2,8 +2,8 @@
 
 XLA for CPUs fuses a computation into everything that reads its value, which then computes it anew.
 The slopes of a Runge-Kutta step are read by all stages after them, and so a neighbour's by
-neighbours: the last stage of six computes a sine of the first hundreds of times. An optimization
-barrier does not help, as the compiler drops it before it fuses. A call that is not inlined does.
+neighbours: a compiled step of six stages had 64 sines in place of 8. An optimization barrier does
+not help, as the compiler drops it before it fuses. A call that is not inlined does.
 Products of matrices are not fused anyway, and are better left where other work can run beside them.
 """
 

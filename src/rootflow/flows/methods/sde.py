@@ -11,10 +11,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal as Constant
 from jaxtyping import Array, Float
 
 from ...errors import InputError
+from ...ground.tracing import reads_argument
 from ..system import Given, System, the
 from .base import Method, Step
 
@@ -65,15 +65,7 @@ class StochasticMethod(Method):
 def reads_state(diffusion: Any, y0: Any, t0: Any, args: Any) -> bool:
     """Whether the diffusion depends on the state, as far as its program shows."""
     jaxpr = jax.make_jaxpr(lambda y: diffusion(t0, y, args))(y0).jaxpr
-    reached = set(jaxpr.invars)
-
-    def depends(variables):
-        return any(not isinstance(v, Constant) and v in reached for v in variables)
-
-    for equation in jaxpr.eqns:
-        if depends(equation.invars):
-            reached.update(equation.outvars)
-    return depends(jaxpr.outvars)
+    return any(reads_argument(jaxpr, argument) for argument in jaxpr.invars)
 
 
 class EulerMaruyama(StochasticMethod):
