@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import rootflow as rf
-from rootflow.roots.iterate import Tolerance
+from rootflow.roots.iterate import Solution, Tolerance
 from rootflow.roots.solvers.active_set import resume
 from rootflow.roots.solvers.interior_point import Constrained
 
@@ -50,7 +50,7 @@ def plan_and_slope(inequality, start, state):
 
     def plan(state, scale):
         guess = start
-        if isinstance(start, rf.roots.Solution):
+        if isinstance(start, Solution):
             guess = eqx.tree_at(lambda s: s.value, start, scale * start.value)
         found = rf.argmin(cost, guess, state, inequality=inequality, full=True)
         return found.value, found

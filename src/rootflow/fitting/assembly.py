@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ from jaxtyping import Float
 
 from ..roots.solvers.damped_newton import Local
 from . import functions, problem, uncertainty
+from .compiled import compiled
 from .convergence import Outcome
 from .model import Model
 from .predict import Predictor
@@ -49,7 +49,7 @@ class Origin:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@compiled(static_argnums=(0, 1, 2))
 def _local(model, lay, solver, data, u):
     return problem.objective(model, lay, solver, data)(u)
 

@@ -7,6 +7,7 @@ from typing import Any
 from ..errors import InputError
 from ..tables.textfile import read_text
 from .from_functions import model_from_functions
+from .functions import as_seen
 from .model import Model
 from .modelfile import MAX_BYTES, model_from_text
 from .table import Dataset, assemble, load_table
@@ -39,6 +40,7 @@ def described(
         model = model_from_functions(
             model, data, states, parameters, observed, noise, doses, time, group
         )
+    model = as_seen(model)
     return model, data if isinstance(data, Dataset) else assemble(model, data), text
 
 

@@ -1,7 +1,6 @@
 """Many parameter vectors instead of one: ensembles, and their curves."""
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -10,6 +9,7 @@ from jaxtyping import Float
 
 from ..errors import InputError
 from . import problem
+from .compiled import compiled
 from .likelihood import likelihood, scale_rows
 from .predict import Predictor, times
 
@@ -120,7 +120,7 @@ def ensemble(fit: "FitResult", count: int, seed: int) -> Ensemble:
     )
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@compiled(static_argnums=(0, 1, 2))
 def _curves(model, lay, solver, data, u):
     def one(v):
         eta, _, ended = problem.group_values(model, lay, solver, v, data, derivative=False)
@@ -129,7 +129,7 @@ def _curves(model, lay, solver, data, u):
     return jax.vmap(one)(u)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@compiled(static_argnums=(0, 1, 2))
 def _scales(model, lay, solver, data, u):
     def one(v):
         eta, _, _ = problem.group_values(model, lay, solver, v, data, derivative=False)

@@ -5,10 +5,12 @@ derivative of something that is no state), is answered here, in terms of the use
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import equinox as eqx
 import jax
@@ -17,6 +19,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..flows.events import Event
+from ..ground.programs import Behaviour
+from ..ground.tracing import primitives
 from ..tables.names import did_you_mean
 from .model import Model
 
@@ -25,6 +29,7 @@ _NOT_THEIRS = (
     *(str(Path(str(module.__file__)).parent) + os.sep for module in (jax, np, eqx)),
     str(Path(__file__).parents[1]) + os.sep,
 )
+_PRODUCTS = {"dot_general", "conv_general_dilated"}
 _ABSTRACT = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
 
 
@@ -76,6 +81,62 @@ def check(model: Model) -> None:
         jax.eval_shape(look, number, y, p, c)
     except InputError as error:  # anew, without the notes on JAX's frames
         raise InputError(str(error)) from None
+
+
+def as_seen(model: Model) -> Model:
+    """The model, or another of the same content if its functions have changed what they do.
+
+    Programs are kept for a model. A Python function that reads a global number does something else
+    once that is another.
+    """
+    with jax.enable_x64(True):
+        now = Behaviour(*_calls(model))
+    if not now.key:
+        return model
+    return model if _FIRST.setdefault(model, now) == now else _changed(model, now)
+
+
+_FIRST: WeakKeyDictionary[Model, Behaviour] = WeakKeyDictionary()
+
+
+@lru_cache(maxsize=64)
+def _changed(model: Model, now: Behaviour) -> Model:
+    return replace(model)
+
+
+def _calls(model: Model) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+    """The user's own functions in a model, with arguments."""
+    t = np.zeros(())
+    y, p, c = (dict.fromkeys(x, t) for x in (model.states, model.parameters, model.covariates))
+    rows = {**c, **dict.fromkeys(model.rows, t)}
+    scales = [law.scale for law in model.noise.values()]
+    events = [part for event in model.events for part in (event.condition, event.jump)]
+    doses = [part for dose in model.doses for part in (dose.time, dose.amount)]
+    values = [value for values in model.conditions.values() for value in values.values()]
+    for functions, arguments in (
+        ([model.vector_field], (t, y, p, c)),
+        ([*model.observed.values(), *scales], (t, y, p, rows)),
+        (events, (t, y, (p, c))),
+        ([*model.states.values(), *values, *model.stops, *doses], (p, c)),
+    ):
+        yield from ((f, arguments) for f in functions if callable(f) and not _is_formula(f))
+
+
+def _is_formula(function: Any) -> bool:
+    """Whether a function is one of a text, which does not change."""
+    inner = getattr(function, "function", function)  # of the wrappers of `from_functions`
+    return type(inner).__module__.startswith("rootflow.")
+
+
+@lru_cache(maxsize=64)
+def multiplies(model: Model) -> bool:
+    """Whether the vector field multiplies matrices, as a neural network does."""
+    if not model.states:  # of a population: formulas of the time
+        return False
+    number = jax.ShapeDtypeStruct((), jnp.result_type(float))
+    y, p, c = (dict.fromkeys(x, number) for x in (model.states, model.parameters, model.covariates))
+    traced = jax.make_jaxpr(model.vector_field)(number, y, p, c)
+    return not _PRODUCTS.isdisjoint(primitives(traced.jaxpr))
 
 
 def _check_event(model: Model, event: Event, t, y, p, c):

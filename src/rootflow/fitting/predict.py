@@ -1,7 +1,6 @@
 """A fitted model at any times, with its bands."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -11,19 +10,20 @@ from jaxtyping import Float
 from ..errors import InputError, SolveError
 from ..flows.solution import Result
 from . import problem
+from .compiled import compiled
 from .likelihood import scale_rows
 from .model import Model
 from .problem import GroupData, Layout, Solver
 from .uncertainty import Uncertainty
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@compiled(static_argnums=(0, 1, 2))
 def _linearised(model, lay, solver, data, u):
     """Linked model values, their derivative by local parameters, and how solves ended."""
     return problem.group_values(model, lay, solver, u, data, derivative=True)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@compiled(static_argnums=(0, 1, 2))
 def _plain(model, lay, solver, data, u):
     values, _, ended = problem.group_values(model, lay, solver, u, data, derivative=False)
     return values, ended

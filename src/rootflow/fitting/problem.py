@@ -7,7 +7,7 @@ Fitted noise scales are not in it: at every u their best values are known in clo
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..flows.solution import Result
+from ..ground.batches import each
 from ..roots.solvers.damped_newton import Local
 from .course import Ended as Ended
 from .course import More, Solver, trajectory
@@ -169,6 +170,15 @@ def group_values(
 
     After the columns come the logarithms of computed scales (see `likelihood.scale_rows`).
     """
+    out = _values(model, lay, solver, u[None], data, derivative=derivative)
+    return jax.tree.map(lambda x: x[0], out)
+
+
+def _values(
+    model: Model, lay: Layout, solver: Solver, u: Float[Array, "starts n"], data: GroupData, *,
+    derivative: bool,
+) -> tuple[Array, Array | None, Ended]:  # fmt: skip
+    """`group_values` at many points; the groups of all of them are one batch of solves."""
 
     def one(v, ts, t0, c, more):
         def values(v):
@@ -182,8 +192,13 @@ def group_values(
         basis = jnp.eye(v.size, dtype=v.dtype)
         return jax.vmap(push, out_axes=(None, -1, None))(basis)
 
-    local = u[lay.index]
-    return jax.vmap(one)(local, data.ts, data.t0, data.covariates, data.more)
+    starts, groups = len(u), len(data.ts)
+    local = u[:, lay.index].reshape(starts * groups, -1)
+    about = (data.ts, data.t0, data.covariates, data.more)
+    if starts > 1:
+        about = jax.tree.map(lambda x: jnp.tile(x, (starts, *[1] * (np.ndim(x) - 1))), about)
+    out = each(one, local, *about)
+    return jax.tree.map(lambda x: x.reshape(starts, groups, *x.shape[1:]), out)
 
 
 def empty_aux(model: Model, lay: Layout, starts: int) -> tuple[np.ndarray, ...]:
@@ -233,51 +248,67 @@ def objective(model: Model, lay: Layout, solver: Solver, data: GroupData) -> Cal
     whole). The value is that of the likelihood and of the priors together. The reason why it is
     infinite is the `Result` of the solve, 0 if that is not to blame.
     """
+    of_all = objectives(model, lay, solver, data)
+    return lambda u: jax.tree.map(lambda x: x[0], of_all(u[None]))
 
-    def of(u: Float[Array, " n"]) -> Local:
-        eta, jacobian, ended = group_values(model, lay, solver, u, data, derivative=True)
-        assert jacobian is not None
-        found = likelihood(model, eta, data)
-        columns, rows = len(model.noise), scale_rows(model)
-        measured = jnp.asarray(data.weights > 0)
-        if rows:
-            measured = measured[:, [*range(columns), *rows]]
-        jacobian = jnp.where(measured[..., None], jacobian, 0.0)
-        gradient = jnp.einsum("gcs,gcsm->gm", found.slope, jacobian)
-        of_values = jacobian[:, :columns]
-        by_column = jnp.einsum("gcsm,gcs,gcsk->cgmk", of_values, found.information, of_values)
-        if found.of_scales is not None:
-            own, both = found.of_scales
-            scales, values = jacobian[:, columns:], jacobian[:, list(rows)]
-            extra = jnp.einsum("gcsm,gcs,gcsk->cgmk", scales, own, scales)
-            mixed = jnp.einsum("gcsm,gcs,gcsk->cgmk", values, both, scales)
-            extra = extra + mixed + jnp.swapaxes(mixed, -1, -2)
-            by_column = by_column.at[jnp.array(list(rows))].add(extra)
-        index = lay.index
+
+def objectives(model: Model, lay: Layout, solver: Solver, data: GroupData) -> Callable[..., Any]:
+    """The `objective` at many points (leading axis): the solves of all are one batch."""
+
+    def of_all(u: Float[Array, "starts n"]) -> Local:
+        eta, jacobian, ended = _values(model, lay, solver, u, data, derivative=True)
+        return each(partial(_local, model, lay, data), u, eta, jacobian, ended)
+
+    return of_all
+
+
+def _local(
+    model: Model, lay: Layout, data: GroupData, u: Float[Array, " n"], eta: Array,
+    jacobian: Array, ended: Ended,
+) -> Local:  # fmt: skip
+    """The objective at one point, from what `group_values` knows there."""
+    found = likelihood(model, eta, data)
+    columns, rows = len(model.noise), scale_rows(model)
+    measured = jnp.asarray(data.weights > 0)
+    if rows:
+        measured = measured[:, [*range(columns), *rows]]
+    jacobian = jnp.where(measured[..., None], jacobian, 0.0)
+    gradient = jnp.einsum("gcs,gcsm->gm", found.slope, jacobian)
+    of_values = jacobian[:, :columns]
+    by_column = jnp.einsum("gcsm,gcs,gcsk->cgmk", of_values, found.information, of_values)
+    if found.of_scales is not None:
+        own, both = found.of_scales
+        scales, values = jacobian[:, columns:], jacobian[:, list(rows)]
+        extra = jnp.einsum("gcsm,gcs,gcsk->cgmk", scales, own, scales)
+        mixed = jnp.einsum("gcsm,gcs,gcsk->cgmk", values, both, scales)
+        extra = extra + mixed + jnp.swapaxes(mixed, -1, -2)
+        by_column = by_column.at[jnp.array(list(rows))].add(extra)
+    index = lay.index
+    if np.array_equal(index, np.broadcast_to(np.arange(u.size), index.shape)):  # all are shared
+        gradient, by_column = gradient.sum(0), by_column.sum(1)
+    else:
         gradient = jnp.zeros(u.size, u.dtype).at[index].add(gradient)
         by_column = (
             jnp.zeros((by_column.shape[0], u.size, u.size), u.dtype)
             .at[:, index[:, :, None], index[:, None, :]]
             .add(by_column)
         )
-        if has_priors(model):
-            density, pull, bend = priors(model, lay, u)
-            found = found._replace(value=found.value + density)
-            gradient += pull
-            by_column = jnp.concatenate([by_column, jnp.diag(bend)[None]])
-        curvature = by_column.sum(0)
-        fine = (
-            jnp.all(ended.code == Result.success)
-            & jnp.isfinite(found.value)
-            & jnp.all(jnp.isfinite(gradient))
-            & jnp.all(jnp.isfinite(curvature))
-        )
-        return Local(
-            jnp.where(fine, found.value, jnp.inf),
-            jnp.where(fine, gradient, 0.0),
-            jnp.where(fine, curvature, jnp.eye(u.size)),
-            (found.scales, found.squares, by_column if len(by_column) > 1 else by_column[:0]),
-            jnp.max(ended.code),
-        )
-
-    return of
+    if has_priors(model):
+        density, pull, bend = priors(model, lay, u)
+        found = found._replace(value=found.value + density)
+        gradient += pull
+        by_column = jnp.concatenate([by_column, jnp.diag(bend)[None]])
+    curvature = by_column.sum(0)
+    fine = (
+        jnp.all(ended.code == Result.success)
+        & jnp.isfinite(found.value)
+        & jnp.all(jnp.isfinite(gradient))
+        & jnp.all(jnp.isfinite(curvature))
+    )
+    return Local(
+        jnp.where(fine, found.value, jnp.inf),
+        jnp.where(fine, gradient, 0.0),
+        jnp.where(fine, curvature, jnp.eye(u.size)),
+        (found.scales, found.squares, by_column if len(by_column) > 1 else by_column[:0]),
+        jnp.max(ended.code),
+    )

@@ -16,6 +16,7 @@ from ..flows.solution import Result
 from ..roots.solvers import damped_newton
 from ..roots.solvers.damped_newton import RUNNING
 from . import problem
+from .compiled import compiled
 from .convergence import finished, noise_of_solves, tie
 from .likelihood import scale_rows
 from .model import Model
@@ -38,13 +39,13 @@ _HINT = "Change the guesses (or their bounds), or check the equations and their 
 _NOT_FINITE = "The likelihood or its derivative is not finite at the guess."
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2), static_argnames=("max_iterations", "devices"))
+@compiled(static_argnums=(0, 1, 2), static_argnames=("max_iterations", "devices"))
 def _advance(model, lay, solver, data, states, lower, upper, free, steps, *, max_iterations,
              devices=None):  # fmt: skip
     advance = partial(
-        damped_newton.advance, problem.objective(model, lay, solver, data), lower=lower,
+        damped_newton.advance, problem.objectives(model, lay, solver, data), lower=lower,
         upper=upper, steps=steps, tolerance=_TOLERANCE, max_iterations=max_iterations,
-        reach=reach(lay),
+        reach=reach(lay), together=True,
     )  # fmt: skip
     if devices is None:
         return advance(states, free=free)
@@ -58,13 +59,13 @@ def _advance(model, lay, solver, data, states, lower, upper, free, steps, *, max
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, everywhere), out)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@compiled(static_argnums=(0, 1, 2))
 def _values(model, lay, solver, data, u):
     eta, _, ended = problem.group_values(model, lay, solver, u, data, derivative=False)
     return eta, ended
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@compiled(static_argnums=(0, 1, 2))
 def _judged_at(model, lay, solver, data, points):
     return jax.vmap(partial(problem.value, model, lay, solver, data))(points)
 

@@ -18,7 +18,7 @@ the method of multiple shooting, IET Systems Biology 1 (2007) 78-88.
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -29,6 +29,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..errors import InputError
 from . import problem
+from .compiled import compiled
 from .course import More
 from .dose_table import Doses
 from .model import Dose, Model
@@ -250,7 +251,7 @@ def _edges(ts: np.ndarray, used: np.ndarray, count: int) -> np.ndarray:
     return times[np.round(np.arange(1, count) * len(times) / count).astype(int)]
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@compiled(static_argnums=(0, 1, 2))
 def _at_boundaries(model, lay, solver, data, points):
     values = lambda u: problem.group_values(model, lay, solver, u, data, derivative=False)[0]
     return jnp.swapaxes(jax.vmap(values)(points), -1, -2)

@@ -14,6 +14,7 @@ from jaxtyping import Array, ArrayLike
 
 from .._typing import PyTree
 from ..errors import InputError
+from ..ground.programs import Behaviour, compiled_for
 from ..ground.tracing import is_compiling
 from . import checks
 
@@ -237,6 +238,10 @@ def _solve(cut: _Cut, solve, dealt) -> PyTree[Array]:
     )(dealt)  # fmt: skip
 
 
+def _one_chunk(solve, members) -> PyTree[Array]:
+    return jax.vmap(solve)(members)
+
+
 def _put_back(cut: _Cut, out, places: Array) -> PyTree[Array]:
     """The results in the order of the batch."""
 
@@ -252,7 +257,9 @@ def _put_back(cut: _Cut, out, places: Array) -> PyTree[Array]:
 
 
 _deal_compiled = eqx.filter_jit(_deal)
-_solve_compiled = eqx.filter_jit(_solve)
+_solve_compiled = compiled_for(
+    lambda cut, solve, dealt: Behaviour((_one_chunk, (solve, jax.tree.map(lambda x: x[0], dealt))))
+)(_solve)
 _put_back_compiled = eqx.filter_jit(_put_back)
 
 

@@ -9,8 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from ..errors import InputError
 from ..ground import varying
@@ -112,6 +110,10 @@ def _plan(pattern: Pattern, banded: bool) -> Layout | None:
     colours = colour(pattern)
     seeds = (colours == np.arange(colours.max() + 1)[:, None]).astype(float)
     if banded and n > INVERTED:
+        # Here, as few solves need them and SciPy takes long to import.
+        from scipy.sparse import csr_matrix
+        from scipy.sparse.csgraph import reverse_cuthill_mckee
+
         matrix = pattern.matrix()
         either = csr_matrix(matrix + matrix.T)
         order = np.asarray(reverse_cuthill_mckee(either, symmetric_mode=True), int)

@@ -17,6 +17,7 @@ from .._typing import PyTree
 from ..errors import InputError, SolveError
 from ..ground.derivative import custom_jvp, jvp_of_active
 from ..ground.modes import own_modes
+from ..ground.programs import Behaviour, compiled_for
 from ..ground.tracing import is_compiling
 from ..ground.varying import vary_like
 from . import checks, loop
@@ -163,6 +164,13 @@ class Problem(eqx.Module):
         self.penalty = penalty
         self.progress = checks.function("progress", "progress(fraction)", progress)
         checks.needs_step(self.method, self.fixed)
+
+    def behaviour(self) -> Behaviour:
+        """What the user's functions do now."""
+        events = [part for e in self.events for part in (e.condition, e.jump)]
+        functions = (self.f, self.jac, self.diffusion, self.save, *events)
+        arguments = (self.t0, self.y0, self.args)
+        return Behaviour(*((function, arguments) for function in functions))
 
     def build(self, y0: PyTree[Array]) -> tuple[System, Any]:
         """The equation and the arrays that it reads."""
@@ -397,7 +405,7 @@ def solve(problem: Problem, throw: bool) -> Solution:
     return _raise(problem, sol) if throw else sol
 
 
-@eqx.filter_jit
+@compiled_for(Problem.behaviour)
 def _solve_compiled(problem: Problem) -> Solution:
     # Whether to raise is decided outside, where the error can say more.
     return problem.solve(throw=False)

@@ -11,7 +11,9 @@ from jaxtyping import ArrayLike
 from .._typing import PyTree
 from ..errors import SolveError
 from ..ground.modes import own_modes
+from ..ground.programs import compiled_once
 from ..ground.tracing import raise_if
+from ..roots.calls import numbers_as_arrays
 from ..roots.checks import as_unknown
 from ..roots.conserved import conserved, on_continuum
 from ..roots.root import root
@@ -24,6 +26,7 @@ _CONTINUUM = (
 
 
 @own_modes
+@numbers_as_arrays
 def steady_state(
     f: Callable[[Any, Any, Any], Any],
     y0: PyTree[ArrayLike],
@@ -59,7 +62,7 @@ def steady_state(
             steady states lie next to the one found, on a curve along which the start decides.
     """
     y0 = as_unknown(y0, "the initial guess y0")
-    laws = conserved(lambda y: f(t, y, args), y0)
+    laws = compiled_once(lambda: conserved(lambda y: f(t, y, args), y0))
 
     def equations(y, y0, laws, args):
         value = f(t, y, args)
@@ -68,7 +71,9 @@ def steady_state(
     found = root(equations, y0, y0, laws, args, throw=throw, full=True, **options)
     if laws is not None:
         frozen = jax.tree.map(jax.lax.stop_gradient, (found.value, laws))
-        undecided = found.converged & on_continuum(lambda y: f(t, y, args), *frozen)
+        undecided = found.converged & compiled_once(
+            lambda: on_continuum(lambda y: f(t, y, args), *frozen)
+        )
         if throw:
             value = raise_if(found.value, undecided, _CONTINUUM, SolveError)
             found = eqx.tree_at(lambda s: s.value, found, value)

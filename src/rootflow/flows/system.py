@@ -18,13 +18,12 @@ from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
-from scipy.sparse import csr_matrix
 
 from .._typing import PyTree
 from ..errors import InputError
 from ..ground.derivative import custom_jvp, jvp_of_active
 from ..ground.linear import product
-from ..ground.tracing import reads_argument
+from ..ground.tracing import primitives, reads_argument
 from ..ground.unfused import unfused
 from .fields import Damped, SecondOrder, SemiLinear, Separable, Split, flat_linear
 
@@ -86,6 +85,8 @@ class Pattern:
     columns: np.ndarray
 
     def __init__(self, pattern: Any) -> None:
+        from scipy.sparse import csr_matrix  # here, as few solves have a pattern
+
         if not hasattr(pattern, "tocsr"):  # not of scipy.sparse
             pattern = np.asarray(pattern) != 0
             if pattern.ndim != 2:
@@ -99,6 +100,8 @@ class Pattern:
 
     def matrix(self) -> Any:
         """As a sparse matrix of booleans."""
+        from scipy.sparse import csr_matrix
+
         ones = np.ones(self.rows.size, bool)
         return csr_matrix((ones, (self.rows, self.columns)), self.shape)
 
@@ -252,7 +255,7 @@ class Builder:
 
         jaxpr = jax.make_jaxpr(flat)(self.t0, y, self.arrays)
         self.consts[name] = jaxpr.consts
-        self.reverse_only |= _has_custom_vjp(jaxpr.jaxpr)
+        self.reverse_only |= any("custom_vjp" in name for name in primitives(jaxpr.jaxpr))
 
         def call(consts, t, y, leaves):
             return jaxpr_as_fun(ClosedJaxpr(jaxpr.jaxpr, consts))(t, y, *leaves)[0]
@@ -272,17 +275,6 @@ class Builder:
             return unfused(call(args.consts[name], time, state, leaves))
 
         return explicit
-
-
-def _has_custom_vjp(jaxpr: Any) -> bool:
-    for eqn in jaxpr.eqns:
-        if "custom_vjp" in eqn.primitive.name:
-            return True
-        for leaf in jax.tree.leaves(list(eqn.params.values())):
-            inner = getattr(leaf, "jaxpr", leaf)
-            if hasattr(inner, "eqns") and _has_custom_vjp(inner):
-                return True
-    return False
 
 
 def _flat_slope(value: PyTree, like: PyTree[Array], y: Array, what: str) -> Array:

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
-from scipy.optimize import linear_sum_assignment
 
 from ..errors import InputError, SolveError
 from ..ground.tracing import is_traced, raise_if
@@ -127,6 +126,8 @@ def _prepared(x0: Array, x1: Array) -> tuple[Array, Array, Array]:
 
 
 def _assign(costs: Any, rows: Any, columns: Any) -> Any:
+    from scipy.optimize import linear_sum_assignment  # here, as it takes long to import
+
     costs, rows, columns = (np.asarray(part, dtype=np.float64) for part in (costs, rows, columns))
     if not np.isfinite(costs).all():
         raise InputError(_NOT_FINITE)

@@ -10,14 +10,15 @@ from jaxtyping import ArrayLike, Float
 
 from .._typing import PyTree
 from ..errors import InputError, SolveError
-from ..ground.tracing import is_compiling, is_traced
+from ..ground.programs import compiled_for
+from ..ground.tracing import is_traced
 from ..roots.root import fixed_point
 from . import grids
 from .denoiser import Denoiser
 from .failures import raise_if_not_finite, solving
 from .grids import Grid, Knots
 from .layout import STEPS
-from .loop import body, evaluator, turns
+from .loop import behaviour, body, evaluator, turns
 from .numerics import as_numbers
 from .sample import check_denoiser, check_sampler, checked_plan
 from .samplers.base import Integrator, Plan, Reversible, Sampler, check_growth
@@ -127,19 +128,22 @@ def invert(
         return _by_fixed_points(denoiser, condition, x, knots, throw)
     plan = checked_plan(sampler, sampler.plan(schedule, knots, None), knots)
     table = turns(plan, None, x.dtype)
-    run = _steps if is_compiling() else _steps_compiled
-    found, finite = run(denoiser, condition, sampler, x, table)
+    found, finite = _steps(denoiser, condition, sampler, x, table)
     return raise_if_not_finite(found, finite, plan.rows.level.t, sampler) if throw else found
 
 
+def _of_denoiser(denoiser, condition, *rest):
+    """What the denoiser does with the samples, the first of the rest that is an array."""
+    x = next(part for part in rest if eqx.is_array(part))
+    return behaviour(denoiser, condition, x)
+
+
+@compiled_for(_of_denoiser)
 def _steps(denoiser, condition, sampler, x, table):
     evaluate = evaluator(denoiser, sampler, condition)
     run = body(sampler, evaluate, False, None)
     state, record = jax.lax.scan(run, sampler.init(x), table)
     return sampler.sample(state), record.finite
-
-
-_steps_compiled = eqx.filter_jit(_steps)
 
 
 def _exact(denoiser, condition, sampler, x, times, back, throw):
@@ -152,14 +156,14 @@ def _exact(denoiser, condition, sampler, x, times, back, throw):
     begin = count - back + sampler.memory
     rows = jax.tree.map(lambda part: part[begin:], plan.rows)
     turn = jax.tree.map(lambda part: jnp.asarray(part, x.dtype), plan.turn)
-    run = _steps_back if is_compiling() else _steps_back_compiled
     table = turns(plan._replace(rows=rows), None, x.dtype)
-    state, finite = run(denoiser, condition, sampler, x, table, turn)
+    state, finite = _steps_back(denoiser, condition, sampler, x, table, turn)
     if throw and count > begin:
         state = raise_if_not_finite(state, finite[::-1], rows.level.t[::-1])
     return Inversion(state, times, sampler, count - begin)
 
 
+@compiled_for(_of_denoiser)
 def _steps_back(denoiser, condition, sampler, x, table, turn):
     evaluate = evaluator(denoiser, sampler, condition)
 
@@ -168,9 +172,6 @@ def _steps_back(denoiser, condition, sampler, x, table, turn):
         return state, jnp.all(jnp.isfinite(sampler.latent(state)))
 
     return jax.lax.scan(run, sampler.turn(evaluate, x, turn), table, reverse=True)
-
-
-_steps_back_compiled = eqx.filter_jit(_steps_back)
 
 
 def _by_fixed_points(denoiser, condition, x, knots, throw):
@@ -185,8 +186,7 @@ def _by_fixed_points(denoiser, condition, x, knots, throw):
     plan = Plan(rows, np.arange(count), count)
     rows = checked_plan(DDIM(), plan, flipped).rows
     rows = jax.tree.map(lambda part: jnp.asarray(part, x.dtype), rows)
-    run = _fixed_points if is_compiling() else _fixed_points_compiled
-    found, solved = run(denoiser, condition, x, rows)
+    found, solved = _fixed_points(denoiser, condition, x, rows)
     return _raise_if_not_solved(found, solved[::-1], source.t[::-1]) if throw else found
 
 
@@ -213,6 +213,7 @@ def _raise_if_not_solved(found, solved, t):
     return found
 
 
+@compiled_for(_of_denoiser)
 def _fixed_points(denoiser, condition, x, rows):
     evaluate = evaluator(denoiser, "noise", condition)
 
@@ -227,6 +228,3 @@ def _fixed_points(denoiser, condition, x, rows):
         return z, found.converged & jnp.isfinite(z).all()
 
     return jax.lax.scan(run, x, rows, reverse=True)
-
-
-_fixed_points_compiled = eqx.filter_jit(_fixed_points)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from .._typing import PyTree
+from ..ground.programs import Behaviour
 from . import starts
 from .denoiser import Denoiser
 from .hooks import Arrival, Hooks, Renoise
@@ -41,6 +42,11 @@ def evaluator(denoiser: Denoiser, sampler: Sampler | str, condition: PyTree) -> 
         return lambda x, level: denoiser.predict_with_variance(sampler.form, x, level, condition)
     form = sampler if isinstance(sampler, str) else sampler.form
     return lambda x, level: denoiser.predict(form, x, level, condition)
+
+
+def behaviour(denoiser: Denoiser, condition: PyTree, x: Any) -> Behaviour:
+    """What the denoiser does with x."""
+    return Behaviour((denoiser.noise, (x, jnp.zeros((), x.dtype), condition)))
 
 
 def turns(plan: Plan, key: Any, dtype: Any) -> Turn:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +10,8 @@ from jaxtyping import Array, ArrayLike, Float, Key
 
 from .._typing import PyTree
 from ..errors import InputError
-from ..ground.tracing import is_compiling, is_traced
+from ..ground.programs import compiled_for
+from ..ground.tracing import is_traced
 from . import gradients, grids
 from .adjoint import Adjoint, between, steps_back
 from .course import course
@@ -23,7 +23,7 @@ from .grids import Grid, Knots
 from .hooks import as_hooks
 from .inpaint import Inpaint
 from .layout import Asked, laid_out, steps_done, steps_to_take
-from .loop import evaluator
+from .loop import behaviour, evaluator
 from .numerics import as_numbers
 from .samplers.base import Integrator, Plan, Sampler
 from .samplers.dpm_solver_pp import DPMSolverPlusPlus
@@ -138,8 +138,7 @@ def sample(
         part = between(knots, int(at[done]), int(at[done + count]))
         back = _cast(steps_back(schedule, part, route.method), x.dtype)
     options = (sampler, route, trajectory, hooks)
-    run = _run if is_compiling() else _run_compiled
-    state, record = run(denoiser, condition, state, way.table, back, options)
+    state, record = _run(denoiser, condition, state, way.table, back, options)
     value = sampler.sample(state)
     if throw:
         value = raise_if_not_finite(value, record.finite, way.level_times, sampler)
@@ -187,6 +186,11 @@ def _needed(start: Any, strength: Any, sampler: Sampler | Integrator, inpaint: A
     return None if inpaint is None else "inpaint=..., which draws noise"
 
 
+@compiled_for(
+    lambda denoiser, condition, state, table, back, options: behaviour(
+        denoiser, condition, options[0].sample(state)
+    )
+)
 def _run(denoiser, condition, state, table, back, options):
     sampler, route, keep, hooks = options
     evaluate = evaluator(denoiser, sampler, condition)
@@ -195,9 +199,6 @@ def _run(denoiser, condition, state, table, back, options):
     return gradients.march(
         route, sampler, evaluate, state, table, keep=keep, hooks=hooks, back=back
     )
-
-
-_run_compiled = eqx.filter_jit(_run)
 
 
 def _chosen(sampler: Any, start: Any) -> Sampler | Integrator:

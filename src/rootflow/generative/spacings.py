@@ -6,7 +6,6 @@ from typing import Any, Literal
 import equinox as eqx
 import numpy as np
 from jaxtyping import ArrayLike
-from scipy.stats import beta as beta_distribution
 
 from ..errors import InputError
 from ..ground.tracing import is_traced
@@ -105,10 +104,12 @@ class BetaLevels(Grid):
             raise InputError(f"a={self.a} and b={self.b} must be positive.")
 
     def times(self, schedule: Schedule, fractions: Any, begin: Any, end: Any) -> Any:
+        from scipy.stats import beta as law  # here, as it takes long to import
+
         first, last = schedule.log_snr(begin), schedule.log_snr(end)
         xp = namespace(first, last)
         high, low = xp.exp(-first), xp.exp(-last)
-        quantiles = beta_distribution.ppf(1 - np.asarray(fractions), self.a, self.b)
+        quantiles = law.ppf(1 - np.asarray(fractions), self.a, self.b)
         return schedule.log_snr_inverse(-xp.log(low + quantiles * (high - low)))
 
 

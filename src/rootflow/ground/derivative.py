@@ -119,11 +119,11 @@ class custom_jvp:
         rule = functools.partial(
             _flat_rule, self.rule, self.symbolic_zeros, static, structure, returned
         )
-        out = _p.bind(*operands, function=_Traced(flat, operands), rule=rule)
+        out = _p.bind(*operands, function=Traced(flat, operands), rule=rule)
         return jax.tree.unflatten(returned[0], out)
 
 
-class _Traced:
+class Traced:
     """A function of flat lists, traced when it is first asked for.
 
     Where the operation is differentiated at once, nobody asks: the rule has its own way.
@@ -215,7 +215,7 @@ def _batch(operands, dims, *, function, rule):
     size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
     operands = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(_arrays(operands), dims)]
     axes = [None if d is None else 0 for d in dims]
-    batch = _Traced(jax.vmap(function, axes, axis_size=size), operands)
+    batch = Traced(jax.vmap(function, axes, axis_size=size), operands)
 
     def batched_rule(primals, dots):
         live = [i for i, d in enumerate(dots) if not _no_tangent(d)]

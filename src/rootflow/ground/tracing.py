@@ -1,7 +1,7 @@
 """What is known of values while a program is traced, and errors that it raises once they are."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -29,6 +29,16 @@ def reads_argument(jaxpr: Any, argument: Any) -> bool:
         if eqn.effects or not live.isdisjoint(eqn.outvars):
             live.update(v for v in eqn.invars if not isinstance(v, Literal))
     return argument in live
+
+
+def primitives(jaxpr: Any) -> Iterator[str]:
+    """The names of all operations of a traced function, also inside the functions it calls."""
+    for eqn in jaxpr.eqns:
+        yield eqn.primitive.name
+        for leaf in jax.tree.leaves(list(eqn.params.values())):
+            inner = getattr(leaf, "jaxpr", leaf)
+            if hasattr(inner, "eqns"):
+                yield from primitives(inner)
 
 
 def traced_once(function: Callable[..., Any], *like: Any) -> tuple[Callable[..., Any], Any]:

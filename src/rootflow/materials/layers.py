@@ -16,7 +16,7 @@ from scipy.constants import R
 from ..errors import InputError
 from ..ground.checks import one_of
 from ..ground.tracing import is_traced
-from ..roots import root
+from ..roots.root import root
 from . import checks
 from .volumes import MolarVolumeError
 

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from ..errors import SolveError
-from ..roots import argmin
+from ..roots.argmin import argmin
 from . import forward
 from .forward import Measured, Parameters, Uncertain
 

@@ -18,7 +18,7 @@ from jax.scipy.special import erfc
 from jaxtyping import Array, Float
 from scipy import special
 
-from ..roots import fixed_point
+from ..roots.root import fixed_point
 from .curves import hermite
 
 #: Y at the first node is erfc(4.2) / 2 = 1.4e-9.

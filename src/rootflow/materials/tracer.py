@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..errors import InputError
-from ..roots import root
+from ..roots.root import root
 from . import checks
 from .volumes import as_volume, partial_volumes
 

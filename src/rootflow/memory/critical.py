@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from ..roots import root
+from ..roots.root import root
 from . import checks, theory
 from .law import Law, law
 from .theory import Point

@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from ..errors import InputError
 from ..ground.tracing import is_traced
-from ..roots import fixed_point
+from ..roots.root import fixed_point
 from . import checks
 from .network import DenseHebbian, fields
 

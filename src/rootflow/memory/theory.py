@@ -17,7 +17,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from ..errors import InputError
 from ..ground.tracing import is_traced
-from ..roots import fixed_point
+from ..roots.root import fixed_point
 from . import checks, moments
 from .law import Law, law
 

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..ground.hoist import hoist, vary_alike
 from ..ground.modes import own_modes
 from . import conditions
-from .calls import called
+from .calls import called, numbers_as_arrays
 from .checks import concrete
 from .composite import composite_minimum
 from .implicit import given, held
@@ -51,6 +51,7 @@ _DEFAULT_STEPS = {
 
 
 @own_modes
+@numbers_as_arrays
 def argmin(
     f: Callable[..., Any],
     x0: PyTree,

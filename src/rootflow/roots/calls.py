@@ -1,17 +1,54 @@
 """How the verbs are called: parameters by name, auxiliary values, and what is taken as a guess."""
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 from .._typing import PyTree
 from ..errors import InputError
+from ..ground.tracing import is_compiling
 from .checks import as_unknown, keywords_of
 from .iterate import Solution
 from .trees import widened
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: What JAX raises where a function asks for the value of a number that is not known yet.
+_ABSTRACT = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
+
+
+#: Keyword arguments that hold parameters; others are by position, after the function and the guess.
+_PARAMETERS = ("kwargs", "args")
+
+
+def numbers_as_arrays(verb: Callable[P, T]) -> Callable[P, T]:
+    """The verb, outside `jit` with arrays in the place of Python's floats among its parameters.
+
+    So that another value is not another program. Where a function looks at the value (in an `if`)
+    the floats stay what they are.
+    """
+    plain: Callable[..., Any] = verb
+
+    @functools.wraps(verb)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        given = args[2:], {name: kwargs[name] for name in _PARAMETERS if name in kwargs}
+        arrays = jax.tree.map(lambda v: jnp.asarray(v) if type(v) is float else v, given)
+        same = all(a is b for a, b in zip(*map(jax.tree.leaves, (given, arrays)), strict=True))
+        if same or is_compiling():
+            return plain(*args, **kwargs)
+        theta, named = arrays
+        try:
+            return plain(*args[:2], *theta, **{**kwargs, **named})
+        except _ABSTRACT:
+            return plain(*args, **kwargs)
+
+    return call
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 
 from ..errors import InputError
 from ..ground.hoist import hoist
+from ..ground.programs import compiled_once
 from . import conditions
 from .implicit import given, held
-from .iterate import Solution, iterate_to
+from .iterate import Solution, iterate, iterate_to
 from .root import confirm
 from .solvers.active_set import resume
 from .solvers.interior_point import Constrained, InteriorPoint, polish
@@ -60,18 +61,7 @@ def programme_minimum(
     problem = Constrained(
         of_vector, as_vector(frozen[0], lambda v: v), as_vector(frozen[1], conditions.limited)
     )
-    if task.dual is None:
-        x, state, solution = task.run(InteriorPoint(task.tolerance), problem, x0)
-    else:
-        x, state, solution = _resumed(task, problem, to_vector(x0), shapes)
-    reason = why_not(problem, to_vector(x0), x, ~solution.converged)
-    solution = eqx.tree_at(lambda s: s.reason, solution, reason)
-    polished, dual, _ = polish(problem, x, state)
-    x = jnp.where(solution.converged, polished, x)
-    nu, lam = (
-        None if shape is None else from_vector(shape)(jnp.where(solution.converged, new, old))
-        for shape, new, old in zip(shapes, (dual.nu, dual.lam), (state.nu, state.lam), strict=True)
-    )
+    x, nu, lam, solution = compiled_once(lambda: _solved(task, problem, to_vector(x0), shapes))
 
     def condition(x, objective, pure, *theta):
         return conditions.KKT(objective, *pure)(x, *theta)
@@ -82,6 +72,25 @@ def programme_minimum(
     x, nu, lam = given(condition, unknown, (task.objective, pure, *task.theta), options)
     solution = eqx.tree_at(lambda s: s.dual, solution, (nu, lam), is_leaf=lambda node: node is None)
     return task.call.finish(x, solution, full)
+
+
+def _solved(task, problem, x0, shapes):
+    """The minimum, the multipliers in their shapes, and the account of how they were found."""
+    if task.dual is None:
+        x, state, solution = iterate(
+            InteriorPoint(task.tolerance), problem, x0, max_steps=task.max_steps
+        )
+    else:
+        x, state, solution = _resumed(task, problem, x0, shapes)
+    reason = why_not(problem, x0, x, ~solution.converged)
+    solution = eqx.tree_at(lambda s: s.reason, solution, reason)
+    polished, dual, _ = polish(problem, x, state)
+    x = jnp.where(solution.converged, polished, x)
+    nu, lam = (
+        None if shape is None else from_vector(shape)(jnp.where(solution.converged, new, old))
+        for shape, new, old in zip(shapes, (dual.nu, dual.lam), (state.nu, state.lam), strict=True)
+    )
+    return x, nu, lam, solution
 
 
 def _resumed(task, problem, x0, shapes):

@@ -11,7 +11,8 @@ from .._typing import PyTree
 from ..errors import InputError
 from ..ground.hoist import hoist, vary_alike
 from ..ground.modes import own_modes
-from .calls import called
+from ..ground.programs import compiled_once
+from .calls import called, numbers_as_arrays
 from .checks import same_structure
 from .implicit import given, held
 from .iterate import Solution, Tolerance, check_converged, check_steps, iterate, tolerance
@@ -21,6 +22,7 @@ from .trees import coarsest_dtype, from_vector, in_types_of, to_vector
 
 
 @own_modes
+@numbers_as_arrays
 def root(
     condition: Callable[..., Any],
     x0: PyTree,
@@ -86,8 +88,8 @@ def root(
         def vector_equations(v):
             return to_vector(frozen_pure(unravel(v), *frozen_theta))
 
-        x, state, solution = iterate(
-            Dogleg(tol), vector_equations, to_vector(start), max_steps=max_steps
+        x, state, solution = compiled_once(
+            lambda: iterate(Dogleg(tol), vector_equations, to_vector(start), max_steps=max_steps)
         )
         x, multiple = unravel(x), state.multiple
     else:
@@ -115,6 +117,7 @@ def _attached(equations, x, multiple, arguments, options):
 
 
 @own_modes
+@numbers_as_arrays
 def fixed_point(
     mapping: Callable[..., Any],
     x0: PyTree,
@@ -182,7 +185,9 @@ def fixed_point(
 
     newton = isinstance(solver, Dogleg)
     problem = vector_equations if newton else vector_map
-    x, state, solution = iterate(solver, problem, to_vector(start), max_steps=max_steps)
+    x, state, solution = compiled_once(
+        lambda: iterate(solver, problem, to_vector(start), max_steps=max_steps)
+    )
     multiple = state.multiple if newton else None
     x = confirm(unravel(x), solution, throw, "fixed_point")
     x = _attached(equations, x, multiple, (pure, *theta), implicit_options)

@@ -7,6 +7,7 @@ from typing import Any
 from jaxtyping import Array
 
 from .._typing import PyTree
+from ..ground.programs import compiled_once
 from .calls import Call
 from .iterate import Method, Tolerance, iterate
 from .solvers.proven import iterate_proven
@@ -33,11 +34,15 @@ class Task:
     step: Any
 
     def run(self, solver: Method, problem: Any, x0: PyTree):
-        return iterate(solver, problem, to_vector(x0), max_steps=self.max_steps)
+        return compiled_once(
+            lambda: iterate(solver, problem, to_vector(x0), max_steps=self.max_steps)
+        )
 
     def prove(self, solver: Method, problem: Any, composite: Composite, x0: PyTree, **options: Any):
         """As `run`, for a first-order method, whose own account of its error is not enough."""
-        return iterate_proven(
-            solver, problem, composite, to_vector(x0), self.tolerance,
-            max_steps=self.max_steps, **options,
+        return compiled_once(
+            lambda: iterate_proven(
+                solver, problem, composite, to_vector(x0), self.tolerance,
+                max_steps=self.max_steps, **options,
+            )
         )  # fmt: skip

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ import numpy as np
 
 from ...ground.elimination import inverse
 from .. import uncertainty
+from ..compiled import compiled
 from ..course import Solver
 from ..problem import GroupData
 from ..result import Start
@@ -150,7 +150,7 @@ def _settled(
     return replace(origin, ending=ending, converged=done, starts=[start])
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@compiled(static_argnums=(0, 1))
 def evaluated(lay: Layout, solver: Solver, data: GroupData, u):
     """Values of all subjects, their modes, the covariances there, codes of solves."""
     everyone = lambda x: jnp.broadcast_to(x, (len(data.ts), *x.shape))

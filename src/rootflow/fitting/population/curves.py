@@ -96,9 +96,20 @@ def curve(known: tuple[Array, ...], at: Float[Array, " local"]) -> Curve:
     return Curve(lambda x: _polynomial(known, x - at), lambda x: _polynomial(known[1:], x - at))
 
 
+@jax.custom_jvp
 def _polynomial(known: tuple[Array, ...], step: Float[Array, " local"]) -> Array:
     """sum_k known[k] step^k / k!, by Horner's rule."""
     total = known[-1]
     for order in range(len(known) - 1, 0, -1):
         total = known[order - 1] + total @ step / order
     return total
+
+
+@_polynomial.defjvp
+def _polynomial_jvp(primals, tangents):
+    """Its slope is a polynomial again, of one order less: fewer products than the rule's own."""
+    (known, step), (_, dot) = primals, tangents
+    value = _polynomial(known, step)
+    if len(known) == 1:
+        return value, jnp.zeros_like(value)
+    return value, _polynomial(known[1:], step) @ dot

@@ -5,8 +5,7 @@ reverse; the sandwich puts the sum of the squares of the subjects' gradients
 between two of it (Huber 1967; White 1982, Econometrica 50:1).
 """
 
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from jaxtyping import Array, Float
 
 from ...ground.elimination import inverse
 from .. import uncertainty
+from ..compiled import compiled
 from ..course import Solver
 from ..problem import GroupData
 from ..result import Estimate
@@ -59,11 +59,9 @@ class Analysis(NamedTuple):
     slope: Float[np.ndarray, "n n"]
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def analysis(
-    lay: Layout, solver: Solver, data: GroupData, u: Array, z: Float[Array, "subjects effects"]
-) -> Analysis:
-    """Everything about the estimate, given the effects that its search ended with."""
+@compiled(static_argnums=(0, 1))
+def analysis(lay: Layout, solver: Solver, data: GroupData, u: Any, z: Any) -> Analysis:
+    """Everything about the estimate u, given the effects z (subjects, effects) of its search."""
     known = lay.unpack(u)
 
     def one(data, z):

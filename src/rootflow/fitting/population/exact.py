@@ -6,17 +6,17 @@ the draws. Adaptive Gauss-Hermite quadrature (Pinheiro and Bates 1995, J Comput 
 takes the place of the draws for one or two random effects.
 """
 
-from functools import partial
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.special import gammaln
 
 from ...errors import InputError
 from ...ground.batches import in_batches
+from ..compiled import compiled
 from ..course import Solver
 from ..problem import GroupData
 from .conditional import joint
@@ -38,7 +38,7 @@ class Likelihood(NamedTuple):
     error: float
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@compiled(static_argnums=(0, 1))
 def _at(lay, solver, data, u, z):
     """Minus the log-density of data and effects, (points,) of one subject."""
     known = lay.unpack(u)
@@ -51,12 +51,12 @@ def _at(lay, solver, data, u, z):
     return in_batches(one, z, _BATCH)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@compiled(static_argnums=(0, 1))
 def _all(lay, solver, data, u, z):
     return jax.vmap(lambda data, z: _at(lay, solver, data, u, z))(data, z)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@compiled(static_argnums=(0, 1))
 def _slopes(lay, solver, data, u, z):
     """Minus the log-density at the points z of all subjects (subjects, points), and its slope by u.
 
@@ -162,7 +162,7 @@ def _proposed(
     t = normal / shrink[..., None]
     points = z[:, None] + np.einsum("gab,gkb->gka", root, t)
     log_det = np.log(np.diagonal(root, axis1=1, axis2=2)).sum(1)
-    constant = gammaln((_FREEDOM + q) / 2) - gammaln(_FREEDOM / 2)
+    constant = math.lgamma((_FREEDOM + q) / 2) - math.lgamma(_FREEDOM / 2)
     constant += 0.5 * q * np.log(2 / _FREEDOM)
     proposal = constant - 0.5 * (_FREEDOM + q) * np.log1p((t**2).sum(-1) / _FREEDOM)
     return points, proposal - log_det[:, None]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +13,7 @@ from ...errors import SolveError
 from ...flows.solution import Result
 from ...ground.batches import in_batches
 from .. import problem
+from ..compiled import compiled
 from ..course import Solver
 from ..problem import GroupData
 from .conditional import variances
@@ -30,7 +30,7 @@ _LOST = 0.05
 _LEVELS = (50.0, 2.5, 97.5)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@compiled(static_argnums=(0, 1))
 def _linearised(lay, solver, data, u, z):
     """Linked model values of each subject, their derivative by its coordinates, noise, codes."""
     known = lay.unpack(u)
@@ -42,7 +42,7 @@ def _linearised(lay, solver, data, u, z):
     return jax.vmap(one)(data, z)
 
 
-@partial(jax.jit, static_argnums=0)
+@compiled(static_argnums=0)
 def _ways(lay, u, z, moved):
     """The derivatives of each subject's coordinates by its effects, and by u along its mode."""
     known = lay.unpack(u)
@@ -54,7 +54,7 @@ def _ways(lay, u, z, moved):
     return jax.vmap(one)(z, moved)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@compiled(static_argnums=(0, 1))
 def _drawn(lay, solver, data, u, z):
     """Linked values and variances of subjects of many populations u (draws, n), effects z.
 
@@ -76,7 +76,7 @@ def _drawn(lay, solver, data, u, z):
     return in_batches(of, (u, z), _BATCH)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@compiled(static_argnums=(0, 1))
 def _simulated(lay, solver, data, u, z, noise):
     """Measurements of subjects with the effects z (trials, subjects, effects) and that noise."""
     known = lay.unpack(u)

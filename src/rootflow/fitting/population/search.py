@@ -2,16 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
 from ...errors import InputError
 from ...flows.solution import Result
 from ...roots.solvers import damped_newton
+from ..compiled import compiled
 from ..course import Solver
 from ..problem import GroupData
 from ..search import to_the_end
@@ -28,7 +27,7 @@ _REACH = 2.0
 _HINT = "Change the guesses (or their bounds), or check the equations and their units."
 
 
-@partial(jax.jit, static_argnums=(0, 1), static_argnames=("max_iterations",))
+@compiled(static_argnums=(0, 1), static_argnames=("max_iterations",))
 def _advance(lay, solver, data, constant, states, lower, upper, free, steps, *, max_iterations):
     return damped_newton.advance(
         approximations.objective(lay, solver, data, constant), states, lower, upper, free,

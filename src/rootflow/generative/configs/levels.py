@@ -6,7 +6,6 @@ A noise level is sigma / alpha, on straight paths the time t = sigma itself.
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import beta as beta_distribution
 
 from ...errors import InputError
 from ..discrete import (
@@ -188,7 +187,9 @@ def levels_between(kind: str, high: float, low: float, steps: int, rho: float = 
     if kind.startswith("karras"):
         return (high ** (1 / rho) + part * (low ** (1 / rho) - high ** (1 / rho))) ** rho
     if kind == "beta":
-        return low + beta_distribution.ppf(1 - part, 0.6, 0.6) * (high - low)
+        from scipy.stats import beta as law  # here, as it takes long to import
+
+        return low + law.ppf(1 - part, 0.6, 0.6) * (high - low)
     return np.exp(np.log(high) + part * (np.log(low) - np.log(high)))
 
 

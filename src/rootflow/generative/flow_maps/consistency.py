@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
-from scipy.special import erf
 
 from ..._typing import PyTree
 from ...errors import InputError
@@ -48,6 +47,8 @@ class _Consistency(eqx.Module):
         times = grids.times(schedule, self.steps, grid=grid, end=model.end)
         if self.often is None:
             return times, None
+        from scipy.special import erf  # here, as it takes long to import
+
         with np.errstate(divide="ignore"):
             log_rho = -np.asarray(schedule.log_snr(times))
         below = erf((log_rho - self.often.mean) / (math.sqrt(2) * self.often.std))

@@ -3,11 +3,13 @@
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from ..._typing import PyTree
 from ...errors import InputError
+from ...ground.programs import Behaviour, compiled_for
 from ...ground.tracing import is_traced
 from .. import gradients, grids
 from ..failures import raise_if_not_finite
@@ -154,7 +156,11 @@ def sample(
     return as_asked(value, x, passed, times, knots.steps, full)
 
 
-@eqx.filter_jit
+@compiled_for(
+    lambda model, condition, jumps, x, rows, keep: Behaviour(
+        (model, (x, jnp.zeros((), x.dtype), jnp.zeros((), x.dtype), condition))
+    )
+)
 def _run(model, condition, jumps, x, rows, keep):
     def evaluate(x, row):
         return model(x, row.level.t, row.target, condition)

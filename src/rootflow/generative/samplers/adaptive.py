@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, Int
 
 from ..._typing import PyTree
 from ...errors import DerivativeError, SolveError
-from ...ground.tracing import is_compiling, is_traced
+from ...ground.programs import Behaviour, compiled_for
+from ...ground.tracing import is_traced
 from ..numerics import expand
 from ..samples import Samples
 from ..schedules import Level
@@ -80,10 +81,9 @@ class AdaptiveDPMSolver(Integrator):
                 f"{float(ends[1])}: adaptive steps go from noise to data, between finite values.",
             )
         ends = [jnp.asarray(at, x.dtype) for at in ends]
-        solve = _solve if is_compiling() else _solve_compiled
         # As arrays, so that another tolerance is not another program.
         arrays = jax.tree.map(lambda number: jnp.asarray(number, x.dtype), self)
-        state = solve(arrays, denoiser, condition, x, *ends)
+        state = _solve(arrays, denoiser, condition, x, *ends)
         finished = state.log_snr >= ends[1]
         value = state.x
         if throw:
@@ -126,6 +126,11 @@ def _combine(scale: Any, x: Array, weights: list[Any], values: list[Array]) -> A
     return moved + sum(expand(w, x) * m for w, m in zip(weights, values, strict=True))
 
 
+@compiled_for(
+    lambda sampler, denoiser, condition, x, begin, end: Behaviour(
+        (denoiser.noise, (x, begin, condition))
+    )
+)
 def _solve(
     sampler: AdaptiveDPMSolver, denoiser: Any, condition: PyTree, x: Array, begin: Any, end: Any
 ) -> _State:
@@ -181,9 +186,6 @@ def _solve(
         jnp.asarray(0),
     )
     return jax.lax.while_loop(unfinished, trial, start)
-
-
-_solve_compiled = eqx.filter_jit(_solve)
 
 
 def _lost(state: _State, end: Any) -> Array:

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float
 from ...errors import ConvergenceWarning, InputError, SolveError
 from ...ground.checks import one_of, whole
 from ...ground.varying import while_loop
-from ...roots import fixed_point
 from ...roots.iterate import iterate_to
+from ...roots.root import fixed_point
 from . import checks
 from .checks import EllipticityWarning
 from .ellipticity import Constants, Ellipticity, elliptic_constants

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ...roots import argmin, prox
+from ...roots import prox
+from ...roots.argmin import argmin
 from .measure import scikit_learn
 
 PATIENTS = 299

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ...roots import conditions, implicit
+from ...roots import conditions
+from ...roots.implicit import implicit
 from ...roots.iterate import Tolerance
 from ...roots.prox import none
 from ...roots.solvers.proximal_gradient import Composite, ProximalGradient

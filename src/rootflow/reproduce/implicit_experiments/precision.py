@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...roots import certificate, conditions, implicit
+from ...roots import conditions
+from ...roots.certificate import certificate
+from ...roots.implicit import implicit
 from .measure import scikit_learn
 
 

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...roots import conditions, implicit
+from ...roots import conditions
+from ...roots.implicit import implicit
 
 _DIAMETER = 0.6
 _PACKING = 1.0

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ...roots import argmin, conditions, implicit
+from ...roots import conditions
+from ...roots.argmin import argmin
+from ...roots.implicit import implicit
 from ...roots.iterate import Tolerance
 from ...roots.sets import Simplex
 from ...roots.solvers.mirror_descent import (

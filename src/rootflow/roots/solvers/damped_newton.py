@@ -6,6 +6,7 @@ every start takes its step in the same evaluation.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from ...ground.batches import each
 from ...ground.varying import fori_loop, while_loop
 
 #: Codes of `State.status`.
@@ -251,14 +253,14 @@ def advance(
         reach: how far a variable moves in one step.
         together: what `objective` takes.
     """
-    of_all = objective if together else jax.vmap(objective)
+    of_all = objective if together else partial(each, objective)
 
     def go(carry):
         i, states = carry
-        trials = jax.vmap(lambda s, free: _proposed(s, free, lower, upper, reach))(states, free)
+        trials = each(lambda s, free: _proposed(s, free, lower, upper, reach), states, free)
         found = of_all(trials.x)
         judged = lambda s, trial, new: _judged(s, trial, new, tolerance, max_iterations)
-        return i + 1, jax.vmap(judged)(states, trials, found)
+        return i + 1, each(judged, states, trials, found)
 
     def more(carry):
         i, states = carry
