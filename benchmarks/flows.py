@@ -149,6 +149,17 @@ def single(side: Callable[[Problem], Solve], problem: Problem) -> Build:
     return build
 
 
+def outside(side: Callable[[Problem], Solve], problem: Problem) -> Build:
+    """A call outside `jit`, not the first."""
+
+    def build():
+        solve = side(problem)
+        y0, p = jnp.asarray(START), jnp.asarray(PARAMETERS)
+        return lambda: solve(y0, p)
+
+    return build
+
+
 def batch(side: Callable[[Problem], Solve], problem: Problem, members: int = MEMBERS) -> Build:
     def build():
         call = jax.jit(jax.vmap(side(problem), in_axes=(0, None)))
@@ -525,6 +536,10 @@ def lorenz_rows(problem: Problem, quick: bool) -> list[Row]:
     one, many = f"one solve, {span}", f"{MEMBERS:,} solves under vmap, {span}"
     made = [
         Row(one, single(ours, problem), single(theirs, problem), bar=0.5, error=state),
+        Row(
+            f"{one}, outside jit", outside(ours, problem), outside(theirs, problem), bar=0.5,
+            error=state,
+        ),
         Row(many, batch(ours, problem), batch(theirs, problem), bar=0.25, error=states),
         Row(
             f"gradient, {span}", gradient(ours, problem), gradient(theirs, problem), bar=0.5,

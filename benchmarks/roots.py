@@ -76,6 +76,24 @@ def their_root(x0, p):
     return solver.run(x0, p).params
 
 
+def outside(side: Callable[[], Callable[[Any, Any], Any]]) -> Build:
+    """One call outside `jit`, of functions that are there already."""
+
+    def build():
+        solve = side()
+        x0, p = jnp.ones(2), jnp.asarray([1.5, 1.0])
+        return lambda: solve(x0, p)
+
+    return build
+
+
+def their_solver() -> Callable[[Any, Any], Any]:
+    import jaxopt
+
+    solver = jaxopt.LevenbergMarquardt(circle_and_cubic, tol=1e-10)
+    return lambda x0, p: solver.run(x0, p).params
+
+
 def radii() -> np.ndarray:
     rng = np.random.default_rng(1)
     return np.stack([rng.uniform(1.0, 2.0, MEMBERS), rng.uniform(0.5, 1.5, MEMBERS)], axis=1)
@@ -117,6 +135,13 @@ def rows(quick: bool) -> Sequence[Row]:
     return [
         Row(one, ridge(ours), ridge(theirs), bar=1.0, error=error),
         Row(many, small(our_root), small(their_root), bar=1.0, error=error_small),
+        Row(
+            "a 2-d root outside jit",
+            outside(lambda: our_root),
+            outside(their_solver),
+            bar=1.0,
+            error=lambda x: float(np.max(np.abs(circle_and_cubic(x, (1.5, 1.0))))),
+        ),
         Row(f"first call, {one}", ridge(ours), ridge(theirs), bar=1.0, kind="first call"),
         Row(f"first call, {many}", small(our_root), small(their_root), bar=1.0, kind="first call"),
     ]

@@ -6,6 +6,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import rootflow as rf
@@ -197,3 +198,31 @@ assert not {"scipy.stats", "scipy.optimize", "matplotlib"} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_changed_global_is_seen_by_training(monkeypatch):
+    def loss(model, batch, key):
+        return jnp.mean((model - RATE * batch) ** 2)
+
+    for rate in (1.0, 2.0, 1.0):
+        monkeypatch.setitem(globals(), "RATE", rate)
+        done = rf.training.train(
+            loss, jnp.zeros(()), jnp.ones(8), key=jax.random.key(0), optimizer=optax.sgd(0.2),
+            steps=60,
+        )  # fmt: skip
+        np.testing.assert_allclose(done.model, rate, rtol=1e-6)
+
+
+def test_a_changed_global_is_seen_by_a_fit(monkeypatch):
+    def slope(t, y, p):
+        return {"x": -RATE * p["a"] * y["x"]}
+
+    ts = np.linspace(0.0, 2.0, 9)
+    data = {"time": ts, "x": np.exp(-ts)}
+    for rate in (1.0, 2.0, 1.0):
+        monkeypatch.setitem(globals(), "RATE", rate)
+        found = rf.fit(
+            slope, data, states={"x": 1.0}, parameters={"a": rf.Parameter(0.4, 0.01, 10.0)},
+            starts=1,
+        )  # fmt: skip
+        np.testing.assert_allclose(found["a"], 1 / rate, rtol=1e-6)

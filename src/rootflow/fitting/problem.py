@@ -284,7 +284,7 @@ def _local(
         extra = extra + mixed + jnp.swapaxes(mixed, -1, -2)
         by_column = by_column.at[jnp.array(list(rows))].add(extra)
     index = lay.index
-    if np.array_equal(index, np.broadcast_to(np.arange(u.size), index.shape)):  # all are shared
+    if np.array_equal(index, np.tile(np.arange(u.size), (len(index), 1))):  # all are shared
         gradient, by_column = gradient.sum(0), by_column.sum(1)
     else:
         gradient = jnp.zeros(u.size, u.dtype).at[index].add(gradient)

@@ -46,7 +46,8 @@ def solve_ode(
     Works under `jit`, `vmap`, `grad` and `jvp` and their compositions; the solution is
     differentiable in `y0`, `args`, `t0`, `t1`, `saveat`, `stops` and in arrays that `f` closes
     over. Called outside `jit`, the solve is compiled, once for each function `f` and set of shapes:
-    define `f` once rather than in a loop.
+    define `f` once rather than in a loop. It is compiled anew where something that `f` reads, such
+    as a global number, has changed; numbers that change belong in `args`.
 
     Args:
         f: the vector field, `f(t, y, args)`, with the structure and shapes of `y0`.

@@ -59,7 +59,8 @@ def sample(
     Works under `jit`, `vmap`, `grad` and `jvp`; differentiable in the start, in arrays that the
     model or its guidance holds or closes over, in the condition, and in the times of the grid.
     Called outside `jit` the loop is compiled, once for each model and set of shapes: make the
-    `Denoiser` once rather than in a loop, and the callback too.
+    `Denoiser` once rather than in a loop, and the callback too. It is compiled anew where something
+    that the model reads, such as a global number, has changed.
 
     Args:
         denoiser: the model, with its schedule and guidance.

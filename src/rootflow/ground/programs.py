@@ -105,7 +105,8 @@ def compiled_for(
 
 def _seen(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Hashable:
     # The function may be a module, whose arrays are arguments of a compiled program too.
-    arrays, rest = eqx.partition((function, arguments), eqx.is_array_like)
+    is_array = lambda x: isinstance(x, jax.Array | np.ndarray | np.generic)
+    arrays, rest = eqx.partition((function, arguments), is_array)
 
     def of_arrays(arrays: Any) -> Any:
         function, arguments = eqx.combine(arrays, rest)

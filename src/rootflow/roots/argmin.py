@@ -79,6 +79,8 @@ def argmin(
     with respect to the arrays in `theta`, the numbers in `constraint`, and traced values that the
     functions close over.
 
+    Called outside `jit`, the search is compiled, once for all functions that compute the same.
+
     Args:
         f: the objective, a real number; convex, or convex near the minimum sought.
         x0: initial guess, a pytree of arrays; has no influence on the derivative. A previous

@@ -40,6 +40,8 @@ def root(
 ) -> Any:
     """Finds x with `condition(x, *theta) = 0`, differentiable in `theta`.
 
+    Called outside `jit`, the search is compiled, once for all functions that compute the same.
+
     Args:
         condition: F, with a value of the structure and shapes of `x`.
         x0: initial guess, a pytree of arrays, or a previous `Solution`; has no influence on the
@@ -135,6 +137,8 @@ def fixed_point(
     **implicit_options: Any,
 ) -> Any:
     """Finds x with `mapping(x, *theta) = x`, differentiable in `theta`.
+
+    Called outside `jit`, the search is compiled as that of `root`.
 
     Args:
         mapping: T, with a value of the structure and shapes of `x`.

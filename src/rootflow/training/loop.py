@@ -16,6 +16,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from .._typing import PyTree
 from ..errors import InputError, SolveError
+from ..ground.programs import Behaviour
 from .average import wide
 from .batches import Source, Streamed, source_of
 from .checkpoint import Changed, Keeper, digest, program
@@ -295,6 +296,13 @@ class _Loop:
     def __init__(self, update, source, batch_key, update_key, skip: bool, mesh) -> None:
         self._given = (update, source, batch_key, update_key)
         self._fixed = (skip, mesh)
+        self._behaviour: Behaviour | None = None
+
+    def _seen(self, state, rows) -> Behaviour:
+        """What the functions of the user do in this run."""
+        if self._behaviour is None:
+            self._behaviour = Behaviour((_one_step, (*self._given, state, rows)))
+        return self._behaviour
 
     def advance(self, state, feed: _Feed, first: int, count: int, every: int):
         """The state after up to `count` steps, mean metrics, steps made, skipped, and a failure.
@@ -306,10 +314,14 @@ class _Loop:
         if feed.stepwise:
             for step in range(first, first + count):
                 rows, at = feed.rows(step, 1, 1), jnp.asarray(step)
-                carry = _stretch(*self._given, rest, arrays, carry, rows, at, one, *self._fixed)
+                seen = self._seen(state, rows)
+                carry = _stretch(
+                    *self._given, rest, arrays, carry, rows, at, one, *self._fixed, seen
+                )
         else:
             rows, at, room = feed.rows(first, count, every), jnp.asarray(first), jnp.asarray(count)
-            carry = _stretch(*self._given, rest, arrays, carry, rows, at, room, *self._fixed)
+            seen = self._seen(state, rows)
+            carry = _stretch(*self._given, rest, arrays, carry, rows, at, room, *self._fixed, seen)
         assert carry is not None
         made, skipped = int(carry.made), int(carry.skipped)
         kept = max(made - skipped, 1)
@@ -318,10 +330,18 @@ class _Loop:
         return eqx.combine(carry.arrays, rest), metrics, made, skipped, wrong
 
 
+def _one_step(update, source, batch_key, update_key, state, rows):
+    batch = source.batch(jax.tree.map(lambda x: x[0], rows), batch_key)
+    return update(state, batch, update_key)
+
+
 @eqx.filter_jit
 def _stretch(
-    update, source, batch_key, update_key, rest, arrays, carry, rows, first, count, skip, mesh
-):
+    update, source, batch_key, update_key, rest, arrays, carry, rows, first, count, skip, mesh,
+    behaviour,
+):  # fmt: skip
+    del behaviour  # compiled anew where it is another
+
     def one(arrays, row, step):
         batch = source.batch(row, jax.random.fold_in(batch_key, step))
         if mesh is not None:

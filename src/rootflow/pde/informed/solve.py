@@ -12,6 +12,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from ...errors import InputError
 from ...ground.checks import whole
+from ...ground.programs import Behaviour, compiled_for
 from ...roots.argmin import argmin
 from ...training import train
 from ..variational.checks import not_negative, positive
@@ -357,7 +358,11 @@ def _second(loss, trainee, used, options, rows):
     return trainee, {**rows, **{name: np.append(rows.get(name, []), v) for name, v in more.items()}}
 
 
-@eqx.filter_jit
+@compiled_for(
+    lambda loss, trainee, points, method, steps: Behaviour(
+        (loss, (trainee, points, jax.random.key(0)))
+    )
+)
 def _quasi_newton(loss, trainee, points, method, steps):
     moving, rest = eqx.partition(trainee, trainee.trained())
     # A term without a key: nothing is drawn in it.

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...ground.checks import one_of, whole
+from ...ground.programs import Behaviour, compiled_for
 from ...roots.iterate import iterate
 from .energy import Energy
 from .natural import Local, dense_direction, energy_of, expand, states
@@ -274,7 +275,11 @@ def _value(energy, span, c, points):
     return energy_of(energy, span @ c, jnp.zeros(1, c.dtype), _inside(points), 0.0)
 
 
-@eqx.filter_jit
+@compiled_for(
+    lambda dictionary, key, span, w, b, sizes, c, n: Behaviour(
+        (_value, (dictionary.problem, span, c, dictionary.points))
+    )
+)
 def _extend(dictionary: _Dictionary, key: Any, span, w, b, sizes, c, n):
     """One atom more, and the minimiser over all."""
     energy, points = dictionary.problem, dictionary.points

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from ...errors import ConvergenceWarning, InputError, SolveError
 from ...ground.checks import one_of, whole
+from ...ground.programs import Behaviour, compiled_for
 from ...ground.varying import while_loop
 from ...roots.iterate import iterate_to
 from ...roots.root import fixed_point
@@ -208,13 +209,17 @@ class _Descent(eqx.Module):
         return eta, u
 
 
-@eqx.filter_jit
+def _of_energy(method, problem, x, *_) -> Behaviour:
+    return Behaviour((method.look, (problem, x)))
+
+
+@compiled_for(_of_energy)
 def _advance(method, problem, x, most):
     x, (_, history), error, made = iterate_to(method, problem, x, most, 1.0)
     return x, history, error, made
 
 
-@eqx.filter_jit
+@compiled_for(_of_energy)
 def _start(method, problem, x):
     energy, _, residual = method.look(problem, x)
     return energy, residual, method.grid.h1_norm(x.reshape(method.grid.shape))
