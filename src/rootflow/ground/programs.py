@@ -209,19 +209,19 @@ class _Reader:
         """What tells a parameter from others; at the least, that it is this very one."""
         if isinstance(value, Traced):
             value = value.jaxpr
-        if isinstance(value, Jaxpr):
-            return self.of_jaxpr(value)
-        if isinstance(value, ClosedJaxpr):
-            return self.of_jaxpr(value.jaxpr), tuple(map(self.of_value, value.consts))
+        if isinstance(value, Jaxpr | ClosedJaxpr):  # one class since JAX 0.11
+            inner: Any = getattr(value, "jaxpr", value)
+            return self.of_jaxpr(inner), self.of_value(tuple(getattr(value, "consts", ())))
         if isinstance(value, dict):
             return tuple((name, self.of_value(value[name])) for name in sorted(value))
         if isinstance(value, tuple | list):
             return type(value), tuple(map(self.of_value, value))
         if isinstance(value, jax.Array) and (is_traced(value) or value.size > _MANY):
             return _This(value)
-        if isinstance(value, np.ndarray | np.generic | jax.Array) and _is_plain(value.dtype):
-            content = hashlib.blake2b(np.ascontiguousarray(value).tobytes()).digest()
-            return value.shape, value.dtype, getattr(value, "weak_type", False), content
+        if hasattr(value, "__array__") and _is_plain(getattr(value, "dtype", None)):
+            numbers = np.ascontiguousarray(value)
+            content = hashlib.blake2b(numbers.tobytes()).digest()
+            return numbers.shape, numbers.dtype, getattr(value, "weak_type", False), content
         if isinstance(value, float | complex):
             return type(value), repr(value)  # which tells zeros of different sign apart
         try:

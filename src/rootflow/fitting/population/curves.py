@@ -107,7 +107,7 @@ def _polynomial(known: tuple[Array, ...], step: Float[Array, " local"]) -> Array
 
 @_polynomial.defjvp
 def _polynomial_jvp(primals, tangents):
-    """Its slope is a polynomial again, of one order less: fewer products than the rule's own."""
+    """Its slope is a polynomial again, of one order less: fewer products than of Horner's rule."""
     (known, step), (_, dot) = primals, tangents
     value = _polynomial(known, step)
     if len(known) == 1:
