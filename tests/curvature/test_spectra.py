@@ -8,6 +8,10 @@ from rootflow import curvature as cv
 
 from .problems import clusters, cross_entropy, of, smooth, symmetric
 
+COMPILED = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda name, _, **__: COMPILED.append(name) if "backend_compile" in name else None
+)
 KEY = jax.random.key(0)
 VALUES = np.concatenate([[-3.0, -2.9], np.linspace(-0.5, 0.5, 95), [1.0, 4.0, 5.0]])
 MATRIX = symmetric(VALUES)
@@ -99,20 +103,30 @@ def test_the_spectrum_of_a_network_in_single_precision():
 
 
 def test_operators_of_equal_shape_are_compiled_once():
-    traced = []
-
-    def counted(p, x):
-        traced.append(None)
-        return smooth(p, x)
-
     inputs, labels, params = clusters()
     for scale in (1.0, 1.1, 1.2):
         moved = jax.tree.map(lambda a, s=scale: s * a, params)
-        h = cv.hessian(counted, cross_entropy, moved, (scale * inputs, labels), batch=8)
-        before = len(traced)
+        h = cv.hessian(smooth, cross_entropy, moved, (scale * inputs, labels), batch=8)
+        before = len(COMPILED)
         cv.extreme(h, 2, key=KEY)
         cv.trace(h, probes=4, key=KEY)
-    assert len(traced) == before
+    assert before > 0 and len(COMPILED) == before
+
+
+FACTOR = 1.0
+
+
+def test_a_changed_global_is_seen(monkeypatch):
+    inputs, labels, params = clusters()
+    scaled = lambda z, y: FACTOR * cross_entropy(z, y)
+    traces = {}
+    for factor in (1.0, 3.0, 1.0):
+        monkeypatch.setitem(globals(), "FACTOR", factor)
+        h = cv.hessian(smooth, scaled, params, (inputs, labels))
+        traces[factor] = cv.trace(h, probes=4, key=KEY).value
+        product = cv.operator(lambda v: FACTOR * v, size=3) @ jnp.ones(3)
+        np.testing.assert_allclose(product, factor * np.ones(3))
+    np.testing.assert_allclose(traces[3.0], 3 * traces[1.0], rtol=1e-5)
 
 
 def test_under_vmap():

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import rootflow as rf
+from rootflow import optimize
 from rootflow.ground import programs
 from rootflow.ground.programs import Behaviour, compiled_once
 
@@ -226,3 +227,11 @@ def test_a_changed_global_is_seen_by_a_fit(monkeypatch):
             starts=1,
         )  # fmt: skip
         np.testing.assert_allclose(found["a"], 1 / rate, rtol=1e-6)
+
+
+def test_a_changed_global_is_seen_by_descents(monkeypatch):
+    slope = lambda x: RATE * x
+    for rate in (1.0, 0.5, 1.0):
+        monkeypatch.setitem(globals(), "RATE", rate)
+        run = optimize.descend(optimize.gradient_descent(step=0.1), slope, jnp.ones(1), steps=3)
+        np.testing.assert_allclose(run.x[-1], (1 - 0.1 * rate) ** 3, rtol=1e-9)

@@ -8,7 +8,6 @@ an eigensolver of size n.
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from ..errors import InputError
 from .losses import LossOperator, sum_over_examples
+from .operators import compiled
 
 
 class ClassMeans(NamedTuple):
@@ -76,7 +76,7 @@ def _checked_labels(labels, n: int) -> np.ndarray:
     return array
 
 
-@eqx.filter_jit
+@compiled
 def _means(operator: LossOperator, labels: Array, count: int):
     """Mean output gradients by class and output, (classes, outputs, n), and shares of classes."""
     weights = operator.example_weights()

@@ -14,7 +14,7 @@ from . import parameters
 from .checks import require_count, require_key
 from .estimates import Estimate
 from .losses import LossOperator
-from .operators import Congruence
+from .operators import Congruence, compiled
 from .spectra import extreme
 from .traces import trace
 
@@ -91,7 +91,7 @@ def _vector_like(operator: LossOperator, other: PyTree) -> Array:
     return vector
 
 
-@eqx.filter_jit
+@compiled
 def _along(operator: LossOperator, end: Array, ts: Array) -> Array:
     start = operator.vector
 

@@ -23,7 +23,7 @@ from .._typing import PyTree
 from ..errors import InputError
 from ..roots.trees import from_vector, size, to_vector
 from . import parameters
-from .operators import Operator, Product, Vector
+from .operators import Operator, Product, Vector, compiled
 
 Model = Callable[[Any, Any], Any]
 Objective = Callable[[Any, Any], Any]
@@ -91,6 +91,9 @@ class LossOperator(Operator):
     def footprint(self) -> int:
         rows = self.examples if self.batch is None else min(self.batch, self.examples)
         return self.size + rows * _intermediates(self)
+
+    def functions(self) -> tuple[tuple[Any, tuple[Any, ...]], ...]:
+        return ((_first_loss, (self,)),)
 
     def linear(self) -> Product:
         if self.batch is None or self.batch >= self.examples:
@@ -275,7 +278,13 @@ def map_examples(operator: LossOperator, function: Callable[[PyTree], PyTree]) -
     return jax.tree.map(lambda a: a[chunk, place], out)
 
 
-@eqx.filter_jit
+def _first_loss(operator: LossOperator) -> Array:
+    """The loss of the first example."""
+    x, y = jax.tree.map(lambda a: a[0], operator.data)
+    return operator.loss_of(operator.model(operator.params, x), y)
+
+
+@compiled
 def _losses(operator: LossOperator) -> Array:
     def on(chunk):
         inputs, labels = chunk
@@ -284,7 +293,7 @@ def _losses(operator: LossOperator) -> Array:
     return map_examples(operator, on)
 
 
-@eqx.filter_jit
+@compiled
 def _gradient(operator: LossOperator) -> Array:
     def on(chunk):
         (inputs, labels), weights = chunk

@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._typing import PyTree
 from ..errors import InputError
+from ..ground.programs import Behaviour, compiled_for
 
 Vector = Float[Array, " n"]
 Product = Callable[[Vector], Vector]
@@ -50,6 +51,10 @@ class Operator(eqx.Module):
     def at_once(self, most: int, beside: int = 0) -> int:
         """How many products to work on at a time; `beside` is what else each of them keeps."""
         return max(1, min(most, _ROOM // (self.footprint() + beside)))
+
+    def functions(self) -> tuple[tuple[Any, tuple[Any, ...]], ...]:
+        """The user's functions behind the products, with arguments, as `Behaviour` takes them."""
+        return ()
 
     def ravel(self, tree: PyTree) -> Vector | None:
         """The vector of a tree like the parameters; None for anything else."""
@@ -95,7 +100,16 @@ class Operator(eqx.Module):
         return self + Scaling(jnp.full(self.size, shift, self.dtype))
 
 
-@eqx.filter_jit
+def _behaviour(*args: Any, **kwargs: Any) -> Behaviour:
+    operators = [part for part in (*args, *kwargs.values()) if isinstance(part, Operator)]
+    return Behaviour(*(call for operator in operators for call in operator.functions()))
+
+
+#: Compiled outside `jit`, for operators by what their functions do.
+compiled = compiled_for(_behaviour)
+
+
+@compiled
 def _apply(operator: Operator, vector: Array) -> Array:
     product = operator.linear()
     return product(vector) if vector.ndim == 1 else jax.vmap(product, 1, 1)(vector)
@@ -107,6 +121,9 @@ class Given(Operator):
     product: Product
     rows: int = eqx.field(static=True)
     kind: Any = eqx.field(static=True)
+
+    def functions(self) -> tuple[tuple[Any, tuple[Any, ...]], ...]:
+        return ((self.product, (jnp.zeros(self.size, self.dtype),)),)
 
     @property
     def size(self) -> int:
@@ -177,6 +194,9 @@ class Sum(Operator):
     def footprint(self) -> int:
         return max(term.footprint() for term in self.terms)
 
+    def functions(self) -> tuple[tuple[Any, tuple[Any, ...]], ...]:
+        return tuple(call for term in self.terms for call in term.functions())
+
     def ravel(self, tree: PyTree) -> Vector | None:
         return self.terms[0].ravel(tree)
 
@@ -204,6 +224,9 @@ class Congruence(Operator):
 
     def footprint(self) -> int:
         return self.inner.footprint()
+
+    def functions(self) -> tuple[tuple[Any, tuple[Any, ...]], ...]:
+        return self.inner.functions()
 
     def ravel(self, tree: PyTree) -> Vector | None:
         return self.inner.ravel(tree)

@@ -6,7 +6,6 @@ Bai, Fahey and Golub (1996); Lin, Saad and Yang (2016); Ubaru, Chen and Saad (20
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +17,7 @@ from ..ground.tracing import raise_if
 from . import krylov, symmetry
 from .checks import require_count, require_key, require_operator, require_positive
 from .estimates import Estimate, estimate
-from .operators import Operator, Vector
+from .operators import Operator, Vector, compiled
 
 
 class Quadrature(NamedTuple):
@@ -77,7 +76,7 @@ def lanczos(
     return _lanczos(symmetry.checked(operator, key_test), key, start, steps)
 
 
-@eqx.filter_jit
+@compiled
 def _lanczos(operator, key, start, steps):
     n, dtype = operator.size, operator.dtype
     product = operator.linear()
@@ -97,7 +96,7 @@ def quadratures(
     return _quadratures(operator, key, probes, min(steps, operator.size))
 
 
-@eqx.filter_jit
+@compiled
 def _quadratures(operator, key, probes, steps):
     n, dtype = operator.size, operator.dtype
     product = operator.linear()

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from ..errors import ConvergenceWarning, InputError
 from . import krylov, other_methods, symmetry
 from .checks import require_count, require_key, require_operator, require_positive
-from .operators import Operator
+from .operators import Operator, compiled
 
 #: A matrix of this many rows is still formed and diagonalised without being asked for by name.
 DENSE_LIMIT = 5000
@@ -46,7 +46,7 @@ def matrix(
     return symmetry.require_symmetric(dense, test, operator.dtype)
 
 
-@eqx.filter_jit
+@compiled
 def _matrix(operator, chunk: int):
     n, dtype = operator.size, operator.dtype
     product = operator.linear()
@@ -193,7 +193,7 @@ def _warn(converged, residuals) -> None:
     )
 
 
-@eqx.filter_jit
+@compiled
 def _extreme(operator, key, low, high, method, tolerance, basis, max_products):
     n, dtype = operator.size, operator.dtype
     product = operator.linear()

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Key
@@ -12,7 +11,7 @@ from . import spectra, traces
 from .checks import require_count, require_key
 from .estimates import Estimate, ratio
 from .losses import LossOperator
-from .operators import Operator
+from .operators import Operator, compiled
 from .quadrature import quadratures
 
 
@@ -104,7 +103,7 @@ def _certain(value) -> Estimate:
     return Estimate(value, jnp.zeros_like(value), 0)
 
 
-@eqx.filter_jit
+@compiled
 def _norm_ratio(hessian, other, key, probes) -> Any:
     n, dtype = hessian.size, hessian.dtype
     whole, part = hessian.linear(), other.linear()

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +11,7 @@ from jaxtyping import Array, Float, Key
 from .._typing import PyTree
 from ..errors import InputError
 from ..ground.tracing import raise_if
-from .operators import Operator, Sum
+from .operators import Operator, Sum, compiled
 
 
 class SelfTest(NamedTuple):
@@ -41,7 +40,7 @@ def self_test(operator: Operator, *, key: Key[Array, ""]) -> SelfTest:
     return _self_test(operator, key)
 
 
-@eqx.filter_jit
+@compiled
 def _self_test(operator, key):
     product = operator.linear()
     u, v = jax.random.normal(key, (2, operator.size), operator.dtype)

@@ -2,7 +2,6 @@
 
 from typing import Any, Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
@@ -12,7 +11,7 @@ from ..errors import InputError
 from ..ground.tracing import nonfinite, raise_if
 from .checks import require_count, require_key, require_operator, require_positive
 from .estimates import Estimate, estimate, root
-from .operators import Operator
+from .operators import Operator, compiled
 
 Distribution = Literal["rademacher", "normal", "sphere"]
 
@@ -128,7 +127,7 @@ def _images(operator: Operator, product, rows: Array) -> Array:
     return jax.lax.map(product, rows, batch_size=at_once if at_once > 1 else None)
 
 
-@eqx.filter_jit
+@compiled
 def _samples(operator, key, probes, distribution):
     """v.H v and |H v|^2 for random v."""
     n, dtype = operator.size, operator.dtype
@@ -144,7 +143,7 @@ def _samples(operator, key, probes, distribution):
     return jax.lax.map(one, keys, batch_size=at_once if at_once > 1 else None)
 
 
-@eqx.filter_jit
+@compiled
 def _hutch_pp(operator, key, probes, distribution):
     n, dtype = operator.size, operator.dtype
     product = operator.linear()

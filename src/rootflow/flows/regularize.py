@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -12,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from .._typing import PyTree
 from ..errors import InputError
-from ..ground.tracing import is_compiling
+from ..ground.programs import compiled_for
 from . import checks, control
 from .heuristics import StepPenalty, numbers, require_estimates, split
 from .methods import Method, Tsit5
@@ -67,10 +66,10 @@ def local_penalty(
         f, y, span, args, method=method, rtol=rtol, atol=atol, dt=1.0 if dt is None else dt,
         jac=jac, penalty=penalty,
     )  # fmt: skip
-    one_step = _one_step if is_compiling() else _one_step_compiled
-    return one_step(problem, dt is not None)
+    return _one_step(problem, dt is not None)
 
 
+@compiled_for(lambda problem, given: problem.behaviour())
 def _one_step(problem: Problem, given: bool) -> PyTree[Array]:
     f, args = problem.build(problem.y0)
     method, t, y = problem.method, problem.t0, ravel_pytree(problem.y0)[0]
@@ -90,9 +89,6 @@ def _one_step(problem: Problem, given: bool) -> PyTree[Array]:
     step = method.step(f, t, z, h, args, method.init(f, t, z, args))
     values = numbers(penalties, (method,), method, z, step, h, args)
     return jax.tree.unflatten(structure, list(values))
-
-
-_one_step_compiled = eqx.filter_jit(_one_step)
 
 
 def sample_time(

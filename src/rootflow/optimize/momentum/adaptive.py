@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -11,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from ..._typing import PyTree
 from ...errors import InputError
+from ...ground.programs import Behaviour, compiled_for
 from . import checks, trees
 from .descent import Run
 
@@ -73,7 +73,7 @@ def descend_adaptively(
     return _descend(gradient, x0, theta, jnp.asarray(L, dtype), first, factor, steps=steps)
 
 
-@eqx.filter_jit
+@compiled_for(lambda gradient, x0, theta, *_, **__: Behaviour((gradient, (x0, *theta))))
 def _descend(gradient, x0, theta, L, mu, factor, *, steps) -> AdaptiveRun:
     eps = jnp.finfo(L.dtype).eps
 

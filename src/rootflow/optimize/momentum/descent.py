@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool
 
 from ..._typing import PyTree
 from ...errors import InputError
+from ...ground.programs import Behaviour, compiled_for
 from . import checks, trees
 from .method import Momentum, floats_as_arrays
 
@@ -93,7 +94,11 @@ def descend(
     )  # fmt: skip
 
 
-@eqx.filter_jit
+@compiled_for(
+    lambda method, gradient, x0, theta, before, value, **_: Behaviour(
+        (gradient, (x0, *theta)), (value, (x0, *theta))
+    )
+)
 def _descend(method, gradient, x0, theta, before, value, *, steps, start, restart) -> Run:
     def step(carry, _):
         x, before, k = carry

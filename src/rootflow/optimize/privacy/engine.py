@@ -9,6 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._typing import PyTree
+from ...ground.programs import Behaviour, compiled_for
 from .local import LocalSteps
 from .messages import Parameters, chunked_sum, distance, scaled_clip
 from .noise import released, swallowed
@@ -165,7 +166,11 @@ class Marched(NamedTuple):
     failed_in: Array
 
 
-@eqx.filter_jit
+def _exact(problem: Any, x: Any) -> Any:
+    return problem.exact(x)
+
+
+@compiled_for(lambda problem, local, x, *_, **__: Behaviour((_exact, (problem, x))))
 def march(
     problem: Any,
     local: LocalSteps | None,
