@@ -537,7 +537,7 @@ def lorenz_rows(problem: Problem, quick: bool) -> list[Row]:
     made = [
         Row(one, single(ours, problem), single(theirs, problem), bar=0.5, error=state),
         Row(
-            f"{one}, outside jit", outside(ours, problem), outside(theirs, problem), bar=0.5,
+            f"{one}, outside jit", outside(ours, problem), outside(theirs, problem), bar=1.0,
             error=state,
         ),
         Row(many, batch(ours, problem), batch(theirs, problem), bar=0.25, error=states),
