@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -235,3 +236,58 @@ def test_a_changed_global_is_seen_by_descents(monkeypatch):
         monkeypatch.setitem(globals(), "RATE", rate)
         run = optimize.descend(optimize.gradient_descent(step=0.1), slope, jnp.ones(1), steps=3)
         np.testing.assert_allclose(run.x[-1], (1 - 0.1 * rate) ** 3, rtol=1e-9)
+
+
+def test_delay_equations_compile_once_and_see_what_has_changed(monkeypatch):
+    history = lambda t: jnp.ones(1)
+    solve = lambda: rf.solve_dde(
+        lambda t, y, past, args: -RATE * past[0], history, [1.0], (0.0, 2.0)
+    )
+    # By the method of steps: 1 - r t up to t = 1, then 1 - r t + r^2 (t - 1)^2 / 2.
+    exact = lambda r: 1 - 2 * r + r**2 / 2
+    np.testing.assert_allclose(solve().ys[-1], exact(1.0), atol=1e-6)
+    before = compiled()
+    np.testing.assert_allclose(solve().ys[-1], exact(1.0), atol=1e-6)
+    assert compiled() == before
+    monkeypatch.setitem(globals(), "RATE", 0.5)
+    np.testing.assert_allclose(solve().ys[-1], exact(0.5), atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["auto", "fixed_point"])
+def test_a_changed_global_is_seen_by_inversion(monkeypatch, method):
+    gen = rf.generative
+    model = gen.Denoiser(lambda x, t: RATE**2 / (RATE**2 + t**2) * x, gen.EDM(), predicts="data")
+    sampler = gen.BDIA() if method == "auto" else gen.DDIM()
+    invert = lambda: gen.invert(
+        model, jnp.ones((1, 2)), steps=20, sampler=sampler, method=method
+    )  # fmt: skip
+    fresh = {}
+    for rate in (1.0, 0.5, 1.0):
+        monkeypatch.setitem(globals(), "RATE", rate)
+        found = jax.tree.leaves(eqx.filter(invert(), eqx.is_inexact_array))
+        exact = jax.jit(lambda: jax.tree.leaves(eqx.filter(invert(), eqx.is_inexact_array)))()
+        for a, b in zip(found, exact, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9)
+        fresh[rate] = np.asarray(found[0])
+    assert not np.allclose(fresh[1.0], fresh[0.5])
+
+
+def test_a_changed_global_is_seen_by_energies_and_private_descents(monkeypatch):
+    energy = rf.pde.Energy(
+        lambda x, u, p: 0.5 * RATE * p @ p, lambda x: 1.0 + 0 * x[0], ellipticity=(0.5, 2)
+    )
+    grid = rf.pde.SineGrid(1, 16)
+    loss = lambda x, record: 0.5 * RATE * jnp.sum((x - record) ** 2)
+    values, ends = {}, {}
+    for rate in (1.0, 2.0, 1.0):
+        monkeypatch.setitem(globals(), "RATE", rate)
+        values[rate] = rf.pde.minimise(energy, grid).u
+        run = optimize.dp_gradient_descent(
+            loss, jnp.zeros(1), jnp.ones((4, 1)), rounds=3, step=0.1, key=jax.random.key(0),
+            noise=0.0, clip=100.0,
+        )  # fmt: skip
+        ends[rate] = float(run.params[0])
+    # -r u'' = 1 has half the solution for r = 2.
+    np.testing.assert_allclose(values[1.0], 2 * values[2.0], rtol=1e-4)
+    np.testing.assert_allclose(ends[1.0], 1 - 0.9**3, rtol=1e-6)
+    np.testing.assert_allclose(ends[2.0], 1 - 0.8**3, rtol=1e-6)

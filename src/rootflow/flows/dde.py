@@ -154,7 +154,7 @@ def solve_dde(
         event=watched or None, max_events=max_events, hidden=len(varying), adjoint=adjoint,
         penalty=penalty, max_steps=steps, progress=progress, more_parts=parts,
     )  # fmt: skip
-    return solve(problem, throw)
+    return solve(problem, throw, kept=False)
 
 
 def _breaks(t0: Array, direction: Array, delays: list[Array]) -> list[Array]:

@@ -17,8 +17,8 @@ from .._typing import PyTree
 from ..errors import InputError, SolveError
 from ..ground.derivative import custom_jvp, jvp_of_active
 from ..ground.modes import own_modes
-from ..ground.programs import Behaviour, compiled_for
-from ..ground.tracing import is_compiling
+from ..ground.programs import Behaviour, compiled_for, compiled_once
+from ..ground.tracing import is_compiling, is_traced
 from ..ground.varying import vary_like
 from . import checks, loop
 from .adjoints import (
@@ -397,11 +397,21 @@ def _stats(setup: Setup, out: Outcome) -> Stats:
 
 
 @own_modes
-def solve(problem: Problem, throw: bool) -> Solution:
-    """Solves; outside `jit` the solve is compiled, and errors say more."""
+def solve(problem: Problem, throw: bool, *, kept: bool = True) -> Solution:
+    """Solves; outside `jit` the solve is compiled, and errors say more.
+
+    Args:
+        problem: the arguments.
+        throw: whether a failed solve raises.
+        kept: whether the functions of the problem are those of the user. Of functions that are new
+            at each call the compiled program is known by what it does.
+    """
     if is_compiling():
         return problem.solve(throw)
-    sol = _solve_compiled(problem)
+    if not kept and not is_traced(*jax.tree.leaves(problem)):
+        sol = compiled_once(lambda: problem.solve(throw=False))
+    else:
+        sol = _solve_compiled(problem)
     return _raise(problem, sol) if throw else sol
 
 
