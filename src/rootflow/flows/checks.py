@@ -1,5 +1,6 @@
 """Arguments of solves, checked: an error says what was wrong, with which value, and what to do."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from jaxtyping import Array
 
 from .._typing import PyTree
 from ..errors import InputError
+from ..ground.tracing import is_compiling
 from .adjoints import Adjoint
 from .control import PIDController
 from .events import Event
@@ -23,7 +25,28 @@ from .system import System, Tolerances
 
 def as_array(x: Any) -> Any:
     """Python floats and NumPy arrays as arrays of JAX; anything else as it is."""
+    if type(x) is float and not is_compiling():
+        return _float(
+            repr(x), jnp.result_type(float), getattr(jax.config, "jax_default_device", None)
+        )
     return jnp.asarray(x) if isinstance(x, float | complex | np.ndarray | np.generic) else x
+
+
+@functools.lru_cache(maxsize=256)
+def _float(x: str, *_: Any) -> Array:
+    # (With its sign, also that of a zero. Making an array takes longer than a small solve.)
+    return jnp.asarray(float(x))
+
+
+def in_precision(x: Any, dtype: Any) -> Any:
+    """An array of a type; outside `jit` one of NumPy, which is made in less time.
+
+    It is an argument of the compiled program like any other.
+    """
+    if isinstance(x, jax.Array) or is_compiling():
+        return jnp.asarray(x, dtype)
+    with np.errstate(over="ignore"):
+        return np.asarray(x, dtype)
 
 
 def concrete(x: Any) -> bool:
@@ -92,7 +115,8 @@ def real_dtype(y0: PyTree[Array]) -> Any:
 
 def span(value: Any, dtype: Any) -> tuple[Array, Array]:
     """The span, in the precision of the state."""
-    return timed(value, dtype)[:2]
+    t0, t1 = timed(value, dtype)[:2]
+    return jnp.asarray(t0), jnp.asarray(t1)
 
 
 class Span(NamedTuple):
@@ -139,7 +163,7 @@ def timed(value: Any, dtype: Any) -> Span:
             raise InputError(
                 f"The span ({times[0]}, {times[1]}) is too long for {np.dtype(dtype)}."
             )
-    t0, t1, length = (jnp.asarray(t, dtype) for t in (*times, apart))
+    t0, t1, length = (in_precision(t, dtype) for t in (*times, apart))
     return Span(t0, t1, length, known)
 
 
@@ -268,10 +292,13 @@ def events(value: Any, most: Any) -> tuple[tuple[Event, ...], int | None]:
     return tuple(given), None if most is None else positive_integer("max_events", most)
 
 
+_CONTROLLER = PIDController()
+
+
 def controller(value: Any, dt: Any) -> PIDController:
     """The controller of the steps."""
     if value is None:
-        return PIDController()
+        return _CONTROLLER
     if not isinstance(value, PIDController):
         raise InputError(f"controller must be a rf.PIDController(...); got {value!r}.")
     if dt is not None:
@@ -287,7 +314,7 @@ def step_size(dt: Any, dt0: Any, dtype: Any) -> tuple[bool, bool, Array]:
         )
     fixed = dt is not None
     name, size = ("dt", dt) if fixed else ("dt0", 1.0 if dt0 is None else dt0)
-    h = jnp.asarray(size, dtype)
+    h = in_precision(size, dtype)
     if h.ndim or (concrete(h) and not float(h) > 0):
         raise InputError(
             f"{name} must be one positive number, also for a reversed span; got {size!r}."
@@ -324,18 +351,30 @@ def tolerances(rtol: Any, atol: Any, y0: PyTree[Array], dtype: Any) -> Tolerance
         atol = ravel_pytree(jax.tree.map(lambda a, y: jnp.broadcast_to(a, y.shape), atol, y0))[0]
     elif jnp.ndim(atol):
         atol = ravel_pytree(jax.tree.map(lambda y: jnp.broadcast_to(atol, y.shape), y0))[0]
-    for name, value in (("rtol", rtol), ("atol", atol)):
-        array = jnp.asarray(value, dtype)
-        # NumPy: inside `jit` an operation of JAX would be traced, known as its operand may be.
-        if concrete(array) and not np.all((np.asarray(array) >= 0) & np.isfinite(array)):
-            raise InputError(f"{name} must be finite and not negative; got {value!r}.")
-    if all(map(concrete, (rtol, atol))) and not np.all(
-        (np.asarray(rtol) > 0) | (np.asarray(atol) > 0)
+    # (In NumPy: inside `jit` an operation of JAX would be traced, known as its operand may be.)
+    relative, absolute = (
+        _known_tolerance(n, v, dtype) for n, v in (("rtol", rtol), ("atol", atol))
+    )
+    if (
+        relative is not None
+        and absolute is not None
+        and not np.all((relative > 0) | (absolute > 0))
     ):
         raise InputError("rtol and atol are both zero: no step could be accepted. Raise one.")
     # An error of zero in a component that stays zero is within any tolerance, an atol of 0 too.
     least = float(jnp.finfo(dtype).tiny)
-    rtol, atol = jnp.asarray(rtol, dtype), jnp.asarray(atol, dtype)
-    if not concrete(atol) or not np.all(np.asarray(atol) > 0):
+    rtol, atol = in_precision(rtol, dtype), in_precision(atol, dtype)
+    if absolute is None or not np.all(absolute > 0):
         atol = jnp.maximum(atol, least)
     return Tolerances(rtol, atol)
+
+
+def _known_tolerance(name: str, value: Any, dtype: Any) -> np.ndarray | None:
+    """A tolerance, checked; `None` if it is not known yet."""
+    if not concrete(value):
+        return None
+    with np.errstate(over="ignore"):
+        known = np.asarray(value, dtype)
+    if not np.all((known >= 0) & np.isfinite(known)):
+        raise InputError(f"{name} must be finite and not negative; got {value!r}.")
+    return known

@@ -154,7 +154,10 @@ def solve_dde(
         event=watched or None, max_events=max_events, hidden=len(varying), adjoint=adjoint,
         penalty=penalty, max_steps=steps, progress=progress, more_parts=parts,
     )  # fmt: skip
-    return solve(problem, throw, kept=False)
+    # (What the functions above close over besides the user's is in the problem, or is here.)
+    times = [float(t) if checks.concrete(t) else t for t in (t0, direction)]
+    by = (f, history, tuple(delays), save, event, penalty, times)
+    return solve(problem, throw, made_of=by)
 
 
 def _breaks(t0: Array, direction: Array, delays: list[Array]) -> list[Array]:

@@ -18,6 +18,7 @@ from ..errors import InputError, SolveError
 from ..ground.derivative import custom_jvp, jvp_of_active
 from ..ground.modes import own_modes
 from ..ground.programs import Behaviour, compiled_for, compiled_once
+from ..ground.reads import of_call
 from ..ground.tracing import is_compiling, is_traced
 from ..ground.varying import vary_like
 from . import checks, loop
@@ -397,19 +398,22 @@ def _stats(setup: Setup, out: Outcome) -> Stats:
 
 
 @own_modes
-def solve(problem: Problem, throw: bool, *, kept: bool = True) -> Solution:
+def solve(problem: Problem, throw: bool, *, made_of: tuple[Any, ...] | None = None) -> Solution:
     """Solves; outside `jit` the solve is compiled, and errors say more.
 
     Args:
         problem: the arguments.
         throw: whether a failed solve raises.
-        kept: whether the functions of the problem are those of the user. Of functions that are new
-            at each call the compiled program is known by what it does.
+        made_of: if the functions of the problem are not the user's but new ones at each call, all
+            that they depend on besides their arguments. The compiled program is then known by what
+            it does.
     """
     if is_compiling():
         return problem.solve(throw)
-    if not kept and not is_traced(*jax.tree.leaves(problem)):
-        sol = compiled_once(lambda: problem.solve(throw=False))
+    if made_of is not None and not is_traced(*jax.tree.leaves(problem)):
+        rest = jax.tree.map(lambda x: None if callable(x) else x, problem)
+        reads = of_call(made_of, rest)
+        sol = compiled_once(lambda problem: problem.solve(throw=False), problem, reads=reads)
     else:
         sol = _solve_compiled(problem)
     return _raise(problem, sol) if throw else sol

@@ -16,6 +16,7 @@ from ..ground.tracing import raise_if
 from ..roots.calls import numbers_as_arrays
 from ..roots.checks import as_unknown
 from ..roots.conserved import conserved, on_continuum
+from ..roots.outside import compiled_outside
 from ..roots.root import root
 
 _CONTINUUM = (
@@ -27,6 +28,7 @@ _CONTINUUM = (
 
 @own_modes
 @numbers_as_arrays
+@compiled_outside(None)
 def steady_state(
     f: Callable[[Any, Any, Any], Any],
     y0: PyTree[ArrayLike],

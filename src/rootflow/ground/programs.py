@@ -5,10 +5,13 @@ ones. Here a computation is traced at every call, which takes some milliseconds 
 changed meanwhile, but its compiled program is looked up by what it does.
 """
 
-import hashlib
+import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import partial, wraps
-from typing import Any, ParamSpec, TypeVar
+from threading import Lock
+from types import FunctionType
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 import equinox as eqx
 import jax
@@ -16,14 +19,13 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 
 from .derivative import Traced
+from .reads import MANY, Seen, This, content, of_call
 from .tracing import is_compiling, is_traced
 from .varying import is_sharded
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Arrays of JAX's that have more numbers are told apart by their identity: they never change.
-_MANY = 10_000
 #: Operations that have a program for their value, and rules for everything else.
 _WITH_RULES = {
     "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_vmap_call",
@@ -31,25 +33,76 @@ _WITH_RULES = {
 }  # fmt: skip
 
 
-def compiled_once(function: Callable[[], T]) -> T:
-    """`function()`, outside `jit` as one compiled program, which equal ones share.
+def is_outside() -> bool:
+    """Whether a computation now can be a compiled program of its own."""
+    return not (is_compiling() or is_sharded() or jax.config.jax_disable_jit)  # pyright: ignore
+
+
+def compiled_once(function: Callable[..., T], *arguments: Any, reads: Seen | None = None) -> T:
+    """`function(*arguments)`, outside `jit` as one compiled program, which equal ones share.
 
     Args:
         function: its value is a pytree. Arrays that it closes over are arguments of the program;
             whatever else it depends on is part of it.
+        *arguments: pytrees; likewise.
+        reads: what the function reads. It is not even traced if it has been with the same before.
     """
-    if is_compiling() or is_sharded() or jax.config.jax_disable_jit:  # pyright: ignore
-        return function()
+    if not is_outside():
+        return function(*arguments)
+    arrays, rest = eqx.partition(arguments, eqx.is_array)
+    given = jax.tree.leaves(arrays)
+    key = None
+    if reads is not None and not is_traced(*given):
+        key = Seen((reads, _settings()))
+        known = _TRACED.get(key)
+        constants = None if known is None else known.constants()
+        if known is not None and constants is not None:
+            return known(constants, given)
+    program, constants = _traced(function, arrays, rest)
+    if key is not None:
+        _TRACED.put(key, program)
+    return program(constants, given)
+
+
+def _traced(function: Callable[..., Any], arrays: Any, rest: Any) -> tuple["_Run", list[Any]]:
+    """The function of arrays like the given ones, and what it closes over."""
     fixed: Any = None
 
-    def arrays() -> Any:
+    def flat(arrays: Any) -> Any:
         nonlocal fixed
-        known, fixed = eqx.partition(function(), eqx.is_array)
+        known, fixed = eqx.partition(function(*eqx.combine(arrays, rest)), eqx.is_array)
         return known
 
-    traced, shapes = jax.make_jaxpr(arrays, return_shape=True)()
-    out = _run(_Program(traced), list(traced.consts))
-    return eqx.combine(jax.tree.unflatten(jax.tree.structure(shapes), out), fixed)
+    traced, shapes = jax.make_jaxpr(flat, return_shape=True)(arrays)
+    constants = list(traced.consts)
+    alone = not is_traced(*constants, *jax.tree.leaves(arrays))
+    kept = [x if np.size(x) <= MANY else weakref.ref(x) for x in constants]
+    return _Run(_Program(traced.jaxpr, alone), kept, jax.tree.structure(shapes), fixed), constants
+
+
+class _Run(NamedTuple):
+    """A traced function, to be run with arrays like those that it was traced with.
+
+    Attributes:
+        program: the computation.
+        kept: what it closes over; large arrays only as long as somebody else keeps them.
+        structure: that of the arrays in its value.
+        fixed: the rest of its value.
+    """
+
+    program: "_Program"
+    kept: list[Any]
+    structure: Any
+    fixed: Any
+
+    def constants(self) -> list[Any] | None:
+        """What it closes over, if that is there yet."""
+        out = [x() if isinstance(x, weakref.ref) else x for x in self.kept]
+        return None if any(x is None for x in out) else out
+
+    def __call__(self, constants: list[Any], arrays: list[Any]) -> Any:
+        out = _run(self.program, constants, arrays)
+        return eqx.combine(jax.tree.unflatten(self.structure, out), self.fixed)
 
 
 class Behaviour:
@@ -79,6 +132,9 @@ def compiled_for(
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """`eqx.filter_jit` for calls outside `jit`, anew where the behaviour is not what it was.
 
+    A function that is defined anew, as a `lambda` in a loop is, counts for the one before it if it
+    has the same code and reads the same.
+
     Args:
         behaviour: takes what the decorated function takes, and says what the functions among its
             arguments do.
@@ -96,6 +152,11 @@ def compiled_for(
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
             if is_compiling():
                 return function(*args, **kwargs)
+            leaves, structure = jax.tree.flatten((args, kwargs))
+            firsts = [_first_of_its_kind(leaf) for leaf in leaves]
+            if any(a is not b for a, b in zip(leaves, firsts, strict=True)):
+                same: Any = jax.tree.unflatten(structure, firsts)
+                return compiled(behaviour(*same[0], **same[1]), *same)
             return compiled(behaviour(*args, **kwargs), args, kwargs)
 
         return call
@@ -104,6 +165,11 @@ def compiled_for(
 
 
 def _seen(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Hashable:
+    reads = of_call(function, arguments)
+    if reads is not None:
+        known = _BEHAVIOUR.get(reads)
+        if known is not None:
+            return known
     # The function may be a module, whose arrays are arguments of a compiled program too.
     is_array = lambda x: isinstance(x, jax.Array | np.ndarray | np.generic)
     arrays, rest = eqx.partition((function, arguments), is_array)
@@ -115,8 +181,66 @@ def _seen(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Hashable:
     try:
         traced = jax.make_jaxpr(of_arrays)(arrays)
     except Exception:  # whoever calls it in earnest has a better message
-        return _This(object())
-    return _Reader(alone=True).of_value(traced)
+        return This(object())
+    behaviour = Seen(_Reader(alone=True).of_value(traced))
+    if reads is not None:
+        _BEHAVIOUR.put(reads, behaviour)
+    return behaviour
+
+
+def _first_of_its_kind(leaf: Any) -> Any:
+    """Of functions with the same code that read the same, always the same one."""
+    if type(leaf) is not FunctionType:
+        return leaf
+    reads = of_call(leaf, ())
+    if reads is None:
+        return leaf
+    reference = _FIRST.get(reads)
+    first = None if reference is None else reference()
+    # (What that one reads may be of another module, and have changed since.)
+    if first is leaf or (first is not None and of_call(first, ()) == reads):
+        return first
+    _FIRST.put(reads, weakref.ref(leaf))
+    return leaf
+
+
+class _Kept(Generic[T]):
+    """The values that were asked for last."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.values: OrderedDict[Seen, T] = OrderedDict()
+        self.lock = Lock()
+
+    def get(self, key: Seen) -> T | None:
+        with self.lock:
+            value = self.values.get(key)
+            if value is not None:
+                self.values.move_to_end(key)
+            return value
+
+    def put(self, key: Seen, value: T) -> None:
+        with self.lock:
+            self.values[key] = value
+            while len(self.values) > self.most:
+                self.values.popitem(last=False)
+
+
+_FIRST: _Kept[weakref.ref[Any]] = _Kept(256)
+_BEHAVIOUR: _Kept[Seen] = _Kept(256)
+_TRACED: _Kept[_Run] = _Kept(64)
+
+#: Settings of JAX's on which it depends what is traced.
+_SETTINGS = (
+    "jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl",
+    "jax_threefry_partitionable", "jax_numpy_dtype_promotion", "jax_numpy_rank_promotion",
+    "jax_debug_nans", "jax_debug_infs", "jax_softmax_custom_jvp", "jax_default_device",
+    "jax_legacy_prng_key", "jax_enable_custom_prng", "jax_random_seed_offset",
+)  # fmt: skip
+
+
+def _settings() -> Hashable:
+    return tuple(getattr(jax.config, name, None) for name in _SETTINGS)
 
 
 class _Program:
@@ -126,10 +250,9 @@ class _Program:
     arrays that are no tracers (`alone`), they do not tell it from others.
     """
 
-    def __init__(self, traced: ClosedJaxpr) -> None:
+    def __init__(self, jaxpr: Any, alone: bool) -> None:
         # (Without the values of its constants, which may be tracers.)
-        self.jaxpr = traced.jaxpr.replace(constvars=traced.jaxpr.constvars)
-        alone = not is_traced(*traced.consts)
+        self.jaxpr = jaxpr.replace(constvars=jaxpr.constvars)
         self.key = alone, _Reader(alone).of_jaxpr(self.jaxpr)
         self.hash = hash(self.key)
 
@@ -141,21 +264,8 @@ class _Program:
 
 
 @partial(jax.jit, static_argnums=0)
-def _run(program: _Program, constants: list[Any]) -> list[Any]:
-    return jaxpr_as_fun(ClosedJaxpr(program.jaxpr, constants))()
-
-
-class _This:
-    """An object that is equal to itself only."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value  # kept, so that no other object gets its identity
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _This) and self.value is other.value
+def _run(program: _Program, constants: list[Any], arrays: list[Any]) -> list[Any]:
+    return jaxpr_as_fun(ClosedJaxpr(program.jaxpr, constants))(*arrays)
 
 
 def _is_plain(dtype: Any) -> bool:
@@ -216,16 +326,14 @@ class _Reader:
             return tuple((name, self.of_value(value[name])) for name in sorted(value))
         if isinstance(value, tuple | list):
             return type(value), tuple(map(self.of_value, value))
-        if isinstance(value, jax.Array) and (is_traced(value) or value.size > _MANY):
-            return _This(value)
+        if isinstance(value, jax.Array) and (is_traced(value) or value.size > MANY):
+            return This(value)
         if hasattr(value, "__array__") and _is_plain(getattr(value, "dtype", None)):
-            numbers = np.ascontiguousarray(value)
-            content = hashlib.blake2b(numbers.tobytes()).digest()
-            return numbers.shape, numbers.dtype, getattr(value, "weak_type", False), content
+            return content(value)
         if isinstance(value, float | complex):
             return type(value), repr(value)  # which tells zeros of different sign apart
         try:
             hash(value)
         except TypeError:
-            return _This(value)
+            return This(value)
         return type(value), value

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.extend.core import Literal, jaxpr_as_fun
+from jax.extend.core import Literal, get_opaque_trace_state, jaxpr_as_fun
 from jaxtyping import Array, ArrayLike, Bool
 
 from .._typing import PyTree
@@ -55,9 +55,20 @@ def traced_once(function: Callable[..., Any], *like: Any) -> tuple[Callable[...,
     return lambda *args: jax.tree.unflatten(structure, call(*jax.tree.leaves(args))), shapes
 
 
+#: Where JAX last was when nothing was being compiled; usually it is there at the next call too.
+_outside: Any = None
+
+
 def is_compiling() -> bool:
     """Whether the code that runs is being traced, so that not even a constant is known."""
-    return isinstance(jnp.zeros(()) + 0, Tracer)
+    global _outside
+    state = get_opaque_trace_state()
+    if state == _outside:
+        return False
+    compiling = isinstance(jnp.zeros(()) + 0, Tracer)
+    if not compiling:
+        _outside = state
+    return compiling
 
 
 def raise_if(

@@ -19,10 +19,11 @@ from .calls import called, numbers_as_arrays
 from .checks import concrete
 from .composite import composite_minimum
 from .implicit import given, held
-from .iterate import check_steps, tolerance
+from .iterate import check_steps, confirm, tolerance
+from .outside import compiled_outside
 from .programme import programme_minimum
 from .prox import none
-from .root import checked_options, confirm, from_optimistix
+from .root import checked_options, from_optimistix
 from .sets import Set
 from .solvers.lbfgs import LBFGS
 from .solvers.newton import Newton
@@ -52,6 +53,7 @@ _DEFAULT_STEPS = {
 
 @own_modes
 @numbers_as_arrays
+@compiled_outside("argmin")
 def argmin(
     f: Callable[..., Any],
     x0: PyTree,

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -121,8 +122,8 @@ def called(
             x0 cannot be a guess.
     """
     previous = x0 if isinstance(x0, Solution) else None
-    guess = x0 if previous is None else previous.value
-    given = as_unknown(guess, "the initial guess x0", half=True)
+    guess = as_guess(x0)
+    given = guess if previous is None else guess.value
     count = len(theta)
     if kwargs is not None and not (isinstance(kwargs, dict) and all(map(_is_name, kwargs))):
         raise InputError(f"kwargs={kwargs!r} must be a dictionary of parameters by name, or None")
@@ -139,6 +140,13 @@ def called(
     with_aux = _pair(function, what) if has_aux else None
     value = _first(with_aux) if with_aux is not None else function
     return Call(value, widened(given), theta, count, previous, given, with_aux)
+
+
+def as_guess(x0: Any) -> Any:
+    """A guess, or the guess in a `Solution`, as arrays; raises `InputError` if it cannot be one."""
+    if not isinstance(x0, Solution):
+        return as_unknown(x0, "the initial guess x0", half=True)
+    return eqx.tree_at(lambda s: s.value, x0, as_guess(x0.value))
 
 
 def _is_name(key: Any) -> bool:

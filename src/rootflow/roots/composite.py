@@ -12,8 +12,8 @@ from ..ground.hoist import hoist
 from . import conditions
 from .checks import same_structure
 from .implicit import given, held
+from .iterate import confirm
 from .prox import none
-from .root import confirm
 from .sets import Set, Simplex
 from .solvers.block_descent import BlockDescent, Blocks
 from .solvers.mirror_descent import MirrorDescent, Mirrored, safe_log

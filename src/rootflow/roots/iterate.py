@@ -192,4 +192,21 @@ def check_converged(x: PyTree, solution: Solution, what: str, advice: str) -> Py
     return raise_if(x, bad, messages, SolveError, solution.reason)
 
 
+def confirm(x: PyTree, solution: Solution, throw: bool, verb: str) -> PyTree:
+    """`x`, which raises `SolveError` where the method that found it did not converge.
+
+    To be called before `x` is given its derivative: a computation may ask for the derivative alone,
+    and would then pass by a check made afterwards.
+    """
+    if not throw:
+        return x
+    advice = "try another initial guess, more max_steps, or a looser rtol and atol"
+    if verb == "argmin":
+        advice += (
+            "; check that f is not unbounded below on what the restrictions allow, and that they "
+            "do not contradict each other"
+        )
+    return check_converged(x, solution, f"rootflow.{verb}", advice)
+
+
 Function = Callable[[Vector], Vector]

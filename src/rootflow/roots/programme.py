@@ -11,8 +11,7 @@ from ..ground.hoist import hoist
 from ..ground.programs import compiled_once
 from . import conditions
 from .implicit import given, held
-from .iterate import Solution, iterate, iterate_to
-from .root import confirm
+from .iterate import Solution, confirm, iterate, iterate_to
 from .solvers.active_set import resume
 from .solvers.interior_point import Constrained, InteriorPoint, polish
 from .solvers.no_solution import why_not

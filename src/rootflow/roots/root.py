@@ -15,7 +15,8 @@ from ..ground.programs import compiled_once
 from .calls import called, numbers_as_arrays
 from .checks import same_structure
 from .implicit import given, held
-from .iterate import Solution, Tolerance, check_converged, check_steps, iterate, tolerance
+from .iterate import Solution, Tolerance, check_steps, confirm, iterate, tolerance
+from .outside import compiled_outside
 from .solvers.dogleg import Dogleg
 from .solvers.fixed_point import Anderson, PlainIteration
 from .trees import coarsest_dtype, from_vector, in_types_of, to_vector
@@ -23,6 +24,7 @@ from .trees import coarsest_dtype, from_vector, in_types_of, to_vector
 
 @own_modes
 @numbers_as_arrays
+@compiled_outside("root")
 def root(
     condition: Callable[..., Any],
     x0: PyTree,
@@ -120,6 +122,7 @@ def _attached(equations, x, multiple, arguments, options):
 
 @own_modes
 @numbers_as_arrays
+@compiled_outside("fixed_point")
 def fixed_point(
     mapping: Callable[..., Any],
     x0: PyTree,
@@ -268,23 +271,6 @@ def checked_options(implicit_options: dict[str, Any], throw: bool) -> dict[str, 
                 + ", ".join(_IMPLICIT_OPTIONS)
             )
     return implicit_options if throw else {"singular": "nan", **implicit_options}
-
-
-def confirm(x: PyTree, solution: Solution, throw: bool, verb: str) -> PyTree:
-    """`x`, which raises `SolveError` where the method that found it did not converge.
-
-    To be called before `x` is given its derivative: a computation may ask for the derivative alone,
-    and would then pass by a check made afterwards.
-    """
-    if not throw:
-        return x
-    advice = "try another initial guess, more max_steps, or a looser rtol and atol"
-    if verb == "argmin":
-        advice += (
-            "; check that f is not unbounded below on what the restrictions allow, and that they "
-            "do not contradict each other"
-        )
-    return check_converged(x, solution, f"rootflow.{verb}", advice)
 
 
 def _optimistix_root(method, pure, x0, theta, max_steps, options):
