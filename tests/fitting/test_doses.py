@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import rootflow as rf
-from rootflow.fitting import problem
+from rootflow.fitting import forecast, problem
 from rootflow.fitting.model import Dose, Dosing, Model, Parameter
 from rootflow.fitting.modelfile import model_from_text
 from rootflow.fitting.table import assemble
@@ -57,11 +57,14 @@ ROWS = [
     ("infusion", 0, 10, 5, 0, 0, 0, 1, "2", None),
     ("infusion", 1, 0, 0, 0, 0, 0, 0, "", 1.0),
     ("infusion", 5, 0, 0, 0, 0, 0, 0, "", 1.0),
-    ("bolus for ever", 0, 10, 0, 0, 8, 1, 1, "c", 1.0),
+    ("bolus for ever", 0, 10, 0, 0, 8, 1, 1, "c", None),
+    ("bolus for ever", 0, 0, 0, 0, 0, 0, 0, "", 1.0),
     ("bolus for ever", 5, 0, 0, 0, 0, 0, 0, "", 1.0),
-    ("infused for ever", 0, 10, 5, 0, 8, 1, 1, "c", 1.0),
+    ("infused for ever", 0, 10, 5, 0, 8, 1, 1, "c", None),
+    ("infused for ever", 0, 0, 0, 0, 0, 0, 0, "", 1.0),
     ("infused for ever", 5, 0, 0, 0, 0, 0, 0, "", 1.0),
-    ("oral for ever", 0, 10, 0, 0, 8, 1, 1, "gut", 1.0),
+    ("oral for ever", 0, 10, 0, 0, 8, 1, 1, "gut", None),
+    ("oral for ever", 0, 0, 0, 0, 0, 0, 0, "", 1.0),
     ("oral for ever", 2, 0, 0, 0, 0, 0, 3, "", None),
     ("oral for ever", 3, 6, 0, 0, 0, 0, 4, "c", None),
     ("oral for ever", 5, 0, 0, 0, 0, 0, 0, "", 1.0),
@@ -153,15 +156,75 @@ def test_computed_dose_times_reach_the_state_they_name():
         (dict(ADDL=(0, 1e6)), "1000000 further doses are more than"),
         (dict(II=(0, 0)), "interval is 0; it must be positive"),
         (dict(SS=(0, 2)), "it is 2, not 0 or 1"),
-        (dict(SS=(12, 1)), "interval is 0|must be the first dose"),
-        (dict(RATE=(8, 0.1)), "lasts longer than its interval"),
+        (dict(SS=(15, 1)), "interval is 0|must be the first dose"),
+        (dict(RATE=(9, 0.1)), "lasts longer than its interval"),
         (dict(CMT=(0, "gutt")), "'gutt' is no state.*Did you mean 'gut'"),
         (dict(CMT=(0, "3")), "'3' is no state, nor the number of one"),
+        (dict(DV=(0, 3.5)), "3.5 beside a dose .event 1. is no measurement"),
+        (dict(DV=(15, "<1")), "<1 beside a dose .event 4. is no measurement"),
     ],
 )
 def test_doses_that_make_no_sense(change, said):
     with pytest.raises(rf.InputError, match=said):
         assemble(model_from_text(TEXT), table(**change))
+
+
+RESETS = [
+    # An infusion of 4 hours, ended by a reset; one that is begun after it.
+    ("infusion", 0, 20, 5, 0, 0, 0, 1, "c", 0),
+    ("infusion", 1, 0, 0, 0, 0, 0, 0, "", 1.0),
+    ("infusion", 2, 0, 0, 0, 0, 0, 3, "", 0),
+    ("infusion", 5, 0, 0, 0, 0, 0, 0, "", 1.0),
+    ("infusion", 6, 10, 5, 0, 0, 0, 4, "c", 0),
+    ("infusion", 7, 0, 0, 0, 0, 0, 0, "", 1.0),
+    ("infusion", 9, 0, 0, 0, 0, 0, 0, "", 1.0),
+    # Doses every 2 hours, the later ones taken back; one whose lag is not over.
+    ("further", 0, 10, 0, 5, 2, 0, 1, "c", 0),
+    ("further", 3, 0, 0, 0, 0, 0, 0, "", 1.0),
+    ("further", 5, 0, 0, 0, 0, 0, 3, "", 0),
+    ("further", 11, 0, 0, 0, 0, 0, 0, "", 1.0),
+    ("lag", 0, 10, 0, 0, 0, 0, 1, "gut", 0),
+    ("lag", 0.2, 0, 0, 0, 0, 0, 3, "", 0),
+    ("lag", 4, 0, 0, 0, 0, 0, 2, "", 7.0),
+    ("lag", 5, 0, 0, 0, 0, 0, 0, "", 1.0),
+]
+
+
+def test_a_reset_ends_infusions_and_takes_back_what_has_not_arrived():
+    """And numbers beside events are no measurements."""
+    dataset = assemble(model_from_text(TEXT), table(RESETS))
+    assert dataset.observations == 7
+    values = dataset.values["DV"]
+    assert sorted(dataset.ts[np.isfinite(values)].tolist()) == [1, 3, 5, 5, 7, 9, 11]
+    model = model_from_text(TEXT)
+    lay, data = problem.layout(model, 3), problem.group_data(model, dataset)
+    solver = problem.Solver(rtol=1e-10, atol=1e-12, max_steps=512, t0=0.0)
+    eta, _, _ = problem.group_values(
+        model, lay, solver, jnp.asarray(lay.start), data, derivative=False
+    )
+    _, ke, f, _ = lay.values(lay.start)
+
+    def infused(t, long):
+        during = 5 / ke * (1 - np.exp(-ke * min(t, long)))
+        return during * np.exp(-ke * max(t - long, 0.0))
+
+    further = f * 10 * (np.exp(-ke * 3) + np.exp(-ke))
+    expected = [infused(1, 4), 0, infused(1, f * 2), infused(3, f * 2), further, 0, 0]
+    found = np.asarray(eta)[:, 0][np.asarray(data.weights)[:, 0] > 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
+
+
+def test_time_that_begins_anew_at_a_reset_is_refused():
+    again = [*RESETS[:2], ("infusion", 0, 10, 5, 0, 0, 0, 4, "c", 0), RESETS[3]]
+    with pytest.raises(rf.InputError, match="time goes back from 1 to 0 at this reset"):
+        assemble(model_from_text(TEXT), table(again))
+
+
+def test_predictions_are_asked_for_beside_events():
+    model = model_from_text(TEXT)
+    asked = forecast.rows(model, table(RESETS))
+    assert asked.real.sum() == len(RESETS)
+    assert int(sum(np.isfinite(x).sum() for x in asked.values.values())) == 7
 
 
 def test_a_subject_without_measurements_and_a_dose_that_nothing_sees():

@@ -178,3 +178,34 @@ def test_only_the_events_that_were_asked_for_are_listed():
     assert sol.events.count == 1
     np.testing.assert_array_equal(sol.events.which, [0, -1, -1, -1])
     np.testing.assert_allclose(sol.events.ts[0], 1.5, rtol=1e-9)
+
+
+def test_a_jump_whose_time_moves_is_refused_when_differentiated():
+    """y grows at the rate a, jumps by a, and z grows as y did one unit of time ago."""
+
+    def end(a, y0, condition):
+        field = lambda t, y, past, a: jnp.stack([a, past[0][0]])
+        jump = lambda t, y, a: y + jnp.stack([a, 0.0])
+        event = rf.Event(condition, terminal=False, jump=jump)
+        start = lambda t: jnp.stack([y0, 0.0])
+        sol = rf.solve_dde(field, start, [1.0], (0.0, 2.5), a, event=event)
+        return sol.ys[-1][1]
+
+    # At a fixed time: z = (1.5**2 / 2 + 1) a.
+    fixed = lambda t, y, a: t - 0.5
+    value, slope = jax.value_and_grad(lambda a: end(a, 0.0, fixed))(2.0)
+    np.testing.assert_allclose((value, slope), (2.125 * 2.0, 2.125), rtol=1e-5)
+    moving = {
+        "state": lambda t, y, a: y[0] - 0.5,
+        "args": lambda t, y, a: a * t - 0.5,
+    }
+    for name, condition in moving.items():
+        assert np.isfinite(end(1.0, 0.0, condition)), name
+        for derivative in (jax.grad, jax.jacfwd):
+            with pytest.raises(rf.errors.DerivativeError, match="time that depends on the state"):
+                derivative(lambda a, c=condition: end(a, 0.0, c))(1.0)
+    closed = lambda a: end(1.0, 0.0, lambda t, y, _: a * t - 0.5)
+    with pytest.raises(rf.errors.DerivativeError, match="time that depends on the state"):
+        jax.grad(closed)(1.0)
+    with pytest.raises(rf.errors.DerivativeError, match="time that depends on the state"):
+        jax.jit(jax.grad(lambda y0: end(1.0, y0, moving["state"])))(0.0)

@@ -212,3 +212,39 @@ def test_peak_memory_of_the_derivative_is_that_of_one_iteration(kind):
         return memory.temp_size_in_bytes
 
     assert peak(10_000) == peak(10)
+
+
+def double_well(x):
+    return jnp.sum((x**2 - 1) ** 2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "newton"}, {"method": "lbfgs"}, {"method": "bfgs"}, {"method": "ssbroyden"},
+        {"constraint": rf.sets.Box(-2.0, 2.0), "method": "proximal_newton"},
+        {"constraint": rf.sets.Box(-2.0, 2.0), "method": "accelerated"},
+        {"prox": rf.prox.none, "method": "proximal_gradient"},
+        {"inequality": lambda x: x - 2.0},
+    ],
+)  # fmt: skip
+def test_a_maximum_to_start_from_is_left(options):
+    x = rf.argmin(double_well, jnp.zeros(3), **options)
+    np.testing.assert_allclose(jnp.abs(x), 1.0, rtol=1e-7)
+    # A minimum to start from is not.
+    at = rf.argmin(double_well, jnp.asarray([1.0, -1.0, 1.0]), **options)
+    np.testing.assert_allclose(at, [1.0, -1.0, 1.0], rtol=1e-7)
+
+
+def test_newtons_method_ends_at_no_maximum_and_no_saddle():
+    with pytest.raises(rf.errors.SolveError, match="not converge"):
+        rf.argmin(lambda x: -(x**2), 0.0)
+    # From a line of symmetry that leads to the saddle.
+    x = rf.argmin(lambda x: x[0] ** 2 - x[1] ** 2 + x[1] ** 4, jnp.asarray([1.0, 0.0]))
+    np.testing.assert_allclose(jnp.abs(x), [0.0, np.sqrt(0.5)], atol=1e-8)
+    x = jax.vmap(lambda x0: rf.argmin(double_well, x0))(jnp.asarray([[0.0], [0.5], [-1.0]]))
+    np.testing.assert_allclose(jnp.abs(x), 1.0, rtol=1e-7)
+    # Where the curvature is zero too it may be a minimum, and is.
+    assert rf.argmin(lambda x: x**4, 0.0) == 0.0
+    slope = jax.grad(lambda p: rf.argmin(lambda x, p: (x**2 - p) ** 2, 0.0, p))(4.0)
+    np.testing.assert_allclose(abs(slope), 0.25, rtol=1e-7)

@@ -162,13 +162,16 @@ def _records(course: "_Course", doses: Doses) -> dict[str, Any]:
     count = times.shape[0]
     none, no = jnp.zeros(count, course.dtype), jnp.zeros(count, bool)
     jumps = jnp.where(rates > 0, 0.0, amounts)
+    # Of a dose that has not arrived at the next reset nothing does; an infusion ends there.
+    arrives, ends = times < doses.until, times + length < doses.until
+    jumps, begins = jnp.where(arrives, jumps, 0.0), jnp.where(arrives, rates, 0.0)
     # A reset is at the time of its row, and before what is given then.
     rows = [
         (doses.times, doses.states, none, none, resets, no),
-        (times, doses.states, jumps, rates, no, no),
+        (times, doses.states, jumps, begins, no, no),
     ]
     if doses.rates.size:
-        rows.append((times + length, doses.states, none, -rates, no, no))
+        rows.append((times + length, doses.states, none, jnp.where(ends, -rates, 0.0), no, no))
     if course.model.doses:
         when, where, much = course.dose_arrays()
         few, un = jnp.zeros(len(when), course.dtype), jnp.zeros(len(when), bool)

@@ -1,6 +1,7 @@
 """The doses of a data table, written out one by one."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ class Doses(NamedTuple):
         amounts: how much.
         rates: of infusions; 0: all at once.
         resets: whether all states go back to their initial values first.
+        until: when the next reset comes, which ends infusions and takes back what has not arrived.
         periods: the interval of the first dose if it has been given for ever, else 0.
         begun: of windows of a group (multiple shooting), whether what happened until the start is
             in the states there already; `None`: of no group.
@@ -36,6 +38,7 @@ class Doses(NamedTuple):
     amounts: Float[np.ndarray, "groups doses"]
     rates: Float[np.ndarray, "groups doses"]
     resets: Bool[np.ndarray, "groups doses"]
+    until: Float[np.ndarray, "groups doses"]
     periods: Float[np.ndarray, " groups"]
     begun: Bool[np.ndarray, " groups"] | None = None
 
@@ -71,6 +74,7 @@ def doses(
                 "remove its rows."
             )
         given, period = read.group(rows)
+        resets = [time[row] for row in rows if read.is_reset[row]]
         seen = [row for row in rows if not read.is_dose[row] or measured[row]]
         late = [row for row in rows if read.is_dose[row] and time[row] > time[seen[-1]]]
         if late:
@@ -79,16 +83,58 @@ def doses(
                 f"after the last measurement (at {time[seen[-1]]:g}), so that nothing depends on "
                 "it; remove the row, or add one that asks for a prediction later."
             )
-        listed.append(sorted(given, key=lambda dose: dose[0]))
+        listed.append(
+            [
+                (*dose, min((t for t in resets if t > dose[0]), default=np.inf))
+                for dose in sorted(given, key=lambda dose: dose[0])
+            ]
+        )
         periods.append(period)
     most = max(1, max(map(len, listed)))
-    nothing = (0.0, 0, 0.0, 0.0, False)
+    nothing = (0.0, 0, 0.0, 0.0, False, np.inf)
     padded = [
         [*given, *[(given[-1][0] if given else time[rows[0]], *nothing[1:])] * (most - len(given))]
         for given, rows in zip(listed, members, strict=True)
     ]
-    parts = [np.array([[dose[i] for dose in given] for given in padded]) for i in range(5)]
-    return Doses(*parts[:5], periods=np.array(periods))  # pyright: ignore[reportCallIssue]
+    parts = [np.array([[dose[i] for dose in given] for given in padded]) for i in range(6)]
+    return Doses(*parts, periods=np.array(periods))  # pyright: ignore[reportCallIssue]
+
+
+def without_events(model: Model, table: Table) -> Table:
+    """The table without what stands in observed columns beside events that are no measurement.
+
+    With a column of events (NONMEM's EVID) only rows of event 0 hold measurements. Elsewhere the
+    cells are blank or, where a table has no blank cells, zero.
+
+    Raises:
+        InputError: another number beside a dose, which would be lost.
+    """
+    if model.dosing is None or model.dosing.event is None:
+        return table
+    events = np.nan_to_num(table.numbers(model.dosing.event, needed_as="doses"))
+    if not events.any():
+        return table
+    columns = dict(table.columns)
+    for name in model.observed:
+        if name not in columns:
+            continue
+        cells = list(table.cells(name))
+        for row in np.flatnonzero(np.isin(events, (1, 4)) & _says_something(table, name)):
+            raise InputError(
+                f"{table.place(row, name)}: {cells[row]} beside a dose (event {events[row]:g}) is "
+                "no measurement; give it a row of its own with event 0, or leave the cell blank."
+            )
+        columns[name] = [None if event else cell for event, cell in zip(events, cells, strict=True)]
+    return replace(table, columns=columns)
+
+
+def _says_something(table: Table, name: str) -> Bool[np.ndarray, " rows"]:
+    """Which cells hold a limit, or a number that is not zero."""
+    cells = table.cells(name)
+    limits = np.array([isinstance(c, str) and c.strip()[:1] in ("<", ">") for c in cells])
+    plain = [None if limit else cell for limit, cell in zip(limits, cells, strict=True)]
+    numbers = replace(table, columns={**table.columns, name: plain}).numbers(name)
+    return limits | (np.nan_to_num(numbers) != 0)
 
 
 class _Reader:
@@ -121,6 +167,8 @@ class _Reader:
     def group(self, rows: np.ndarray) -> tuple[list[tuple[Any, ...]], float]:
         """The doses (time, state, amount, rate, reset) of a group, and their steady period."""
         out, period, first = [], 0.0, True
+        self._check_order(rows)
+        resets = [self.time[row] for row in rows if self.is_reset[row]]
         for row in rows:
             if self.is_reset[row] and not self.is_dose[row]:
                 out.append((self.time[row], 0, 0.0, 0.0, True))
@@ -142,10 +190,24 @@ class _Reader:
                     row, self.dosing.additional, f"{count} further doses are more than {_MOST}"
                 )
             out.append((self.time[row], *dose, bool(self.is_reset[row])))
-            out += [
-                (self.time[row] + (i + 1) * self.interval[row], *dose, False) for i in range(count)
-            ]
+            # A reset takes back what is still to be given.
+            end = min((t for t in resets if t > self.time[row]), default=np.inf)
+            further = (self.time[row] + (i + 1) * self.interval[row] for i in range(count))
+            out += [(time, *dose, False) for time in further if time < end]
         return out, period
+
+    def _check_order(self, rows: np.ndarray) -> None:
+        """Raises where time begins anew at a reset: rows are taken in order of time."""
+        latest = -np.inf
+        for row in sorted(rows):
+            if self.is_reset[row] and self.time[row] < latest:
+                raise self.error(
+                    row, self.dosing.event,
+                    f"time goes back from {latest:g} to {self.time[row]:g} at this reset (event "
+                    f"{self.event[row]:g}), but the rows of a group are taken in order of time; "
+                    "let time go on, or make what follows a group of its own",
+                )  # fmt: skip
+            latest = max(latest, self.time[row])
 
     def _check(self, row):
         d = self.dosing

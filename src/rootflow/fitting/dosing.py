@@ -15,8 +15,8 @@ class Dosing:
     """Which data columns hold doses, and what becomes of a dose.
 
     A row with an amount is a dose: at its time the amount goes into a state, at once or, with a
-    rate, as an infusion that lasts amount / rate. A row of doses may hold measurements too; they
-    see the state after the dose.
+    rate, as an infusion that lasts amount / rate. Without a column of events a row of doses may
+    hold measurements too; they see the state after the dose.
 
     Args:
         amount: column with the amounts (AMT).
@@ -27,7 +27,9 @@ class Dosing:
         steady: column that is 1 where the dose has been given every interval for so long that the
             states repeat themselves (SS); the first dose of a group only.
         event: column with NONMEM's EVID: 0 a measurement, 1 a dose, 2 neither, 3 all states
-            back to their initial values, 4 the same and a dose.
+            back to their initial values, 4 the same and a dose. Only rows of event 0 hold
+            measurements. A reset (3, 4) ends infusions and takes back doses that have not arrived
+            yet, because of a lag or because they are further ones; time goes on.
         compartment: column with the state of each dose, by name or number from 1 (CMT).
         lag: time from a dose to its arrival: a number, `f(p, c)`, or one of these by state.
         bioavailability: the part of a dose that arrives, in the same forms; an infusion keeps its

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from ..errors import InputError
 from ..tables.table import Table, load_table, table_from_columns
 from . import columns, problem
+from .dose_table import without_events
 from .model import Dose, Model
 from .predict import Predictor
 from .problem import Layout
@@ -39,12 +40,13 @@ def rows(model: Model, data: Any) -> Dataset:
         table = load_table(data)
     elif not isinstance(data, Table):
         table = table_from_columns(data)
+    table = without_events(model, table)
     # Every cell stands as measured, so that rows of every kind are taken; then as it is.
     ones: list[Any] = [_FILLER] * len(table)
     laws = {column: replace(law, weights=None) for column, law in model.noise.items()}
     asked = replace(model, noise=laws)
     filled = replace(table, columns={**table.columns, **dict.fromkeys(model.observed, ones)})
-    dataset = assemble(asked, filled)
+    dataset = assemble(asked, filled, asked=True)
     values, sides = {}, {}
     for column in model.observed:
         numbers, side = np.full(len(table), np.nan), np.zeros(len(table), int)

@@ -16,7 +16,7 @@ from ..tables.table import Table as Table
 from ..tables.table import load_table as load_table
 from ..tables.table import table_from_columns as table_from_columns
 from . import columns
-from .dose_table import Doses, doses
+from .dose_table import Doses, doses, without_events
 from .model import Model
 
 
@@ -70,12 +70,13 @@ class Dataset:
         return self.table.lines[self.rows[group, slot]]
 
 
-def assemble(model: Model, table: Table | Mapping[str, Any]) -> Dataset:
+def assemble(model: Model, table: Table | Mapping[str, Any], *, asked: bool = False) -> Dataset:
     """Picks the columns that a model needs out of a table, checks them, and batches them.
 
     Args:
         model: says which columns are the time, the group, observed, covariates and weights.
         table: a `Table`, or columns as `table_from_columns` takes them.
+        asked: whether a number stands in every row at which a prediction is asked for.
 
     Raises:
         InputError: a missing column, a cell that is no number, a missing or too early time, a
@@ -90,6 +91,8 @@ def assemble(model: Model, table: Table | Mapping[str, Any]) -> Dataset:
         raise InputError(
             f"{table.place(row, model.time)}: the time is missing; fill it in or remove the row."
         )
+    if not asked:
+        table = without_events(model, table)
     found = {column: columns.measurements(model, table, column) for column in model.observed}
     values = {column: numbers for column, (numbers, _) in found.items()}
     weights = {column: _weights(model, table, column, values[column]) for column in values}

@@ -85,6 +85,7 @@ class Problem(eqx.Module):
     # The span and the times at which to save are numbers, were checked, and have no derivative.
     still: bool = eqx.field(static=True)
     progress: Callable[..., Any] | None = eqx.field(static=True)
+    hold: Callable[..., Any] | None = eqx.field(static=True)  # of what has no derivative
 
     @own_modes
     def __init__(
@@ -118,6 +119,7 @@ class Problem(eqx.Module):
         more_parts: Callable[..., Any] | None = None,
         penalty: Any = None,
         progress: Any = None,
+        hold: Callable[..., Any] | None = None,
     ) -> None:
         if not callable(f):
             raise InputError(f"The vector field must be a function f(t, y, args); got {f!r}.")
@@ -164,6 +166,7 @@ class Problem(eqx.Module):
         split(penalty)
         self.penalty = penalty
         self.progress = checks.function("progress", "progress(fraction)", progress)
+        self.hold = hold
         checks.needs_step(self.method, self.fixed)
 
     def behaviour(self) -> Behaviour:
@@ -224,6 +227,8 @@ class Problem(eqx.Module):
             progress=self.progress, most_events=self.max_events or 0, still=self.still,
             consistent=self.again if self.stops is not None or self.events else None,
         )  # fmt: skip
+        if self.hold is not None:
+            y0, t0, args = self.hold((y0, t0, args))
         x = Inputs(y0, t0, t1, args, self.stops, self.h)
         if not loop.small(setup, x):
             setup = self._expensive(setup, x)

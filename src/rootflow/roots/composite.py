@@ -17,6 +17,7 @@ from .prox import none
 from .sets import Set, Simplex
 from .solvers.block_descent import BlockDescent, Blocks
 from .solvers.mirror_descent import MirrorDescent, Mirrored, safe_log
+from .solvers.newton import off_rest
 from .solvers.proximal_gradient import Composite, ProximalGradient
 from .task import NEWTON_LIMIT, Task
 from .trees import from_vector, in_types_of, real_dtype, size, to_vector
@@ -51,7 +52,8 @@ def composite_minimum(
             task.tolerance, block=block, newton=True, step_size=step, feasible=feasible
         )
         task = dataclasses.replace(task, max_steps=max(task.max_steps // block, 1))
-        x, state, solution = task.run(solver, problem, x0)
+        begin = unravel(off_rest(of_vector, to_vector(x0)))
+        x, state, solution = task.run(solver, problem, begin)
         solution = eqx.tree_at(lambda s: s.steps, solution, solution.steps * block)
         x, size_used = unravel(x), state.step
     else:

@@ -14,6 +14,7 @@ from .implicit import given, held
 from .iterate import Solution, confirm, iterate, iterate_to
 from .solvers.active_set import resume
 from .solvers.interior_point import Constrained, InteriorPoint, polish
+from .solvers.newton import off_rest
 from .solvers.no_solution import why_not
 from .task import Task
 from .trees import from_vector, in_types_of, real_dtype, to_vector
@@ -77,7 +78,10 @@ def _solved(task, problem, x0, shapes):
     """The minimum, the multipliers in their shapes, and the account of how they were found."""
     if task.dual is None:
         x, state, solution = iterate(
-            InteriorPoint(task.tolerance), problem, x0, max_steps=task.max_steps
+            InteriorPoint(task.tolerance),
+            problem,
+            off_rest(problem.f, x0),
+            max_steps=task.max_steps,
         )
     else:
         x, state, solution = _resumed(task, problem, x0, shapes)

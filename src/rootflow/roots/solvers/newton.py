@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ..iterate import Tolerance, Vector
 from ..linear import definite_solver
@@ -23,6 +23,18 @@ class _State(NamedTuple):
     gradient: Vector
     damping: Float[Array, ""]
     growth: Float[Array, ""]
+    at_rest: Bool[Array, ""]  # no step leads on, whether or not there is a minimum
+
+
+def aside(x: Vector) -> Vector:
+    """A small step in a direction that no symmetry has."""
+    direction = jnp.cos(1.0 + jnp.arange(x.size)).astype(x.dtype)
+    return 1e-3 * jnp.maximum(1.0, jnp.max(jnp.abs(x))) * direction
+
+
+def off_rest(f: Callable[[Vector], Array], x: Vector) -> Vector:
+    """Where to start: beside `x` if f has no slope there, as nothing leads away from a maximum."""
+    return jnp.where(jnp.any(jax.grad(f)(x)), x, x + aside(x))
 
 
 class Newton(eqx.Module):
@@ -42,12 +54,13 @@ class Newton(eqx.Module):
     def init(self, problem: Callable[[Vector], Array], x: Vector) -> _State:
         value, gradient = jax.value_and_grad(problem)(x)
         zero = jnp.zeros((), x.dtype)
-        return _State(value.astype(x.dtype), gradient, zero, zero + 2)
+        at_rest = jnp.max(jnp.abs(gradient)) == 0
+        return _State(value.astype(x.dtype), gradient, zero, zero + 2, at_rest)
 
     def step(
         self, problem: Callable[[Vector], Array], x: Vector, state: _State
     ) -> tuple[Vector, Any, Array]:
-        value, gradient, damping, growth = state
+        value, gradient, damping, growth, at_rest = state
         hessian = jax.jacfwd(jax.grad(problem))(x)
         curvature = jnp.max(jnp.abs(hessian))
         scale = jnp.where(curvature > 0, curvature, 1)
@@ -56,9 +69,13 @@ class Newton(eqx.Module):
         if self.singular is not None:
             floor = 10 * x.shape[0] * jnp.finfo(x.dtype).eps
             hessian = hessian + scale * jnp.clip(slope / self.singular, floor, 1e-3) * identity
+        # Where no step leads on, the curvature decides whether there is a minimum.
+        damping = jnp.where(at_rest, 1e-3 * scale, damping)
         solve, definite = definite_solver(hessian + damping * identity)
-        # Where there is no minimum of the model, try nothing and damp more.
-        move = jnp.where(definite, -solve(gradient), 0)
+        # Where there is no minimum of the model, try nothing and damp more; leave a maximum or a
+        # saddle, which no gradient leads away from.
+        off = at_rest & ~definite
+        move = jnp.where(definite, -solve(gradient), jnp.where(off, aside(x), 0))
         new_value, new_gradient = jax.value_and_grad(problem)(x + move)
         new_value = new_value.astype(x.dtype)
 
@@ -68,6 +85,7 @@ class Newton(eqx.Module):
             # Along flat directions x is not determined, and says nothing.
             size = self.tolerance.scaled(gradient, jnp.asarray(self.singular))
         error = jnp.where(definite, size, jnp.inf)
+        short = (error <= 1e3) & (damping > 1e-3 * scale)
         # A step that damping made short says nothing about the distance to the minimum; where f is
         # not curved along it, there is none.
         bend = jnp.vdot(move, hessian @ move)
@@ -80,10 +98,10 @@ class Newton(eqx.Module):
         # Close to the minimum differences of f are round-off, and the gradient decides.
         new_slope = jnp.max(jnp.abs(new_gradient))
         settled = (error <= 1e4) & (new_slope <= 0.5 * slope) | (error <= 1) & (new_slope <= slope)
-        accept = definite & ((gain > 1e-4) | settled)
+        accept = definite & ((gain > 1e-4) | settled) | off
         accept &= jnp.isfinite(new_value) & jnp.isfinite(new_slope)
 
-        error = jnp.where((slope == 0) & definite, 0.0, error)
+        error = jnp.where((slope == 0) & at_rest & definite, 0.0, error)
         alive = jnp.isfinite(value) & jnp.isfinite(slope) & (damping < 1e30 * scale)
         error = jnp.where(alive, error, jnp.nan)
 
@@ -96,4 +114,5 @@ class Newton(eqx.Module):
         x = jnp.where(accept, x + move, x)
         value = jnp.where(accept, new_value, value)
         gradient = jnp.where(accept, new_gradient, gradient)
-        return x, _State(value, gradient, damping, growth), error
+        at_rest = short | (jnp.max(jnp.abs(gradient)) == 0)
+        return x, _State(value, gradient, damping, growth, at_rest), error

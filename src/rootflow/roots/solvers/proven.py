@@ -10,6 +10,7 @@ from jaxtyping import Array
 from ..._typing import PyTree
 from ...ground.varying import while_loop
 from ..iterate import Method, Solution, Tolerance, Vector, check_steps, iterate_to
+from .newton import off_rest
 from .newton_krylov import finish
 from .proximal_gradient import Composite
 
@@ -82,6 +83,7 @@ def iterate_proven(
         return x, state, error.astype(x.dtype), k, rounds + 1
 
     resume: Any = getattr(method, "resume", None)
+    x = off_rest(composite.f, x)
     length_at_start = jnp.linalg.norm(x)
     slope_at_start = jnp.linalg.norm(jax.grad(composite.f)(x))
     # Newton steps contract better from further away than the last digits of a method's own.
