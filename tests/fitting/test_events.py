@@ -80,7 +80,11 @@ def test_events_and_pulses_happen_at_their_very_time():
     [
         ("where(t < off, 1, 0)", 1),
         ("where(2*(t - k)/off > low and x > 1, 1, 0)", 1),
-        ("where(t**2 < off, 1, 0)", 0),
+        ("where(t**2 < off, 1, 0)", 2),
+        ("where(square(t - k) < off, 1, 0)", 2),
+        ("where(off > abs(t - k), 1, 0)", 2),
+        ("where(abs(x - t) < off, 1, 0)", 0),
+        ("where(t**3 < off, 1, 0)", 0),
         ("where(x < off, 1, 0)", 0),
         ("where(off < low, 1, 0)", 0),
         ("piecewise(1, t <= 1, 2, t < 2 + off, 3)", 2),
@@ -94,6 +98,58 @@ def test_a_stop_lies_where_the_line_crosses():
     text = TEXT.replace("t < off", "3*t - 1 < off")
     (stop,) = model_from_text(text).stops
     assert float(stop({"off": 5.0, "k": 1.0, "low": 1.0}, {})) == 2.0
+
+
+PULSES = """\
+[model]
+time = "t"
+t0 = 0.0
+[quantities]
+since = "t - 50"
+[states]
+x = 0.0
+[parameters]
+k = {{ guess = 0.5, lower = 0.1 }}
+[equations]
+x = "{} - k*x"
+[observed]
+x = "x"
+[noise]
+x = {{ scale = 0.1 }}
+{}
+"""
+
+
+@pytest.mark.parametrize(
+    ("rate", "event"),
+    [
+        ("where(t > 49.5 and t < 50.5, 10, 0)", ""),
+        ("where(abs(t - 50) < 0.5, 10, 0)", ""),
+        ("where((t - 50)**2 <= 0.25, 10, 0)", ""),
+        ("where(abs(since) < 0.5, 10, 0)", ""),
+        ("where(since > -0.5 and since < 0.5, 10, 0)", ""),
+        ("0", '[[event]]\nwhen = "t > 50 and t < 50.2"\nset = { x = "x + 10" }'),
+        ("0", '[[event]]\nwhen = "abs(since + 0.1) < 0.1"\nset = { x = "x + 10" }'),
+    ],
+)
+def test_short_intervals_of_time_are_not_stepped_over(rate, event):
+    table = {"t": [0.0, 52.0, 100.0], "x": [0.1, 1.0, 0.1]}
+    result = rf.evaluate(model_from_text(PULSES.format(rate, event)), table)
+    k = 0.5
+    start = 50.0 if "0.1" not in event else 49.8
+    exact = {
+        True: 10 * np.exp(-k * (52.0 - start)),
+        False: 10 / k * (np.exp(-k * 1.5) - np.exp(-k * 2.5)),
+    }[bool(event)]
+    found = result.predict([52.0])["x"]
+    np.testing.assert_allclose(np.ravel(found)[0], exact, rtol=1e-4)
+
+
+@pytest.mark.parametrize("inside", ["where({} < 0.5, 10, 0)", "10*({} < 0.5)"])
+@pytest.mark.parametrize("of", ["t - 24*floor(t/24)", "since - ceil(since)"])
+def test_intervals_that_come_back_are_refused(inside, of):
+    with pytest.raises(rf.InputError, match=r"equations\.x: floor and ceil of the time"):
+        model_from_text(PULSES.format(inside.format(of), ""))
 
 
 @pytest.mark.parametrize(

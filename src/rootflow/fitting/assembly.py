@@ -87,7 +87,7 @@ def assembled(
     """
     clock = Clock()
     model, lay = search.model, search.lay
-    scales, squares, parts = (np.asarray(x) for x in local.aux)
+    scales, squares, parts, coupling = (np.asarray(x) for x in local.aux)
     parts = parts if len(parts) else np.asarray(local.curvature)[None]
     counts = np.array([np.isfinite(dataset.values[c]).sum() for c in model.noise], float)
     fitted_scale = np.array([noise.scale is None for noise in model.noise.values()])
@@ -118,7 +118,12 @@ def assembled(
     warnings += _without_freedom(model, fitted_scale, counts, found, lay.size)
     estimates = _free_estimates(model, lay, dataset, u, se, found, at_bound, intervals)
     estimates += _fixed_estimates(model)
-    estimates += _scale_estimates(model, scales, counts, found.freedom)
+    freedom, worth = found.freedom[: len(scales)], counts[: len(scales)]
+    if len(coupling):  # what is not known of the parameters is not known of the scale either
+        spread = np.einsum("cm,mk,ck->c", coupling, found.covariance, coupling)
+        less = 1 / (1 + np.where(np.isinf(freedom), 0.0, freedom) * spread / np.maximum(worth, 1))
+        freedom, worth = freedom * less, worth * less
+    estimates += _scale_estimates(model, scales, worth, freedom)
     return FitResult(
         model=model, dataset=dataset, estimates=estimates, free_names=names,
         covariance=np.where(np.logical_or.outer(found.lost, found.lost), np.nan, natural),
@@ -213,7 +218,7 @@ def _scale_estimates(model: Model, scales, counts, freedom) -> list[Estimate]:
         s, fixed = float(scales[i]), noise.scale is not None
         interval = (0.0, s, s)
         if not fixed:
-            interval = uncertainty.scale_interval(s, int(counts[i]), float(freedom[i]))
+            interval = uncertainty.scale_interval(s, float(counts[i]), float(freedom[i]))
         unit = model.units.get(column, "") if noise.kind == "normal" else ""
         out.append(Estimate(column, None, s, *interval, unit, fixed, "", "scale"))
     return out

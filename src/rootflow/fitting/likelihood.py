@@ -33,6 +33,9 @@ class Likelihood(NamedTuple):
         squares: weighted sums of squared standardisable residuals by column.
         of_scales: the same information of the logarithms of computed scales, and of both together,
             each (groups, scales, slots); `None` where nothing is computed.
+        coupling: with the derivative of the model values by a parameter the root of the information
+            that a column does not give because its scale is fitted too, (groups, columns, slots):
+            proportional noise tells of the values by its size. `None` where there is none.
     """
 
     value: Array
@@ -41,12 +44,22 @@ class Likelihood(NamedTuple):
     scales: Float[Array, " columns"]
     squares: Float[Array, " columns"]
     of_scales: tuple[Array, Array] | None = None
+    coupling: Array | None = None
 
 
 def scale_rows(model: Model) -> dict[int, int]:
     """Index of each column with computed scales, to where these stand after the columns."""
     general = [i for i, noise in enumerate(model.noise.values()) if noise.general]
     return {column: len(model.noise) + place for place, column in enumerate(general)}
+
+
+def is_coupled(model: Model) -> bool:
+    """Whether a fitted scale and the model values share what the data tell."""
+    return any(_is_coupled(noise) for noise in model.noise.values())
+
+
+def _is_coupled(noise: Noise) -> bool:
+    return noise.kind == "proportional" and noise.scale is None
 
 
 def linked(model: Model, values: Array) -> Array:
@@ -93,7 +106,7 @@ def likelihood(model: Model, eta: Array, data: Any) -> Likelihood:
         return total, (jnp.stack(scales), jnp.stack(squares))
 
     (value, (scales, squares)), slope = jax.value_and_grad(of, has_aux=True)(eta)
-    information, own, both = [], [], []
+    information, own, both, coupling = [], [], [], []
     for i, noise in enumerate(model.noise.values()):
         column = _Column(noise, data, i, eta[:, i], measured[:, i], counts[i])
         if i in rows:
@@ -105,8 +118,14 @@ def likelihood(model: Model, eta: Array, data: Any) -> Likelihood:
             if noise.kind == "proportional":
                 each = (each + 2 * measured[:, i]) / eta[:, i] ** 2
         information.append(each)
+        coupled = _is_coupled(noise)
+        root = jnp.where(measured[:, i], jnp.sqrt(2 / some[i]), 0.0) / eta[:, i]
+        coupling.append(root if coupled else jnp.zeros_like(root))
     more = (jnp.stack(own, 1), jnp.stack(both, 1)) if rows else None
-    return Likelihood(value, slope, jnp.stack(information, axis=1), scales, squares, more)
+    return Likelihood(
+        value, slope, jnp.stack(information, axis=1), scales, squares, more,
+        jnp.stack(coupling, axis=1) if is_coupled(model) else None,
+    )  # fmt: skip
 
 
 class _Column(NamedTuple):

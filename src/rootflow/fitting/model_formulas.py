@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from ..formulas import Expression
 from ..formulas.evaluation import evaluate
-from ..formulas.trees import Apply, Name, Node
+from ..formulas.trees import Apply, Name, Node, Number, preorder
 
 Quantities = tuple[tuple[str, Expression], ...]
 """Named formulas, each after those that it uses."""
@@ -172,9 +172,24 @@ class StopTime:
             return evaluate(self.left, values) - evaluate(self.right, values)
 
         at0, at1 = margin(0.0), margin(1.0)  # it is a straight line
-        return jnp.asarray(-at0 / (at1 - at0), jnp.result_type(float))
+        time = jnp.asarray(-at0 / (at1 - at0), jnp.result_type(float))
+        # It may not cross at all; what lies outside of the span is no stop.
+        return jnp.where(jnp.isfinite(time), time, -_NEVER)
 
 
+@dataclass(frozen=True)
+class Between:
+    """A time between two at which an event may begin and end, so that it is seen."""
+
+    one: StopTime
+    other: StopTime
+
+    def __call__(self, p: Any, c: Any) -> Array:
+        return 0.5 * (self.one(p, c) + self.other(p, c))
+
+
+#: No time of a solve.
+_NEVER = 1e30
 _ORDER = ("<", "<=", ">", ">=")
 
 
@@ -200,42 +215,93 @@ def _margin(tree: Any, values: Mapping[str, Any], sign: float) -> Any:
     return rises * (left - right)
 
 
-def stops(tree: Node, fixed: Collection[str]) -> list[tuple[Node, Node]]:
+def stops(
+    tree: Node, fixed: Collection[str], timed: Mapping[str, Node] | None = None
+) -> list[tuple[Node, Node]]:
     """The comparisons in a formula of the time with something that does not move.
+
+    Of a comparison with the size of a straight line, `abs(t - a) < b` or `(t - a)**2 < b`, both
+    ends of the interval.
 
     Args:
         tree: the formula.
         fixed: names that do not move.
+        timed: formulas of the time and names that do not move, by name.
+
+    Raises:
+        ValueError: a comparison that begins anew with the time (`floor`, `ceil`), whose intervals
+            would be stepped over.
     """
-    found, stack = [], [tree]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, Apply):
-            stack.extend(node.arguments)
-            if node.operation in (*_ORDER, "==", "!="):
-                left, right = node.arguments
-                degrees = [_degree(part, fixed) for part in (left, right)]
-                if None not in degrees and 1 in degrees:
-                    found.append((left, right))
-    return found
+    line = _Line(fixed, timed or {})
+    return [
+        pair
+        for node in preorder(tree)
+        if isinstance(node, Apply) and node.operation in (*_ORDER, "==", "!=")
+        for pair in line.crossings(*node.arguments)
+    ]
 
 
-def _degree(tree: Node, fixed: Collection[str]) -> int | None:
-    """0: does not move; 1: a straight line in the time; `None`: something else."""
-    if isinstance(tree, Name):
-        return 1 if tree.name == "t" else 0 if tree.name in fixed else None
-    if not isinstance(tree, Apply):
-        return 0
-    degrees = [_degree(part, fixed) for part in tree.arguments]
-    if None in degrees:
-        return None
-    if not any(degrees):
-        return 0
-    if tree.operation in ("+", "-", "neg"):
-        return 1
-    if tree.operation == "*":
-        return 1 if 0 in degrees else None
-    return 1 if tree.operation == "/" and degrees[1] == 0 else None
+class _Line:
+    """How formulas depend on the time."""
+
+    def __init__(self, fixed: Collection[str], timed: Mapping[str, Node]) -> None:
+        self.fixed, self.timed = fixed, timed
+
+    def crossings(self, left: Node, right: Node) -> list[tuple[Node, Node]]:
+        """Straight lines that meet when a comparison changes its answer."""
+        degrees = [self.degree(part) for part in (left, right)]
+        if None not in degrees:
+            return [(left, right)] if 1 in degrees else []
+        if any(self.begins_anew(part) for part in (left, right)):
+            raise ValueError(
+                "floor and ceil of the time in a comparison: a solver would step over intervals "
+                "that come back. Give doses with a rate, compare the time itself (t < 0.5 or t > "
+                "24 and t < 24.5), or a wave with a number (sin(2*pi*t/24) > 0)"
+            )
+        for size, other in ((left, right), (right, left)):
+            size = self.timed.get(size.name, size) if isinstance(size, Name) else size
+            if not isinstance(size, Apply) or self.degree(other) != 0:
+                continue
+            inner, *exponent = size.arguments
+            if self.degree(inner) != 1:
+                continue
+            two = bool(exponent) and isinstance(exponent[0], Number) and exponent[0].value == 2
+            squared = size.operation == "square" or (size.operation == "**" and two)
+            if squared:
+                other = Apply("sqrt", (other,))
+            if squared or size.operation == "abs":
+                return [(inner, other), (Apply("neg", (inner,)), other)]
+        return []
+
+    def degree(self, tree: Node) -> int | None:
+        """0: does not move; 1: a straight line in the time; `None`: something else."""
+        if isinstance(tree, Name):
+            if tree.name in self.timed:
+                return self.degree(self.timed[tree.name])
+            return 1 if tree.name == "t" else 0 if tree.name in self.fixed else None
+        if not isinstance(tree, Apply):
+            return 0
+        degrees = [self.degree(part) for part in tree.arguments]
+        if None in degrees:
+            return None
+        if not any(degrees):
+            return 0
+        if tree.operation in ("+", "-", "neg"):
+            return 1
+        if tree.operation == "*":
+            return 1 if 0 in degrees else None
+        return 1 if tree.operation == "/" and degrees[1] == 0 else None
+
+    def begins_anew(self, tree: Node) -> bool:
+        """Whether steps of the time are part of a formula."""
+        for node in preorder(tree):
+            if isinstance(node, Name) and node.name in self.timed:
+                if self.begins_anew(self.timed[node.name]):
+                    return True
+            elif isinstance(node, Apply) and node.operation in ("floor", "ceil"):
+                if self.degree(node.arguments[0]) == 1:
+                    return True
+        return False
 
 
 def _like(value, reference):

@@ -248,7 +248,7 @@ class Reader:
                 condition=about.condition,
                 preequilibration=about.preequilibration,
                 events=events,
-                stops=more.stops(self, rates.values(), outer),
+                stops=more.stops(self, rates, events, outer),
                 dosing=dosing,
                 random=random,
             ),

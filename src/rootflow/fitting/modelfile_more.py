@@ -1,6 +1,7 @@
 """Tables of a model file that simple models do not have: quantities, conditions, events, doses."""
 
 from collections.abc import Collection, Iterable, Mapping
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from ..flows.events import Event
@@ -9,8 +10,10 @@ from ..formulas.trees import Node
 from ..tables.names import did_you_mean
 from .dosing import Dosing
 from .model_formulas import (
+    Between,
     Change,
     FromParameters,
+    Quantities,
     Spread,
     StopTime,
     Trigger,
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from .modelfile import Reader
 
 _PRIOR_KEYS = ("kind", "location", "scale", "lower", "upper", "of")
+#: Between so many ends of intervals of an event there are stops.
+_ENDS = 6
 _DOSING_KEYS = (
     "amount", "state", "rate", "additional", "interval", "steady", "event", "compartment", "lag",
     "bioavailability",
@@ -170,14 +175,46 @@ def dosing(reader: "Reader", outer: Collection[str]) -> Dosing | None:
     return reader.made("dosing", lambda: Dosing(**given))
 
 
-def stops(reader: "Reader", rates: Iterable[Expression], fixed: Collection[str]) -> tuple[Any, ...]:
-    """Times at which a comparison in the equations changes its answer: numbers or formulas."""
-    found: dict[tuple[Node, Node], Any] = {}
-    used = reader.needed(*rates)
-    for expression in [*rates, *(formula for _, formula in used)]:
-        for left, right in stops_of(expression.tree, fixed):
-            found[left, right] = StopTime(left, right, tuple(x for x in used if x[0] in fixed))
-    return tuple(found.values())
+def stops(
+    reader: "Reader", rates: Mapping[str, Expression], events: Iterable[Event],
+    fixed: Collection[str],
+) -> tuple[Any, ...]:  # fmt: skip
+    """Times at which a comparison in the equations or of an event changes its answer.
+
+    They are numbers or formulas.
+    """
+    found: dict[Any, Any] = {}
+    for state, rate in rates.items():
+        key = f"equations.{state}"
+        for stop in _stops_of(reader, key, [rate.tree], reader.needed(rate), fixed):
+            found[stop] = stop
+    for i, event in enumerate(events):
+        trigger: Any = event.condition
+        key = "event.when" if i == 0 else f"event#{i + 1}.when"
+        ends = _stops_of(reader, key, [trigger.tree], trigger.quantities, fixed)
+        if len(ends) > 1:  # it may be true for a short time
+            between = [Between(a, b) for a, b in combinations(ends[:_ENDS], 2)]
+            found.update((stop, stop) for stop in (*ends, *between))
+    return tuple(found)
+
+
+def _stops_of(
+    reader: "Reader", key: str, trees: list[Node], used: Quantities, fixed: Collection[str]
+) -> list[StopTime]:
+    timed: dict[str, Node] = {}
+    for name, formula in used:
+        if name not in fixed and formula.names <= {*fixed, *timed, "t"}:
+            timed[name] = formula.tree
+    known = tuple(x for x in used if x[0] in fixed or x[0] in timed)
+    try:
+        pairs = [
+            pair
+            for tree in [*trees, *(formula.tree for _, formula in used)]
+            for pair in stops_of(tree, fixed, timed)
+        ]
+    except ValueError as reason:
+        raise reader.error(key, f"{reason}.") from None
+    return [StopTime(left, right, known) for left, right in dict.fromkeys(pairs)]
 
 
 def texts(

@@ -23,7 +23,7 @@ from .course import More, Solver, trajectory
 from .course import parameters as parameters
 from .dose_table import Doses
 from .likelihood import Likelihood as Likelihood
-from .likelihood import likelihood, linked, scale_rows
+from .likelihood import is_coupled, likelihood, linked, scale_rows
 from .model import Model, Parameter
 from .table import Dataset
 
@@ -207,7 +207,8 @@ def empty_aux(model: Model, lay: Layout, starts: int) -> tuple[np.ndarray, ...]:
     scales = np.zeros((starts, columns))
     count = columns + has_priors(model)
     parts = np.zeros((starts, count if count > 1 else 0, lay.size, lay.size))
-    return scales, scales, parts
+    coupling = np.zeros((starts, columns if is_coupled(model) else 0, lay.size))
+    return scales, scales, parts, coupling
 
 
 def has_priors(model: Model) -> bool:
@@ -245,8 +246,9 @@ def objective(model: Model, lay: Layout, solver: Solver, data: GroupData) -> Cal
 
     Its `aux` are the scales of the noise and the sums of squares by column, and the information
     that each column gives, and the priors after them (empty where that is one thing: then it is the
-    whole). The value is that of the likelihood and of the priors together. The reason why it is
-    infinite is the `Result` of the solve, 0 if that is not to blame.
+    whole), and how the fitted scales are coupled with the parameters (see `likelihood.Likelihood`,
+    empty where they are not). The value is that of the likelihood and of the priors together. The
+    reason why it is infinite is the `Result` of the solve, 0 if that is not to blame.
     """
     of_all = objectives(model, lay, solver, data)
     return lambda u: jax.tree.map(lambda x: x[0], of_all(u[None]))
@@ -284,15 +286,24 @@ def _local(
         extra = extra + mixed + jnp.swapaxes(mixed, -1, -2)
         by_column = by_column.at[jnp.array(list(rows))].add(extra)
     index = lay.index
+    coupling = jnp.zeros((0, u.size), u.dtype)
+    if found.coupling is not None:
+        coupling = jnp.einsum("gcs,gcsm->cgm", found.coupling, of_values)
     if np.array_equal(index, np.tile(np.arange(u.size), (len(index), 1))):  # all are shared
         gradient, by_column = gradient.sum(0), by_column.sum(1)
+        coupling = coupling.sum(1) if found.coupling is not None else coupling
     else:
+        if found.coupling is not None:
+            flat = jnp.zeros((columns, u.size), u.dtype)
+            coupling = flat.at[:, index].add(coupling)
         gradient = jnp.zeros(u.size, u.dtype).at[index].add(gradient)
         by_column = (
             jnp.zeros((by_column.shape[0], u.size, u.size), u.dtype)
             .at[:, index[:, :, None], index[:, None, :]]
             .add(by_column)
         )
+    if found.coupling is not None:
+        by_column = by_column - coupling[:, :, None] * coupling[:, None, :]
     if has_priors(model):
         density, pull, bend = priors(model, lay, u)
         found = found._replace(value=found.value + density)
@@ -309,6 +320,6 @@ def _local(
         jnp.where(fine, found.value, jnp.inf),
         jnp.where(fine, gradient, 0.0),
         jnp.where(fine, curvature, jnp.eye(u.size)),
-        (found.scales, found.squares, by_column if len(by_column) > 1 else by_column[:0]),
+        (found.scales, found.squares, by_column if len(by_column) > 1 else by_column[:0], coupling),
         jnp.max(ended.code),
     )

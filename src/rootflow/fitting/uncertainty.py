@@ -105,7 +105,7 @@ def student(freedom: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     return np.where(freedom > _NONE_LEFT, quantile, np.nan)
 
 
-def scale_interval(scale: float, count: int, freedom: float) -> tuple[float, float, float]:
+def scale_interval(scale: float, count: float, freedom: float) -> tuple[float, float, float]:
     """Standard error and 95 % interval of a maximum-likelihood scale root(RSS / n).
 
     RSS over the variance is chi-square with `freedom` degrees of freedom.
