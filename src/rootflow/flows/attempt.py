@@ -98,19 +98,33 @@ class Tried(NamedTuple):
 Consts = tuple[Inputs, Array]  # the inputs, and the direction of time
 
 
+def direction_of(x: Inputs) -> Array:
+    """The direction of time, 1 or -1."""
+    return jnp.where(x.t1 < x.t0, -1.0, 1.0).astype(x.t0.dtype)
+
+
 def lifted(setup: Setup, x: Inputs) -> Array:
     """The lifted state at the start."""
-    return setup.methods[0].lift(setup.f, x.t0, x.y0, x.args)
+    return setup.methods[0].lift(setup.f, x.t0, x.y0, onwards(x, x.t0, direction_of(x)))
+
+
+def onwards(x: Inputs, t: Array, direction: Array) -> Given:
+    """What the equation reads from t on: its far side if there is a stop, where it may jump."""
+    if x.stops is None:
+        return x.args
+    nowhere = jnp.asarray(False)
+    return x.args._replace(window=window(x.stops, t, t, nowhere, direction, x.args))
 
 
 def start(setup: Setup, x: Inputs) -> tuple[Carry, Array]:
     """The carry at the start, and the direction of time."""
-    direction = jnp.where(x.t1 < x.t0, -1.0, 1.0).astype(x.t0.dtype)
+    direction = direction_of(x)
     if setup.given:
         h = x.h
     else:
         # A decision: without a derivative, not even one that is traced and then dropped.
         still = lax.stop_gradient(x)
+        still = still._replace(args=onwards(still, still.t0, direction))
         slope = setup.f(still.t0, still.y0, still.args)
         h = control.first_step(
             setup.f, still.t0, still.y0, slope, jnp.abs(still.t1 - still.t0), direction,

@@ -24,6 +24,7 @@ from .attempt import (
     attempt,
     handle,
     lifted,
+    onwards,
     running,
     start,
 )
@@ -56,7 +57,8 @@ def _phases(setup: Setup, body) -> tuple[Phase, ...]:
         method, event = setup.kinds[kind]
         if event:
             return ()
-        return method.init(setup.f, c.t, c.y, _plain(consts)[0].args)
+        x, direction = _plain(consts)
+        return method.init(setup.f, c.t, c.y, onwards(x, c.t, direction))
 
     return tuple(
         Phase(partial(active, kind), partial(enter, kind), partial(body, kind))

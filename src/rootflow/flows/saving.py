@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..ground import varying
-from .attempt import lifted
+from .attempt import direction_of, lifted, window
 from .heuristics import StepPenalty, numbers
 from .interpolation import Dense, Steps, polynomial
 from .methods import Method
@@ -21,9 +21,8 @@ from .system import Given, System
 def steps_of(setup: Setup, x: Inputs, out: Outcome) -> Steps:
     """The accepted steps."""
     assert out.rows is not None and out.last is not None
-    direction = jnp.where(x.t1 < x.t0, -1.0, 1.0).astype(x.t0.dtype)
     rows = out.rows
-    return Steps(rows.t, rows.h, rows.y, out.last, direction, x.t0, out.t, lifted(setup, x))
+    return Steps(rows.t, rows.h, rows.y, out.last, direction_of(x), x.t0, out.t, lifted(setup, x))
 
 
 def accepted(setup: Setup, out: Outcome, args: Given | None = None) -> tuple[Array, Array]:
@@ -65,7 +64,8 @@ def happened(setup: Setup, x: Inputs, out: Outcome, most: int, hidden: int) -> t
 
     def end(row):
         row = jnp.where(events[row], row, order[0])
-        return _again(setup, x.args, kinds[row], rows.t[row], rows.h[row], states[row], _end)
+        args = _during(setup, x, out, row)
+        return _again(setup, args, kinds[row], rows.t[row], rows.h[row], states[row], _end)
 
     ys = jax.vmap(end)(order)[:, 0]
     return (
@@ -91,7 +91,7 @@ def step_numbers(
         # Beyond the last step there is nothing to evaluate the vector field at: the start is.
         live, h = rows.h[row] != 0, rows.h[row]
         t, z = jnp.where(live, rows.t[row], x.t0), jnp.where(live, states[row], start)
-        return _again(setup, x.args, _kind(out, row), t, h, z, read)[0]
+        return _again(setup, _during(setup, x, out, row), _kind(out, row), t, h, z, read)[0]
 
     start = lifted(setup, x)
     live = _live(out)
@@ -137,6 +137,21 @@ def _again(setup: Setup, args, kind: Array | None, t, h, z, read) -> Float[Array
     return varying.switch(kind % len(branches), [partial(padded, b) for b in branches], t, h, z)
 
 
+def _during(setup: Setup, x: Inputs, out: Outcome, row: Array) -> Given:
+    """What the equation reads during a step: it may jump at the stops between which that lies."""
+    rows = out.rows
+    if x.stops is None:
+        return x.args
+    assert rows is not None and rows.mark is not None
+    mark = rows.mark[row]
+    lands = (mark >= 0) & (rows.h[row] != 0)
+    if out.kinds is not None:  # a step to an event ends nowhere else
+        lands &= out.kinds[row] < len(setup.methods)
+    target = jnp.append(x.stops, x.t1)[jnp.maximum(mark, 0)]
+    inside = window(x.stops, rows.t[row], target, lands, direction_of(x), x.args)
+    return x.args._replace(window=inside)
+
+
 def _kind(out: Outcome, row: Array) -> Array | None:
     return None if out.kinds is None else out.kinds[row]
 
@@ -150,7 +165,8 @@ def interpolants(
 
     def piece(row):
         t, z = steps.start(row)
-        return _again(setup, x.args, _kind(out, row), t, steps.sizes[row], z, _interpolant)
+        args = _during(setup, x, out, row)
+        return _again(setup, args, _kind(out, row), t, steps.sizes[row], z, _interpolant)
 
     return jax.vmap(piece)(row)
 
@@ -175,7 +191,8 @@ def saved_at(setup: Setup, x: Inputs, out: Outcome, ts: Array) -> Array:
         row, s = steps.locate(t)
         start, z = steps.start(row)
         size = steps.sizes[row]
-        coefficients = _again(setup, x.args, _kind(out, row), start, size, z, _interpolant)
+        args = _during(setup, x, out, row)
+        coefficients = _again(setup, args, _kind(out, row), start, size, z, _interpolant)
         value = observe(setup.f, t, polynomial(project(z), coefficients, s), x.args)
         return jnp.where(steps.covers(t), value, jnp.nan)
 

@@ -52,9 +52,15 @@ class Given(NamedTuple):
 
 def clock(t: Array, args: Given) -> Array:
     """The time that a user's function is given, from that of the loop."""
-    if args.window is not None:
-        t = t + jax.lax.stop_gradient(jnp.clip(t, *args.window) - t)
+    t = within(t, args)
     return t if args.origin is None else args.origin + t
+
+
+def within(t: Array, args: Given) -> Array:
+    """The time on the side of a stop on which a step lies."""
+    if args.window is None:
+        return t
+    return t + jax.lax.stop_gradient(jnp.clip(t, *args.window) - t)
 
 
 def careful(f: Flat) -> Flat:

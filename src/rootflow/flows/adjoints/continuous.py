@@ -19,6 +19,7 @@ from ...errors import DerivativeError, InputError
 from ...ground import varying
 from ...ground.tracing import raise_if
 from .. import loop
+from ..attempt import direction_of, onwards
 from ..events import values
 from ..interpolation import polynomial
 from ..methods import AutoSwitch, Method
@@ -27,7 +28,7 @@ from ..methods.sde import reads_state, times
 from ..problem import Inputs, Outcome, Setup
 from ..saving import interpolants, observe, steps_of
 from ..solution import Result
-from ..system import Given, Parts, System, the
+from ..system import Given, Parts, System, the, within
 from .base import Adjoint
 
 _HEURISTICS = (
@@ -181,7 +182,7 @@ class ContinuousAdjoint(Adjoint):
             times, bars, rows = times[order], bars[order], rows[order]
         ends = jnp.append(times[1:], x.t0)
         a, g = self._sweep(setup, x, memory, restore, flat, times, ends, rows, bars, g)
-        t0_bar = -jnp.dot(a, f(x.t0, x.y0, x.args))
+        t0_bar = -jnp.dot(a, f(x.t0, x.y0, onwards(x, x.t0, direction_of(x))))
         args_bar = _as_tree(x.args, g)
         x_bar = x._replace(
             y0=a, t0=t0_bar, t1=t1_bar, args=args_bar,
@@ -322,6 +323,7 @@ class BacksolveAdjoint(ContinuousAdjoint):
     def field(self, f: System, n: int, restore: Any) -> Any:
         def aug(t, state, given):
             args, flat, _ = given.arrays
+            args = args._replace(window=given.window)
             y, a = state[:n], state[n : 2 * n]
             slope, pull = jax.vjp(lambda y, flat: f(t, y, restore(args, flat)), y, flat)
             y_bar, g_bar = pull(-a)
@@ -353,6 +355,7 @@ class BacksolveAdjoint(ContinuousAdjoint):
 
         def aug(t, state, given):
             args, flat, _ = given.arrays
+            args = args._replace(window=given.window)
             y, a = state[:n], state[n : 2 * n]
 
             def apply(w):
@@ -397,7 +400,8 @@ class InterpolatingAdjoint(ContinuousAdjoint):
     def field(self, f: System, n: int, restore: Any) -> Any:
         def aug(t, state, given):
             args, flat, (steps, coefficients) = given.arrays
-            row, s = steps.locate(t)
+            args = args._replace(window=given.window)
+            row, s = steps.locate(within(t, given))
             _, z = steps.start(row)
             y = polynomial(z, coefficients[row], s)
             _, pull = jax.vjp(lambda y, flat: f(t, y, restore(args, flat)), y, flat)
