@@ -225,9 +225,9 @@ def _starts(
             for x, value in values.items()
         }
         known = {**constant, **given}
-        for identifier in network.computed.keys() & set_there - given.keys():
+        for identifier in network.computed:
             # A formula of a condition does not see what the condition sets.
-            if identifier not in constant:
+            if identifier in set_there and identifier not in known:
                 values[name[identifier]] = _whole(network, identifier, known)
         for identifier, new in named.items():
             value = known.get(identifier) or _whole(network, identifier, known)
