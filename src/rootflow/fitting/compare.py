@@ -339,6 +339,5 @@ def _cells(fit: FitResult, column: str) -> list[tuple[float, ...]]:
     data = fit.dataset
     values = data.values[column]
     measured = np.isfinite(values)
-    side = data.sides.get(column, np.zeros(values.shape, int))
-    parts = (data.ts, values, data.weights[column], side)
+    parts = (data.ts, values, data.weights[column], data.side(column))
     return sorted(zip(*(part[measured].tolist() for part in parts), strict=True))

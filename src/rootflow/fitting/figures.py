@@ -13,7 +13,7 @@ from ..reports.plots import draw_curve
 from .formats import with_unit
 from .model import Model
 from .result import FitResult, Start
-from .shown import CURVE, MEASUREMENT, curve_panel
+from .shown import CURVE, DATA, MEASUREMENT, curve_panel
 from .table import Dataset
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def residuals_figure(result: FitResult) -> bytes:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.8, 5.6), layout="constrained")
         over_time, quantiles = figure.subplots(2, 1)
-        columns = list(result.model.observed)
+        columns, data = list(result.model.observed), result.dataset
         for count, column in enumerate(columns):
             points = [r for r in result.residuals if r.column == column]
             times = [r.time for r in points]
@@ -96,7 +96,9 @@ def residuals_figure(result: FitResult) -> bytes:
         quantiles.plot(ends, ends, color=SOFT, linewidth=1, zorder=1, scalex=False)
         quantiles.set_xlabel("expected, normal distribution")
         quantiles.set_ylabel("standardised residual")
-        quantiles.set_title("against the normal distribution", loc="left")
+        limits = any(data.side(column).any() for column in columns)
+        without = " (limits have no residual)" if limits else ""
+        quantiles.set_title(f"against the normal distribution{without}", loc="left")
         return png(figure)
 
 
@@ -188,7 +190,7 @@ def _one_experiment(
         _vertical_scale(axes, result, column)
     _time_axis(panels[-1])
     panels[-1].set_xlabel(_time_label(result))
-    _legend(figure, panels[0])
+    _legend(figure, list(panels))
     return figure
 
 
@@ -221,7 +223,7 @@ def _many_groups(result: Shown, ts: np.ndarray, curve: Curves, spread: Curves | 
         figure.suptitle(
             f"the first {count} of {len(groups)} groups; all are in predictions.csv", fontsize=9
         )
-    _legend(figure, blocks[0].axes[0])
+    _legend(figure, [axes for block in blocks for axes in block.axes])
     return figure
 
 
@@ -258,13 +260,17 @@ def _time_axis(axes: "Axes"):
     axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10]))
 
 
-def _legend(figure: "Figure", axes: "Axes"):
-    handles, labels = axes.get_legend_handles_labels()
-    wanted = ("data", "model", CURVE, MEASUREMENT)
-    order = [labels.index(name) for name in wanted if name in labels]
+def _legend(figure: "Figure", panels: list["Axes"]):
+    """One for all panels: what a later one has first, such as limits, is in it too."""
+    found: dict[str, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    wanted = (*(name for name, _ in DATA.values()), "model", CURVE, MEASUREMENT)
+    order = [name for name in wanted if name in found]
     figure.legend(
-        [handles[i] for i in order],
-        [labels[i] for i in order],
+        [found[name] for name in order],
+        order,
         loc="outside upper left",
         ncols=4,
         columnspacing=1.4,

@@ -23,6 +23,8 @@ from .result import FitResult
 from .table import Dataset
 
 PROGRAM = "rootflow fit"
+#: Before a measurement by the side on which its value lies, as tables of data have them.
+_SIGNS = {0: "", -1: "<", 1: ">"}
 #: What every fit leaves; beside them goes the model, where it is a text.
 FILES = (
     "fit.json", "data.csv", "predictions.csv", "fit.png", "residuals.png", "starts.png",
@@ -160,7 +162,8 @@ def predictions_table(
 ) -> str:
     """A table with a row for each group, observed column and time; without `spread` no bands.
 
-    The measured value stands in the rows at whose time there is one; replicates repeat the row.
+    The measured value stands in the rows at whose time there is one, a limit as `<0.05` or `>200`;
+    replicates repeat the row.
     """
     model, data = result.model, result.dataset
     stream = io.StringIO()
@@ -174,19 +177,19 @@ def predictions_table(
             if spread is not None:
                 bands = (*curve[column], *spread[column][1:])
             lines = np.stack([np.asarray(band)[group] for band in bands], axis=1)
-            measured = data.values[column][group]
+            measured, side = data.values[column][group], data.side(column)[group]
             for i, t in enumerate(ts[group]):
                 if i and t == ts[group][i - 1]:
                     continue
-                here = measured[(data.ts[group] == t) & np.isfinite(measured)]
-                for value in here if len(here) else [None]:
+                here = np.flatnonzero((data.ts[group] == t) & np.isfinite(measured))
+                for k in here if len(here) else [None]:
                     writer.writerow(
                         [
                             *([name] if model.group else []),
                             digits(t),
                             column,
                             *map(digits, lines[i]),
-                            "" if value is None else digits(value),
+                            "" if k is None else f"{_SIGNS[side[k]]}{digits(measured[k])}",
                         ]
                     )
     return stream.getvalue()

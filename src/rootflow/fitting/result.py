@@ -332,7 +332,7 @@ class FitResult:
         for column, (mean, _, _) in predicted.items():
             noise, scale = self.model.noise[column], self.scales[column]
             observed, weight = data.values[column], data.weights[column]
-            side = data.sides.get(column, np.zeros(observed.shape, int))
+            side = data.side(column)
             for g, k in zip(*np.nonzero(np.isfinite(observed) & (side == 0)), strict=True):
                 x, m = observed[g, k], mean[g, k]
                 if noise.logarithmic:

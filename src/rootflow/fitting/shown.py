@@ -19,6 +19,9 @@ _ROWS, _PANELS = 8, 4
 _TIMES = 100
 #: What the bands are called.
 CURVE, MEASUREMENT = "95 %: curve", "95 %: new measurement"
+#: What measurements are called, and how they are marked, by the side on which the value lies of the
+#: number: a censored one is a limit, and the triangle points to where the value is.
+DATA = {0: ("data", "o"), -1: ("data: less than this", "v"), 1: ("data: more than this", "^")}
 
 
 def account(result: "FitResult") -> Account:
@@ -82,9 +85,12 @@ def curve_panel(
         _, least, most = (np.asarray(part)[group] for part in spread[column])
         bands = (Band(least, most, MEASUREMENT, 0.13), Band(low, high, CURVE, 0.32))
     curves = [Curve(ts[group], mean, "model", colour, bands=bands)]
-    values = np.asarray(data.values[column][group])
-    if np.isfinite(data.values[column]).any():
-        curves.append(Curve(np.asarray(data.ts[group]), values, "data", None, points=True))
+    values, times = np.asarray(data.values[column][group]), np.asarray(data.ts[group])
+    sides = data.side(column)
+    for side, (name, marker) in DATA.items():
+        if np.any(np.isfinite(data.values[column]) & (sides == side)):
+            shown = np.where(sides[group] == side, values, np.nan)
+            curves.append(Curve(times, shown, name, None, points=True, marker=marker))
     return Lines(
         curves,
         with_unit(model.time, model.units.get(model.time, "")),

@@ -65,6 +65,10 @@ class Dataset:
         """How many measurements there are."""
         return int(sum(np.isfinite(values).sum() for values in self.values.values()))
 
+    def side(self, column: str) -> Int[np.ndarray, "groups slots"]:
+        """On which side of its number each value of a column lies, as `sides` says it."""
+        return self.sides.get(column, np.zeros(self.ts.shape, int))
+
     def line(self, group: int, slot: int) -> int:
         """Line of the file (or row of the columns) behind a slot."""
         return self.table.lines[self.rows[group, slot]]

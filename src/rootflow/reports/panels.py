@@ -30,6 +30,7 @@ class Curve(NamedTuple):
         label: in the legend; empty for none.
         colour: which of the colours; None: that of the text.
         points: markers in place of a line.
+        marker: which, as matplotlib calls them.
         thin: one of many.
         bands: areas about it.
     """
@@ -39,6 +40,7 @@ class Curve(NamedTuple):
     label: str = ""
     colour: int | None = 0
     points: bool = False
+    marker: str = "o"
     thin: bool = False
     bands: tuple[Band, ...] = ()
 

@@ -110,8 +110,9 @@ def draw_curve(axes: "Axes", curve: Curve) -> None:
     y = _finite(curve.y)
     if curve.points or np.isfinite(y).sum() == 1:
         axes.plot(
-            curve.x, y, linestyle="", marker="o", markersize=4, markerfacecolor="white",
-            markeredgecolor=colour, markeredgewidth=1.1, label=label, clip_on=False, zorder=4,
+            curve.x, y, linestyle="", marker=curve.marker, markersize=4,
+            markerfacecolor="white", markeredgecolor=colour, markeredgewidth=1.1, label=label,
+            clip_on=False, zorder=4,
         )  # fmt: skip
     else:
         width, alpha = (0.8, 0.5) if curve.thin else (1.6, 1.0)

@@ -124,6 +124,47 @@ def test_what_is_not_supported_is_named(change, said, tmp_path):
         assert words in str(caught.value)
 
 
+def with_function(text, call):
+    """A function of the model's own, in the rate of a reaction whose modifiers are not listed."""
+
+    def change(model):
+        for name, body in (("double", "lambda(a, 2*a)"), ("mm", text)):
+            function = model.createFunctionDefinition()
+            function.setId(name)
+            function.setMath(libsbml.parseL3Formula(body))
+        problems.reaction(model, "sink", {"A": 1}, {}, call)
+
+    return conversion(change=change)
+
+
+def test_functions_of_the_model_and_species_that_are_no_modifiers(tmp_path):
+    """The rate reads B, which is no modifier; arguments have the names of other arguments."""
+    sbml = with_function("lambda(s, km, double(km)*s/(km + s))", "mm(k1 + B, A) + mm(B, 3)")
+    text, _ = as_model_file(problems.write(tmp_path / "case", sbml=sbml))
+    wanted = "2*A*(k1 + B)/(A + (k1 + B)) + (2*3)*B/(3 + B)"
+    (line,) = [x for x in text.splitlines() if x.startswith("sink")]
+    found = line.split('"')[1]
+    for a, b, k1 in ((0.3, 0.7, 1.1), (2.0, 0.4, 0.5)):
+        known = {"A": a, "B": b, "k1": k1}
+        assert eval(found, known) == pytest.approx(eval(wanted, known), rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("text", "call", "said"),
+    [
+        ("lambda(s, km, s/km)", "mm(A)", ["kinetic law of 'sink'", "'mm' has 2 arguments", "1"]),
+        ("lambda(s, mm(s))", "mm(A)", ["function 'mm'", "'mm' in a formula is not supported"]),
+        ("lambda(s, s*q)", "mm(A)", ["kinetic law of 'sink' uses 'q'", "not declared"]),
+    ],
+)
+def test_functions_that_cannot_be_written_out(text, call, said, tmp_path):
+    path = problems.write(tmp_path / "case", sbml=with_function(text, call))
+    with pytest.raises(InputError) as caught:
+        load_petab(path)
+    for words in ("model.xml", *said):
+        assert words in str(caught.value)
+
+
 def test_what_is_no_sbml(tmp_path):
     path = problems.write(tmp_path / "case", sbml="<sbml>")
     with pytest.raises(InputError, match="not valid SBML"):

@@ -198,3 +198,27 @@ def test_what_is_not_supported_is_named(given, said, tmp_path):
         load_petab(path)
     for words in said:
         assert words in str(caught.value)
+
+
+def test_initial_assignments_take_the_changes_of_the_first_period(tmp_path):
+    """B starts from 2*A, and A is set to 4: the changes come before the initial assignments."""
+    path = write(
+        tmp_path / "x", sbml=problems.conversion({"B": "2*A"}, {"A": 3.0}),
+        parameters="\n".join(x for x in PARAMETERS.splitlines() if x[1:2] != "0"),
+        conditions="conditionId targetId targetValue\nhigh A 4",
+        experiments="experimentId time conditionId\ndose 0 high\nplain 0 _",
+        observables="observableId observableFormula noiseFormula\nb B 0.2",
+        measurements="observableId experimentId time measurement\nb dose 0 1\nb plain 0 1",
+    )  # fmt: skip
+    values = at_guess(*load_petab(path)).values["b"][:, 0]
+    np.testing.assert_allclose(values, [8.0, 6.0], rtol=1e-12)
+
+
+def test_a_state_that_changes_after_rest_and_that_a_constant_is_computed_from(tmp_path):
+    sbml = problems.conversion({"k1": "2*A"}, {"A": 1.0, "B": 0.0})
+    path = write(
+        tmp_path / "x", sbml=sbml, parameters=PARAMETERS.replace("k1", "k3"),
+        conditions="conditionId targetId targetValue\nrest k2 2\nfast A 4",
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"'A' changes after the model came to rest.* of 'k1'"):
+        load_petab(path)

@@ -1,6 +1,6 @@
 """Formulas of SBML (MathML) and of PEtab (text) as formulas of model files."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ...errors import InputError
@@ -83,6 +83,18 @@ def names_in(tree: Any) -> set[str]:
     return found
 
 
+def has_time(tree: Any) -> bool:
+    """Whether the time is in a tree."""
+    lib = library()
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        if node.getType() == lib.AST_NAME_TIME:
+            return True
+        stack += [node.getChild(i) for i in range(node.getNumChildren())]
+    return False
+
+
 class Printer:
     """Trees of libsbml as formulas of model files.
 
@@ -90,13 +102,21 @@ class Printer:
         names: what an identifier is written as; a text that is no name is put in parentheses.
         place: how messages name where the formula stands.
         time: what the time is written as.
+        functions: functions that the model itself defines, by identifier; a call is written out.
     """
 
-    def __init__(self, names: Callable[[str], str], place: str, time: str = "t") -> None:
+    def __init__(
+        self,
+        names: Callable[[str], str],
+        place: str,
+        time: str = "t",
+        functions: Mapping[str, Any] | None = None,
+    ) -> None:
         self.lib: Any = library()
         self.names: Callable[[str], str] = names
         self.place: str = place
         self.time: str = time
+        self.defined: Mapping[str, Any] = functions or {}
         lib = self.lib
         self.functions: dict[Any, str] = {
             getattr(lib, f"AST_FUNCTION_{ours.upper()}"): ours
@@ -182,6 +202,8 @@ class Printer:
     def _function(self, node: Any, kind: int, parts: list[Any]) -> tuple[str, int]:
         lib = self.lib
         inner = lambda i: self._text(parts[i], _OR)
+        if kind == lib.AST_FUNCTION and node.getName() in self.defined:
+            return self._call(node.getName(), parts)
         if kind in self.functions:
             return f"{self.functions[kind]}({inner(0)})", _ATOM
         if kind in self.comparisons:
@@ -217,6 +239,23 @@ class Printer:
             "powers, exp, ln, log, sqrt, trigonometric functions, abs, min, max, piecewise and "
             "comparisons."
         )
+
+    def _call(self, name: str, parts: list[Any]) -> tuple[str, int]:
+        """The body of a function of the model, with what is given for its arguments."""
+        function = self.defined[name]
+        places = [function.getArgument(i).getName() for i in range(function.getNumArguments())]
+        body = function.getBody()
+        if body is None or len(places) != len(parts):
+            wanted = "no formula" if body is None else f"{len(places)} arguments"
+            raise InputError(
+                f"{self.place}: the function {name!r} has {wanted}, and is called with "
+                f"{len(parts)}."
+            )
+        given = dict(zip(places, (self._text(part, _OR) for part in parts), strict=True))
+        # A function may call others, but not itself.
+        others = {x: f for x, f in self.defined.items() if x != name}
+        names = lambda x: given[x] if x in given else self.names(x)
+        return Printer(names, f"{self.place}, function {name!r}", self.time, others)._made(body)
 
     def _piecewise(self, parts: list[Any]) -> str:
         text = self._text(parts[-1], _OR) if len(parts) % 2 else "0/1"

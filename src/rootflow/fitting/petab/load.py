@@ -12,7 +12,7 @@ from ..model import Model
 from ..modelfile import model_from_text
 from ..table import Dataset, assemble
 from . import measurements, parameters, toml, version2
-from .formulas import Names, Printer, names_in, parse
+from .formulas import Names, Printer, names_in, parse, written
 from .sbml import Network, read_sbml
 from .tables import Row, as_yaml, by_id, number_or_none, read_tables
 
@@ -153,11 +153,11 @@ def _content(problem: Problem, table: "measurements.Table") -> dict[str, Any]:
     network, name = problem.network, problem.names.of
     observed, noise = _observed(problem, table)
     conditions, set_there = _conditions(problem, table)
-    quantities = {**network.computed, **network.quantities}
+    starts, initial = _starts(problem, conditions, set_there)
+    computed = {x: initial[x] for x in network.computed}
+    quantities = {**computed, **network.quantities}
     for identifier in set_there & network.computed.keys():
-        formula = quantities.pop(identifier)
-        for label in conditions:
-            conditions[label].setdefault(name[identifier], formula)
+        quantities.pop(identifier)
     for identifier in problem.parameters.keys() & network.computed.keys():
         quantities.pop(identifier, None)  # the parameter table gives it another value
     for identifier in problem.parameters.keys() & (
@@ -169,10 +169,12 @@ def _content(problem: Problem, table: "measurements.Table") -> dict[str, Any]:
         {"when": when, "set": {name[state]: formula for state, formula in changes.items()}}
         for when, changes in network.events
     ]
-    states = {name[x]: formula for x, formula in network.states.items()}
+    states = {name[x]: initial[x] for x in network.states}
     equations = {name[x]: formula for x, formula in network.rates.items()}
     quantities = {name[x]: formula for x, formula in quantities.items()}
     _check_starts(problem, states, conditions, table)
+    later = _used([equations, observed, noise, events]) | table.names
+    _check_rest(problem, table, _with_quantities(later, quantities))
     used = _used([states, equations, observed, noise, conditions, events]) | table.names
     used |= {x for values in conditions.values() for x in values}
     used = _with_quantities(used, quantities)
@@ -186,7 +188,7 @@ def _content(problem: Problem, table: "measurements.Table") -> dict[str, Any]:
     return {
         "model": model,
         "states": {x: _number_or_text(formula) for x, formula in states.items()},
-        "parameters": parameters.declared(problem, used, set_there),
+        "parameters": parameters.declared(problem, used, set_there, starts),
         "quantities": quantities,
         "equations": equations,
         "observed": observed,
@@ -194,6 +196,82 @@ def _content(problem: Problem, table: "measurements.Table") -> dict[str, Any]:
         "conditions": conditions,
         "event": events,
     }
+
+
+def _starts(
+    problem: Problem, conditions: dict[str, dict[str, Any]], set_there: set[str]
+) -> tuple[dict[str, float], dict[str, str]]:
+    """What SBML computes at the start, where conditions set some of it.
+
+    The value from which a state starts gets a name, a parameter, if a condition sets it and the
+    value of something else comes from it. The conditions are completed: each sets all of these, and
+    what SBML computes if any condition sets it.
+
+    Returns:
+        These parameters, and by identifier the formula of each state and of all that is computed.
+    """
+    network, name = problem.network, problem.names.of
+    identifiers = {new: old for old, new in name.items()}
+    found = [*network.states, *network.computed]
+    read = {x: network.read(x) - {x} for x in found} if set_there & network.states.keys() else {}
+    named = {}
+    for identifier in network.states:
+        if identifier in set_there and any(identifier in x for x in read.values()):
+            named[identifier] = _new_name(problem, f"{identifier}_start")
+    constant = {x: name[x] for x in problem.parameters}
+    for values in conditions.values():
+        given = {
+            identifiers[x]: value if isinstance(value, str) else written(value)
+            for x, value in values.items()
+        }
+        known = {**constant, **given}
+        for identifier in network.computed:
+            # A formula of a condition does not see what the condition sets.
+            if identifier in set_there and identifier not in known:
+                values[name[identifier]] = _whole(network, identifier, known)
+        for identifier, new in named.items():
+            value = known.get(identifier) or _whole(network, identifier, known)
+            values[new] = _number_or_text(value)
+    initial = {x: network.start(x, named) for x in found}
+    numbers = {x: number_or_none(_whole(network, x, {})) for x in named}
+    return {named[x]: value or 0.0 for x, value in numbers.items()}, initial
+
+
+def _whole(network: Network, identifier: str, given: Mapping[str, str]) -> str:
+    """A value at the start, written out; 0 stands for what `_check_starts` refuses."""
+    return re.sub(r"\bnan\b", "0", network.start(identifier, given, whole=True))
+
+
+def _new_name(problem: Problem, name: str) -> str:
+    while (
+        name in problem.names.of or name in problem.names.of.values() or name in problem.observables
+    ):
+        name += "_"
+    return problem.names.add(name)
+
+
+def _check_rest(problem: Problem, table: "measurements.Table", used: set[str]):
+    """What is computed once, at the start, must not be computed anew after a rest."""
+    network = problem.network
+    moving = [
+        x for x in network.states if any(x in row.cells for row in problem.conditions.values())
+    ]
+    for before, label in table.pairs if moving else ():
+        if not before:
+            continue
+        rows = problem.conditions[before], problem.conditions[label]
+        for identifier in network.computed:
+            if problem.names.of[identifier] not in used or rows[1].get(identifier):
+                continue
+            for state in network.read(identifier) & set(moving):
+                texts = [row.get(state) for row in rows]
+                if texts[0] != texts[1]:
+                    raise rows[not texts[0]].error(
+                        state,
+                        f"the initial assignment of {identifier!r} has {state!r}, which is not the "
+                        f"same in the conditions before and after the model comes to rest "
+                        f"({before!r}, {label!r}): that is not supported.",
+                    )
 
 
 def _with_quantities(used: set[str], quantities: dict[str, str]) -> set[str]:
@@ -223,7 +301,7 @@ def _check_starts(
 ):
     """What has no initial value in SBML needs one under every condition."""
     for identifier, formula in problem.network.states.items():
-        if "nan" not in formula:
+        if not re.search(r"\bnan\b", formula):
             continue
         state = problem.names.of[identifier]
         for label in table.first_conditions:

@@ -23,6 +23,7 @@ class Table:
         names: parameters that cells name.
         conditions: those that occur.
         first_conditions: those under which a simulation begins.
+        pairs: (condition of the rest before it, or empty; condition) of each simulation.
     """
 
     columns: dict[str, list[Any]] = field(default_factory=dict)
@@ -32,6 +33,7 @@ class Table:
     names: set[str] = field(default_factory=set)
     conditions: list[str] = field(default_factory=list)
     first_conditions: list[str] = field(default_factory=list)
+    pairs: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass
@@ -60,6 +62,7 @@ def arranged(problem: "Problem") -> Table:
     table.observed = [x for x in problem.observables if any(m.observable == x for m in found)]
     rows = _placeholders(problem, table, found)
     pairs = list(dict.fromkeys((m.before, m.condition) for m in found))
+    table.pairs = pairs
     table.conditions = list(dict.fromkeys(x for pair in pairs for x in (pair[1], pair[0]) if x))
     table.first_conditions = list(dict.fromkeys(before or label for before, label in pairs))
     rested = any(before for before, _ in pairs)

@@ -1,16 +1,20 @@
 """A model at its guesses: the likelihood and the residuals that other programs report."""
 
-from typing import NamedTuple
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from ...errors import InputError
 from .. import problem as problems
+from ..described import described
 from ..likelihood import likelihood, scale_rows
 from ..model import Model
 from ..problem import Solver
 from ..solving import options
-from ..table import Dataset
+from ..table import Dataset, Table
 
 
 class AtGuess(NamedTuple):
@@ -27,17 +31,31 @@ class AtGuess(NamedTuple):
     values: dict[str, np.ndarray]
 
 
-def at_guess(model: Model, dataset: Dataset, **given: object) -> AtGuess:
+def at_guess(
+    model: Model | str | os.PathLike[str],
+    dataset: Table | Dataset | Mapping[str, Any] | str | os.PathLike[str],
+    **given: object,
+) -> AtGuess:
     """The likelihood at the guesses (for a PEtab problem: at its nominal values).
 
     Args:
-        model: the model.
-        dataset: its data.
+        model: the model, or the path of a model file.
+        dataset: its data, as `rf.fit` takes them: what `load_petab` returned, columns by name, or
+            the path of a CSV file.
         **given: `method`, `rtol`, `atol`, `max_steps`, as `rf.fit` has them.
 
     Returns:
         NaN and infinities where the equations cannot be solved there.
+
+    Raises:
+        InputError: a model or data that cannot be used, a model with random effects.
     """
+    model, dataset, _ = described(model, dataset, None, None, None, "normal", (), "time", None)
+    if model.random is not None:
+        raise InputError(
+            "the model has random effects: its objective function at the guesses is "
+            "rootflow.fitting.population.objf(model, data)."
+        )
     with jax.enable_x64(True):
         lay = problems.layout(model, len(dataset.groups))
         data = problems.group_data(model, dataset)

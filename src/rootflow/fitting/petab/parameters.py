@@ -1,5 +1,6 @@
 """The parameters of a PEtab problem, with scales, bounds and priors, for a model file."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .tables import Row, cells_of, number_or_none
@@ -15,13 +16,16 @@ _PRIORS = {
 }  # fmt: skip
 
 
-def declared(problem: "Problem", used: set[str], set_there: set[str]) -> dict[str, dict[str, Any]]:
+def declared(
+    problem: "Problem", used: set[str], set_there: set[str], starts: Mapping[str, float]
+) -> dict[str, dict[str, Any]]:
     """The table `[parameters]`: those of the parameter table, and constants of the SBML model.
 
     Args:
         problem: has both.
         used: names that formulas use.
         set_there: identifiers that conditions set.
+        starts: names of what states begin with, which every condition sets.
     """
     names, network = problem.names.of, problem.network
     out: dict[str, dict[str, Any]] = {}
@@ -44,6 +48,7 @@ def declared(problem: "Problem", used: set[str], set_there: set[str]) -> dict[st
                 )
             value = 0.0
         out[name] = {"guess": value, "fixed": True}
+    out |= {name: {"guess": value, "fixed": True} for name, value in starts.items()}
     return out
 
 

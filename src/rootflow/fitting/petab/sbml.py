@@ -5,14 +5,14 @@ SBML. What is read is what the level 2 and 3 core says, without delays, algebrai
 stoichiometry; anything else is refused by name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
 from ...tables.textfile import read_text
-from .formulas import Names, Printer, library, written
+from .formulas import Names, Printer, has_time, library, names_in, written
 
 MAX_BYTES = 50_000_000
 #: Packages of SBML without a part in the mathematics, or whose functions are refused one by one.
@@ -31,6 +31,8 @@ class Network:
         rates: rate of change of each.
         quantities: reactions and what rules assign, by identifier.
         events: when, and what states become.
+        start: the initial value of something, as a formula; see `_Reader.start`.
+        read: the identifiers that its formula reads, whether at once or through others.
     """
 
     path: str
@@ -41,6 +43,8 @@ class Network:
     rates: dict[str, str] = field(default_factory=dict)
     quantities: dict[str, str] = field(default_factory=dict)
     events: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    start: Callable[..., str] = field(init=False, repr=False)
+    read: Callable[[str], set[str]] = field(init=False, repr=False)
 
     def known(self, identifier: str) -> bool:
         """Whether the model has something of that identifier."""
@@ -59,11 +63,7 @@ def read_sbml(path: str | Path) -> Network:
     lib = library()
     path = Path(path)
     document = lib.readSBMLFromString(read_text(path, what="SBML model", limit=MAX_BYTES))
-    for i in range(document.getNumErrors()):
-        error = document.getError(i)
-        if error.getSeverity() >= lib.LIBSBML_SEV_ERROR:
-            message = " ".join(error.getMessage().split())
-            raise InputError(f"{path}, line {error.getLine()}: not valid SBML: {message:.300}")
+    _check_errors(path, document)
     if document.getModel() is None:
         raise InputError(f"{path}: there is no SBML model in the file.")
     for i in range(document.getNumPlugins()):
@@ -71,12 +71,31 @@ def read_sbml(path: str | Path) -> Network:
         needed = document.isPackageEnabled(package) and document.getPackageRequired(package)
         if needed and package not in _HARMLESS:
             raise InputError(f"{path}: the SBML package {package!r} is not supported.")
-    for what in ("promoteLocalParameters", "expandFunctionDefinitions"):
-        properties = lib.ConversionProperties()
-        properties.addOption(what, True)
-        if document.convert(properties) != lib.LIBSBML_OPERATION_SUCCESS:
-            raise InputError(f"{path}: libsbml cannot carry out {what} on the model.")
+    properties = lib.ConversionProperties()
+    properties.addOption("promoteLocalParameters", True)
+    if document.convert(properties) != lib.LIBSBML_OPERATION_SUCCESS:
+        _check_errors(path, document)
+        raise InputError(f"{path}: libsbml cannot make local parameters parameters of the model.")
     return _Reader(path, document.getModel()).network()
+
+
+def _check_errors(path: Path, document: Any) -> None:
+    """Raises the first error that libsbml has found, with its line."""
+    lib = library()
+    for i in range(document.getNumErrors()):
+        error = document.getError(i)
+        if error.getSeverity() >= lib.LIBSBML_SEV_ERROR:
+            message = " ".join(error.getMessage().split())
+            raise InputError(f"{path}, line {error.getLine()}: not valid SBML: {message:.300}")
+
+
+@dataclass
+class _Start:
+    """How formulas for the start are written, as `_Reader.start` says, and what they read."""
+
+    given: Mapping[str, str]
+    whole: bool
+    read: set[str] = field(default_factory=set)
 
 
 class _Reader:
@@ -93,8 +112,10 @@ class _Reader:
         self.assigned = {x.getVariable(): x for x in rules if x.isAssignment()}
         self.moved = {x.getVariable(): x for x in rules if x.isRate()}
         self.started = {x.getSymbol(): x for x in model.getListOfInitialAssignments()}
+        self.functions = {x.getId(): x for x in model.getListOfFunctionDefinitions()}
         ids = [*self.species, *self.compartments, *self.parameters, *self.reactions]
         self.out = Network(str(path), Names(ids))
+        self.out.start, self.out.read = self.start, self.read
         known = set(ids)
         for kind, named in (("rule", {**self.assigned, **self.moved}),
                             ("initialAssignment", self.started)):  # fmt: skip
@@ -118,7 +139,7 @@ class _Reader:
                 )
             return self.out.names.of[identifier]
 
-        return Printer(resolve or name, f"{self.path}, {place}", time)
+        return Printer(resolve or name, f"{self.path}, {place}", time, self.functions)
 
     def network(self) -> Network:
         out = self.out
@@ -129,9 +150,9 @@ class _Reader:
                 rule = self.assigned[name]
                 out.quantities[name] = self.printer(f"the rule of {name!r}")(rule.getMath())
             elif name in moving:
-                out.states[name] = self._initial(name, ())
+                out.states[name] = self.start(name)
             elif name in self.started or self._by_amount(name):
-                out.computed[name] = self._initial(name, ())
+                out.computed[name] = self.start(name)
             else:
                 out.constants[name] = self._number(name)
         flows = self._flows()
@@ -139,7 +160,10 @@ class _Reader:
             if name in self.moved:
                 out.rates[name] = self.printer(f"the rule of {name!r}")(self.moved[name].getMath())
             else:
-                out.rates[name] = flows.get(name, "0")
+                out.rates[name] = self._diluted(name, flows.get(name, "0"))
+        for compartment in self.compartments:
+            if compartment in self.assigned:
+                self._check_assigned(compartment)
         if not out.states:
             raise InputError(
                 f"{self.path}: nothing moves in the model: no reactions, no rate rules."
@@ -159,7 +183,19 @@ class _Reader:
                 raise self.refused(element, "conversionFactor", name)
         everything = (*self.species, *self.compartments, *self.parameters)
         moving = taking_part | set(self.moved) | changed
+        # In a compartment that changes its size each concentration changes, for the amount stays:
+        # also of species that are constant, on the boundary or in no reaction.
+        for compartment in (set(self.moved) | changed) & self.compartments.keys():
+            moving |= set(self._concentrations(compartment))
         return [name for name in everything if name in moving and name not in self.assigned]
+
+    def _concentrations(self, compartment: str) -> list[str]:
+        """The species of a compartment that are concentrations, and that no rule assigns."""
+        return [
+            name for name, element in self.species.items()
+            if element.getCompartment() == compartment and name not in self.assigned
+            and not element.getHasOnlySubstanceUnits()
+        ]  # fmt: skip
 
     # Values at the start
 
@@ -189,18 +225,35 @@ class _Reader:
             return False
         return element.isSetInitialAmount() or element.isSetInitialConcentration()
 
-    def _initial(self, name: str, within: tuple[str, ...]) -> str:
-        """The value at the start, as a formula of what does not move."""
+    def start(
+        self, name: str, given: Mapping[str, str] | None = None, *, whole: bool = False
+    ) -> str:
+        """The value at the start, as a formula of what does not move.
+
+        Args:
+            name: identifier.
+            given: what others start from, by identifier, where it is not what SBML says.
+            whole: nothing that SBML computes at the start stays in it as a name.
+        """
+        return self._initial(name, (), _Start(given or {}, whole))
+
+    def read(self, name: str) -> set[str]:
+        """Everything that the value at the start comes from."""
+        start = _Start({}, True)
+        self._initial(name, (), start)
+        return start.read
+
+    def _initial(self, name: str, within: tuple[str, ...], start: "_Start") -> str:
         if name in within:
             circle = " -> ".join((*within, name))
             raise InputError(f"{self.path}: the initial assignments are a circle: {circle}.")
         if name in self.started:
             tree = self.started[name].getMath()
-            resolve = lambda other: self._at_start(other, (*within, name))
+            resolve = lambda other: self._at_start(other, (*within, name), start)
             return self.printer(f"the initial assignment of {name!r}", resolve, "0")(tree)
         if self._by_amount(name):
             element = self.species[name]
-            volume = self._at_start(element.getCompartment(), (*within, name))
+            volume = self._at_start(element.getCompartment(), (*within, name), start)
             volume = volume if volume.isidentifier() else f"({volume})"
             if element.getHasOnlySubstanceUnits():
                 return f"{written(element.getInitialConcentration())}*{volume}"
@@ -210,16 +263,20 @@ class _Reader:
             return "nan"  # whoever uses it must give it; see `load`
         return written(value)
 
-    def _at_start(self, name: str, within: tuple[str, ...]) -> str:
+    def _at_start(self, name: str, within: tuple[str, ...], start: "_Start") -> str:
         """How a formula for the start writes an identifier."""
+        start.read.add(name)
+        if name in start.given:
+            return start.given[name]
         if name in self.assigned:
             tree = self.assigned[name].getMath()
             if name in within:
                 raise InputError(f"{self.path}: the rule of {name!r} uses itself.")
-            resolve = lambda other: self._at_start(other, (*within, name))
+            resolve = lambda other: self._at_start(other, (*within, name), start)
             return self.printer(f"the rule of {name!r}", resolve, "0")(tree)
-        if name in self._moving_names:
-            return self._initial(name, within)
+        computed = name in self.started or self._by_amount(name)
+        if name in self._moving_names or (start.whole and computed):
+            return self._initial(name, within, start)
         if name in self.reactions:
             raise InputError(f"{self.path}: an initial assignment uses the reaction {name!r}.")
         if name not in self.out.names.of:
@@ -249,6 +306,9 @@ class _Reader:
             for sign, references in ((-1, reaction.getListOfReactants()),
                                      (1, reaction.getListOfProducts())):  # fmt: skip
                 for reference in references:
+                    element = self.species.get(reference.getSpecies())
+                    if element and (element.getBoundaryCondition() or element.getConstant()):
+                        continue  # reactions do not change it
                     number = sign * self._stoichiometry(reference, name)
                     terms.setdefault(reference.getSpecies(), []).append((number, own))
         return {name: self._flow(name, parts) for name, parts in terms.items()}
@@ -277,18 +337,47 @@ class _Reader:
         element = self.species.get(name)
         if element is None or element.getHasOnlySubstanceUnits() or text == "0":
             return text
-        compartment = element.getCompartment()
-        volume = self.out.names.of[compartment]
-        if compartment in self.assigned:
-            raise self.refused(
-                element, "species", name, "it is a concentration in a compartment whose size is "
-                "assigned by a rule"
-            )  # fmt: skip
-        if compartment in self.moved:
-            place = f"the rule of {compartment!r}"
-            growth = self.printer(place)(self.moved[compartment].getMath())
-            return f"({text})/{volume} - {self.out.names.of[name]}*({growth})/{volume}"
+        volume = self.out.names.of[element.getCompartment()]
         return f"({text})/{volume}" if len(merged) > 1 or text[0] == "-" else f"{text}/{volume}"
+
+    def _diluted(self, name: str, flow: str) -> str:
+        """The rate of change, with that of a concentration where its compartment grows."""
+        element = self.species.get(name)
+        if element is None or element.getHasOnlySubstanceUnits():
+            return flow
+        compartment = element.getCompartment()
+        if compartment not in self.moved:
+            return flow
+        place = f"the rule of {compartment!r}"
+        growth = self.printer(place)(self.moved[compartment].getMath())
+        dilution = f"{self.out.names.of[name]}*({growth})/{self.out.names.of[compartment]}"
+        return f"-{dilution}" if flow == "0" else f"{flow} - {dilution}"
+
+    def _check_assigned(self, compartment: str) -> None:
+        """Concentrations where a rule moves the size: what they become is not worked out."""
+        if not self._varies(compartment):
+            return
+        for name in self._concentrations(compartment):
+            if name not in self.moved:
+                raise self.refused(
+                    self.species[name], "species", name, "it is a concentration in a compartment "
+                    "whose size is assigned by a rule"
+                )  # fmt: skip
+
+    def _varies(self, name: str) -> bool:
+        """Whether what a rule assigns may change with time."""
+        seen, stack = set(), [name]
+        while stack:
+            name = stack.pop()
+            if name in self._moving_names or name in self.reactions:
+                return True
+            if name in self.assigned and name not in seen:
+                seen.add(name)
+                tree = self.assigned[name].getMath()
+                if has_time(tree):
+                    return True
+                stack += names_in(tree)
+        return False
 
     # Events
 
@@ -316,7 +405,21 @@ class _Reader:
                     raise self.refused(event, "event", name, f"it changes {target!r}, ruled else")
                 place = f"the event {name!r}"
                 changes[target] = self.printer(place)(assignment.getMath())
+            self._keep_amounts(changes)
             when = self.printer(f"the trigger of event {name!r}")(trigger.getMath())
             when = when.replace(" == ", " >= ") if " == " in when else when
             self.out.events.append((when, changes))
         return self._changed
+
+    def _keep_amounts(self, changes: dict[str, str]) -> None:
+        """Concentrations where an event changes the size of their compartment.
+
+        Each stays the same amount. One that the event sets is an amount by the size before, for all
+        that an event assigns goes by the values before it (SBML test suite, case 01779).
+        """
+        for compartment in [x for x in changes if x in self.compartments]:
+            own = self.out.names.of[compartment]
+            for name in self._concentrations(compartment):
+                value = changes.get(name, self.out.names.of[name])
+                value = value if value.isidentifier() else f"({value})"
+                changes[name] = f"{value}*{own}/({changes[compartment]})"

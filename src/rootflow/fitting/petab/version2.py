@@ -213,12 +213,8 @@ class _Experiments:
 
     def __init__(self, changes: list[Row], periods: list[Row], network: Network) -> None:
         self.moves = network.states
-        of = {name: identifier for identifier, name in network.names.of.items()}
         #: What the model computes from others once, at the start.
-        self.computed = {
-            name: {of.get(x, x) for x in re.findall(r"[^\W\d]\w*", formula)}
-            for name, formula in network.computed.items()
-        }
+        self.computed = {name: network.read(name) for name in network.computed}
         #: The conditions that are used, as rows of version 1.
         self.made: dict[str, Row] = {}
         self.changes: dict[str, list[Row]] = {}

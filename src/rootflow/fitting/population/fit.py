@@ -1,5 +1,6 @@
 """`rf.fit` of a model with random effects, and its objective function at given values."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,7 +19,7 @@ from ..model import Model
 from ..problem import GroupData
 from ..result import Start
 from ..solving import Solving, check_method, name_of, options
-from ..table import Dataset, Table, assemble
+from ..table import Dataset, Table
 from . import saem
 from .assembly import DRAWS, Origin, assembled, constant, evaluated, message
 from .effects import Approximation, Population, as_population, check
@@ -35,17 +36,42 @@ STARTS = 1
 _NAMES = {"fo": "FO", "foce": "FOCE", "focei": "FOCEI", "laplace": "Laplace"}
 
 
+def with_random(model: Model | str | os.PathLike[str], random: Any) -> Model:
+    """The model with random effects; the same object each time, so that programs are kept.
+
+    Args:
+        model: a `Model`, or the path of a model file.
+        random: as in `rf.fit`.
+
+    Raises:
+        InputError: neither; effects that are none.
+    """
+    return _with_random(_model(model), as_population(random))
+
+
 @lru_cache(maxsize=64)
-def with_random(model: Model, population: Population) -> Model:
-    """The model with random effects; the same object each time, so that programs are kept."""
+def _with_random(model: Model, population: Population) -> Model:
     return replace(model, random=population)
 
 
-def estimated(model: Model, how: str) -> Model:
+def _model(model: Any) -> Model:
+    """A model, or what a model file says."""
+    from ..described import model_of  # which reads model files, and those populations
+
+    model, _ = model_of(model)
+    if not isinstance(model, Model):
+        raise InputError(
+            f"a population needs a model, rf.Model(...), or the path of a model file; got "
+            f"{type(model).__name__}."
+        )
+    return model
+
+
+def estimated(model: Model | str | os.PathLike[str], how: str) -> Model:
     """The model with its random effects estimated by another method.
 
     Args:
-        model: with random effects.
+        model: with random effects, or the path of the file of such a model.
         how: `"saem"`, or the name of an approximation.
 
     Raises:
@@ -57,6 +83,7 @@ def estimated(model: Model, how: str) -> Model:
             f"the estimation is {how!r}; it must be one of {', '.join(known)}."
             f"{did_you_mean(how, known)}"
         )
+    model = _model(model)
     if model.random is None:
         raise InputError(
             f"the estimation {how!r} is of random effects, and the model has none; leave it out "
@@ -181,8 +208,8 @@ def prepare(model: Model, dataset: Dataset) -> tuple[Layout, GroupData]:
 
 
 def objf(
-    model: Model,
-    data: Table | Dataset | Mapping[str, Any],
+    model: Model | str | os.PathLike[str],
+    data: Table | Dataset | Mapping[str, Any] | str | os.PathLike[str],
     *,
     random: Any = None,
     likelihood: str | None = None,
@@ -194,8 +221,8 @@ def objf(
     """The objective function of a population at the guesses of its model, without a fit.
 
     Args:
-        model: with random effects, or with `random`.
-        data: as `rf.fit` takes them.
+        model: with random effects, or with `random`; a `Model`, or the path of a model file.
+        data: as `rf.fit` takes them: columns by name, or the path of a CSV file.
         random: as in `rf.fit`.
         likelihood: `"importance"` or `"quadrature"` instead of the approximation of the population.
         samples: draws of each subject.
@@ -209,10 +236,14 @@ def objf(
     Raises:
         InputError: as `rf.fit`.
     """
-    model = model if random is None else with_random(model, as_population(random))
+    from ..described import described  # which reads model files, and those populations
+
+    model = _model(model)
+    model, dataset, _ = described(model, data, None, None, None, "normal", (), "time", None)
+    if random is not None:
+        model = with_random(model, random)
     if model.random is None:
         raise InputError("the model has no random effects; give random.")
-    dataset = data if isinstance(data, Dataset) else assemble(model, data)
     solvers = options(model.solve, solve).solvers(common_start(dataset))
     with jax.enable_x64(True):
         lay, grouped = prepare(model, dataset)
