@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Key
 
 from .._typing import PyTree
 from ..errors import InputError
+from ..ground.tracing import is_traced
 from ..roots.trees import from_vector, size, to_vector
 from . import parameters
 from .operators import Operator, Product, Vector, compiled
@@ -440,10 +441,25 @@ def _operator(kind, model, objective, params, data, batch, mask, weights) -> Los
                 f"weights must have one number for each of the {n} examples, got shape "
                 f"{weights.shape}."
             )
+        _check_weights(weights)
     batch = None if batch is None else int(batch)
     made = LossOperator(model, objective, selected, rest, data, weights, None, kind, batch)
     _intermediates(made)
     return made
+
+
+def _check_weights(weights: Array) -> None:
+    """Raises unless weights that are known are shares of one."""
+    if is_traced(weights):
+        return
+    known = np.asarray(weights, float)
+    if not (np.isfinite(known) & (known >= 0)).all():
+        bad = known[~(np.isfinite(known) & (known >= 0))][0]
+        raise InputError(f"weights must be finite and not negative; got {bad:g}.")
+    if abs(known.sum() - 1) > 1e-3:
+        raise InputError(
+            f"weights must sum to one, but sum to {known.sum():g}: give weights / weights.sum()."
+        )
 
 
 def _intermediates(operator: LossOperator) -> int:

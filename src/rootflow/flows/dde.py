@@ -16,11 +16,10 @@ from .._typing import PyTree
 from ..errors import DerivativeError, InputError
 from ..ground.derivative import custom_jvp
 from ..ground.modes import own_modes
-from ..ground.tracing import is_traced, reads_argument
 from . import checks
 from .adjoints import Adjoint, DiscreteAdjoint
 from .control import PIDController
-from .events import Event
+from .events import Event, moves, without_derivative
 from .heuristics import StepPenalty
 from .methods import Method, Tsit5
 from .methods.delayed import Delayed
@@ -116,7 +115,7 @@ def solve_dde(
     watched = () if event is None else (event,) if isinstance(event, Event) else tuple(event)
     if any(each.jump is not None for each in watched):
         numbers = tuple(_held(jnp.asarray(d, dtype)) for d in numbers)
-    moving = any(each.jump is not None and _moves(each, t0, y0, args) for each in watched)
+    moving = any(each.jump is not None and moves(each, t0, y0, args) for each in watched)
     watched = tuple(_with_args(each) for each in watched)
     varying = [i for i in range(len(delays)) if i not in constant]
     watched += tuple(_first_look_back(delays[i], t0, direction) for i in varying)  # pyright: ignore
@@ -158,9 +157,12 @@ def solve_dde(
         hold=_still if moving else None,
     )  # fmt: skip
     # (What the functions above close over besides the user's is in the problem, or is here.)
-    times = [float(t) if checks.concrete(t) else t for t in (t0, direction)]
-    by = (f, history, tuple(delays), save, event, penalty, times)
+    by = (f, history, tuple(delays), save, event, penalty, *map(_number, (t0, direction)))
     return solve(problem, throw, made_of=by)
+
+
+def _number(t: Array) -> Array | float:
+    return float(t) if checks.concrete(t) else t
 
 
 def _breaks(t0: Array, direction: Array, delays: list[Array]) -> list[Array]:
@@ -221,31 +223,12 @@ def _refuse(primals, tangents):
     )
 
 
-@custom_jvp
-def _still(values):
-    """What a solve reads in which a jump has a time that depends on it."""
-    return values
-
-
-@_still.defjvp
-def _refuse_moving(primals, tangents):
-    raise DerivativeError(
-        "The solution of an equation with delays has no derivative here: an event has a jump at a "
-        "time that depends on the state or on args, and the jump comes back after the delay, at a "
-        "time that is no end of a step. Let the condition depend on t alone, leave the jump out, "
-        "or take differences."
-    )
-
-
-def _moves(event: Event, t0: Array, y0: PyTree[Array], args: PyTree) -> bool:
-    """Whether the time of an event depends on more than constants."""
-    arrays, rest = eqx.partition(jax.tree.map(checks.as_array, args), eqx.is_array)
-    traced = jax.make_jaxpr(lambda t, y, a: event.condition(t, y, eqx.combine(a, rest)))(
-        t0, y0, arrays
-    )
-    jaxpr = traced.jaxpr
-    closed = [v for v, x in zip(jaxpr.constvars, traced.consts, strict=True) if is_traced(x)]
-    return any(reads_argument(jaxpr, v) for v in [*jaxpr.invars[1:], *closed])
+_still = without_derivative(
+    "The solution of an equation with delays has no derivative here: an event has a jump at a time "
+    "that depends on the state or on args, and the jump comes back after the delay, at a time that "
+    "is no end of a step. Let the condition depend on t alone, leave the jump out, or take "
+    "differences."
+)
 
 
 def _with_args(event: Event) -> Event:

@@ -16,10 +16,11 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from .._typing import PyTree
-from ..errors import InputError
+from ..errors import DerivativeError, InputError
 from ..ground import varying
 from ..ground.derivative import custom_jvp, jvp_of_active
 from ..ground.linear import product
+from ..ground.tracing import is_traced, reads_argument
 from .interpolation import polynomial
 from .methods import Method
 from .system import Given, System, the
@@ -285,3 +286,28 @@ def after(f: System, watch: Watch, which: Array, t: Array, y: Array, args: Given
         if jumps:
             out = jnp.where(which == i, the(f.parts.jumps[i])(t, y, args), out)
     return out
+
+
+def moves(event: Event, t0: Any, y0: PyTree, args: PyTree) -> bool:
+    """Whether the time of an event depends on more than constants."""
+    arrays, rest = eqx.partition(args, eqx.is_array)
+    traced = jax.make_jaxpr(lambda t, y, a: event.condition(t, y, eqx.combine(a, rest)))(
+        t0, y0, arrays
+    )
+    jaxpr = traced.jaxpr
+    closed = [v for v, x in zip(jaxpr.constvars, traced.consts, strict=True) if is_traced(x)]
+    return any(reads_argument(jaxpr, v) for v in [*jaxpr.invars[1:], *closed])
+
+
+def without_derivative(message: str) -> Callable[[Any], Any]:
+    """The identity of a pytree, which raises `DerivativeError` where it is differentiated."""
+
+    @custom_jvp
+    def still(values):
+        return values
+
+    @still.defjvp
+    def _(primals, tangents):
+        raise DerivativeError(message)
+
+    return still

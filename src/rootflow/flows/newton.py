@@ -78,7 +78,8 @@ def solve_stage(
     frozen: Stage = jax.tree.map(lax.stop_gradient, stage)
     guess, rate = lax.stop_gradient((guess, rate))
     # The change that round-off alone may make.
-    floor = 10 * jnp.finfo(unit.dtype).eps * _size(frozen.y / unit)
+    terms = jnp.abs(frozen.y) + jnp.abs(frozen.known) + jnp.abs(guess)
+    floor = 10 * jnp.finfo(unit.dtype).eps * _size(terms / unit)
 
     def improve(c):
         x, before, rate, k, _, _ = c

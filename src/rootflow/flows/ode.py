@@ -45,8 +45,8 @@ def solve_ode(
 
     Works under `jit`, `vmap`, `grad` and `jvp` and their compositions; the solution is
     differentiable in `y0`, `args`, `t0`, `t1`, `saveat`, `stops` and in arrays that `f` closes
-    over. Called outside `jit`, the solve is compiled, once for each function `f` and set of shapes:
-    define `f` once rather than in a loop. It is compiled anew where something that `f` reads, such
+    over. Called outside `jit`, the solve is compiled, once for each function `f` (or its code, if
+    that reads the same) and set of shapes. It is compiled anew where something that `f` reads, such
     as a global number, has changed; numbers that change belong in `args`.
 
     Args:

@@ -17,7 +17,7 @@ from ..ground.tracing import is_traced
 from . import checks
 from .adjoints import Adjoint, BacksolveAdjoint, DiscreteAdjoint
 from .control import PIDController
-from .events import Event
+from .events import Event, moves, without_derivative
 from .heuristics import StepPenalty
 from .methods.forms import stochastic_form
 from .methods.reversible import ReversibleHeun
@@ -100,7 +100,7 @@ def solve_sde(
         save: what to save, `save(t, y, args)`.
         controller: how steps adapt, and their limits.
         stops: times at which a step ends.
-        event: an event or several.
+        event: an event or several; there are no derivatives where its condition reads more than t.
         max_events: keep so many of the events.
         adjoint: how to differentiate; the default is exact for the steps that were taken.
         penalty: of the steps, as in `solve_ode`, by a method with an error estimate.
@@ -147,15 +147,23 @@ def solve_sde(
     if dt is None:
         controller = smallest_step(noise, checks.controller(controller, dt))
         noise = resolved(noise)
+    watched = [] if event is None else [event] if isinstance(event, Event) else list(event)
+    moving = any(isinstance(e, Event) and moves(e, t0, y0, args) for e in watched)
     problem = Problem(
         drift, y0, span, args, method=method, diffusion=_Flat(diffusion, noise.size, general),
         noise=jax.tree.map(jnp.asarray, noise), dt=dt, dt0=dt0, rtol=rtol, atol=atol,
         saveat=saveat, save=save, controller=controller, stops=stops, event=event,
         max_events=max_events, adjoint=adjoint, penalty=penalty, max_steps=max_steps,
-        progress=progress,
+        progress=progress, hold=_still if moving else None,
         more_parts=drift.parts if isinstance(drift, Langevin) else None,
     )  # fmt: skip
     return solve(problem, throw)
+
+
+_still = without_derivative(
+    "The time of an event on a random path, which has no slope, has no derivative, nor has what "
+    "depends on it: let the condition depend on t alone, or take differences."
+)
 
 
 def _check_equation(drift: Any, diffusion: Any, calculus: Any) -> None:

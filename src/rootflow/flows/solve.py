@@ -227,8 +227,7 @@ class Problem(eqx.Module):
             progress=self.progress, most_events=self.max_events or 0, still=self.still,
             consistent=self.again if self.stops is not None or self.events else None,
         )  # fmt: skip
-        if self.hold is not None:
-            y0, t0, args = self.hold((y0, t0, args))
+        y0, t0, args = (self.hold or _as_it_is)((y0, t0, args))
         x = Inputs(y0, t0, t1, args, self.stops, self.h)
         if not loop.small(setup, x):
             setup = self._expensive(setup, x)
@@ -355,6 +354,10 @@ class Problem(eqx.Module):
         shapes = jax.eval_shape(self.save, self.t0, self.y0, self.args)
         like = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         return jax.vmap(ravel_pytree(like)[1])(saved)
+
+
+def _as_it_is(values: Any) -> Any:
+    return values
 
 
 @partial(custom_jvp, nondiff_argnums=(0,))

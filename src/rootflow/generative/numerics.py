@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
+
+from ..ground.tracing import is_traced
 
 
 def namespace(*values: Any) -> ModuleType:
@@ -23,8 +24,8 @@ def namespace(*values: Any) -> ModuleType:
 
 def as_numbers(value: Any) -> Any:
     """A float array: in NumPy and double precision unless it is traced."""
-    if isinstance(value, Tracer):
-        return value
+    if is_traced(value):
+        return jnp.asarray(value)
     return np.asarray(value, dtype=np.float64)
 
 

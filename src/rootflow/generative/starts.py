@@ -82,12 +82,24 @@ def size_of_batch(start: Any, shape: Any) -> int | None:
     return np.shape(start)[0] if eqx.is_array_like(start) and np.ndim(start) else None
 
 
+def _as_shape(shape: Any) -> tuple[int, ...]:
+    """A shape; raises `InputError` for what is none."""
+    sizes = shape if isinstance(shape, tuple | list) else (shape,)
+    whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in sizes)
+    if not whole or sizes is not shape or any(n < 0 for n in sizes):
+        raise InputError(
+            f"shape must be a tuple of sizes, the number of samples first, as in (16, 3); got "
+            f"{shape!r}."
+        )
+    return tuple(int(n) for n in sizes)
+
+
 def first_samples(start: Any, shape: Any, key: Any, scale: Any) -> Array:
     """The samples at the noisy end, as they were given or drawn with this standard deviation."""
     if start is None:
         if shape is None:
             raise InputError("Give start=..., the samples to begin with, or shape=... and key=...")
-        drawn = normal(key, tuple(shape))
+        drawn = normal(key, _as_shape(shape))
         return drawn * jnp.asarray(scale, drawn.dtype)
     if shape is not None:
         raise InputError(f"start is given: leave out shape={shape}.")

@@ -1,5 +1,6 @@
 """Arguments that every package checks alike."""
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,18 @@ def whole(name: str, value: Any, least: int = 1) -> int:
     if not fine or value < least:
         raise InputError(f"{name} must be a whole number of at least {least}; got {value!r}.")
     return int(value)
+
+
+def required(function: Any) -> int:
+    """How many arguments a function must be given by position; one where that does not show."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return 1
+    return sum(
+        p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+        for p in signature.parameters.values()
+    )
 
 
 def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:

@@ -18,8 +18,11 @@ from .varying import is_sharded
 
 
 def is_traced(*values: Any) -> bool:
-    """Whether any of the values is not known yet."""
-    return any(isinstance(value, Tracer) for value in values)
+    """Whether any of the values, or of those in lists and tuples of them, is not known yet."""
+    return any(
+        isinstance(value, Tracer) or (isinstance(value, list | tuple) and is_traced(*value))
+        for value in values
+    )
 
 
 def reads_argument(jaxpr: Any, argument: Any) -> bool:

@@ -12,11 +12,10 @@ from jaxtyping import Array
 
 from ..._typing import PyTree
 from ...errors import InputError
-from ...ground.checks import whole
+from ...ground.checks import required, whole
 from ..variational.checks import positive
 from ..volumes.boundary import Robin
 from .domains import Domain, SpaceTime
-from .transport import _takes
 
 
 class Soft(eqx.Module):
@@ -68,7 +67,7 @@ class Soft(eqx.Module):
             if not (isinstance(self.residual.b, float) and self.residual.b == 0):
                 out = out + self.residual.b * jax.jvp(u, (x,), (n,))[1]
             return numbers("the condition", out)
-        takes_normal = _takes(self.residual) >= 4
+        takes_normal = required(self.residual) >= 4
         out = self.residual(u, x, p, n) if takes_normal else self.residual(u, x, p)
         return numbers("the condition", out)
 

@@ -1,6 +1,5 @@
 """What is carried and diffused on a periodic box: the description that every frame reads."""
 
-import inspect
 import math
 from typing import Any
 
@@ -12,6 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Array
 
 from ...errors import InputError
+from ...ground.checks import required
 from ..variational.checks import not_negative, positive, scalar_of
 from .reference import steepest_descent
 
@@ -102,7 +102,7 @@ class Transport(eqx.Module):
         """a at a value, place and time."""
         if not callable(self.speed):
             return jnp.asarray(self.speed, u.dtype)
-        return jnp.asarray(self.speed(u, x, t) if _takes(self.speed) >= 3 else self.speed(u))
+        return jnp.asarray(self.speed(u, x, t) if required(self.speed) >= 3 else self.speed(u))
 
     def initial_speed(self, x: Array) -> Array:
         """a(u₀) at one place."""
@@ -139,15 +139,3 @@ class Transport(eqx.Module):
         """How far the fastest path goes, max |a(u₀)| T, in lengths of the box."""
         speeds = np.asarray(jax.vmap(self.initial_speed)(self.labels())).reshape(-1, self.dim)
         return float(np.max(np.abs(speeds) / np.array(self.lengths)) * self.end)
-
-
-def _takes(function: Any) -> int:
-    """How many arguments a function takes; one where that cannot be found out."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return 1
-    return sum(
-        p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
-        for p in signature.parameters.values()
-    )

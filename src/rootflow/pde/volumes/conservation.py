@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ...errors import InputError
-from ...ground.checks import one_of
+from ...ground.checks import one_of, required
 from ...ground.tracing import is_traced
 from ..grids import Grid, RadialGrid, Volumes
 from . import checks
@@ -256,8 +256,10 @@ def _names(grid: Volumes, axis: int) -> tuple[Any, str]:
 
 
 def _called(diffusion: Callable[..., Any], u: Array, args: Any) -> Array:
-    alone = len(inspect.signature(diffusion).parameters) == 1
-    return diffusion(u) if alone else diffusion(u, args)
+    # What has a default is the function's own affair, but for `args` itself.
+    names = list(inspect.signature(diffusion).parameters)
+    both = required(diffusion) > 1 or names[1:2] == ["args"]
+    return diffusion(u, args) if both else diffusion(u)
 
 
 def _coefficient(grid: Volumes, name: str, value: Any, low: float | None = None) -> Any:
