@@ -219,11 +219,9 @@ def _many_groups(result: Shown, ts: np.ndarray, curve: Curves, spread: Curves | 
         label = with_unit(column, result.model.units.get(column, ""))
         block.supylabel(text(label), fontsize=9.5)
         block.supxlabel(_time_label(result), fontsize=9.5)
-    if count < len(groups):
-        figure.suptitle(
-            f"the first {count} of {len(groups)} groups; all are in predictions.csv", fontsize=9
-        )
-    _legend(figure, [axes for block in blocks for axes in block.axes])
+    some = f"the first {count} of {len(groups)} groups; all are in predictions.csv"
+    title = some if count < len(groups) else None
+    _legend(figure, [axes for block in blocks for axes in block.axes], title)
     return figure
 
 
@@ -260,7 +258,7 @@ def _time_axis(axes: "Axes"):
     axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10]))
 
 
-def _legend(figure: "Figure", panels: list["Axes"]):
+def _legend(figure: "Figure", panels: list["Axes"], title: str | None = None):
     """One for all panels: what a later one has first, such as limits, is in it too."""
     found: dict[str, Any] = {}
     for axes in panels:
@@ -275,6 +273,8 @@ def _legend(figure: "Figure", panels: list["Axes"]):
         ncols=4,
         columnspacing=1.4,
         handlelength=1.6,
+        title=title,
+        alignment="left",
     )
 
 

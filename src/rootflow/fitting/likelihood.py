@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from .model import Model
 from .noise import Noise
+from .smooth import blunt, bluntly
 
 #: A fitted scale is not let below this fraction of the size of the data.
 _SMALLEST_SCALE = 1e-10
@@ -36,6 +37,8 @@ class Likelihood(NamedTuple):
         coupling: with the derivative of the model values by a parameter the root of the information
             that a column does not give because its scale is fitted too, (groups, columns, slots):
             proportional noise tells of the values by its size. `None` where there is none.
+        bend: the curvature with which to search for a minimum, like `information`, where that is
+            another: the kinks of Laplace's density bend more. `None` where there is none.
     """
 
     value: Array
@@ -45,12 +48,18 @@ class Likelihood(NamedTuple):
     squares: Float[Array, " columns"]
     of_scales: tuple[Array, Array] | None = None
     coupling: Array | None = None
+    bend: Array | None = None
 
 
 def scale_rows(model: Model) -> dict[int, int]:
     """Index of each column with computed scales, to where these stand after the columns."""
     general = [i for i, noise in enumerate(model.noise.values()) if noise.general]
     return {column: len(model.noise) + place for place, column in enumerate(general)}
+
+
+def is_bent(model: Model) -> bool:
+    """Whether the curvature with which to search is not the information."""
+    return any(noise.laplace for noise in model.noise.values())
 
 
 def is_coupled(model: Model) -> bool:
@@ -106,7 +115,7 @@ def likelihood(model: Model, eta: Array, data: Any) -> Likelihood:
         return total, (jnp.stack(scales), jnp.stack(squares))
 
     (value, (scales, squares)), slope = jax.value_and_grad(of, has_aux=True)(eta)
-    information, own, both, coupling = [], [], [], []
+    information, own, both, coupling, bend = [], [], [], [], []
     for i, noise in enumerate(model.noise.values()):
         column = _Column(noise, data, i, eta[:, i], measured[:, i], counts[i])
         if i in rows:
@@ -118,6 +127,8 @@ def likelihood(model: Model, eta: Array, data: Any) -> Likelihood:
             if noise.kind == "proportional":
                 each = (each + 2 * measured[:, i]) / eta[:, i] ** 2
         information.append(each)
+        log_scale = eta[:, rows[i]] if i in rows else jnp.log(scales[i])
+        bend.append(column.bend(each, log_scale))
         coupled = _is_coupled(noise)
         root = jnp.where(measured[:, i], jnp.sqrt(2 / some[i]), 0.0) / eta[:, i]
         coupling.append(root if coupled else jnp.zeros_like(root))
@@ -125,6 +136,7 @@ def likelihood(model: Model, eta: Array, data: Any) -> Likelihood:
     return Likelihood(
         value, slope, jnp.stack(information, axis=1), scales, squares, more,
         jnp.stack(coupling, axis=1) if is_coupled(model) else None,
+        jnp.stack(bend, axis=1) if is_bent(model) else None,
     )  # fmt: skip
 
 
@@ -177,17 +189,30 @@ class _Column(NamedTuple):
         if noise.scale is not None:
             scale = jnp.asarray(noise.scale, eta.dtype)
         elif noise.laplace:
-            scale = jnp.sum(jnp.abs(r)) / some + least
+            scale = self.sum_of_sizes(r, jnp.sum(jnp.abs(r)) / some + least) / some + least
         else:
             scale = jnp.sqrt(square / some + least**2)
         if noise.laplace:
-            total = jnp.sum(jnp.abs(r)) / scale + count * (jnp.log(scale) + np.log(2.0))
+            total = self.sum_of_sizes(r, scale) / scale + count * (jnp.log(scale) + np.log(2.0))
         else:
             total = 0.5 * square / scale**2 + count * (jnp.log(scale) + _HALF_LOG_2PI)
         total += self.density()
         if noise.kind == "proportional":
             total += jnp.sum(jnp.where(self.measured, jnp.log(jnp.abs(eta)), 0.0))
         return total, scale, square
+
+    def sum_of_sizes(self, r: Array, scale: Array) -> Array:
+        """The sum of |r|, with a kink that is smooth in units of the scale."""
+        sizes = blunt(r, jax.lax.stop_gradient(scale))
+        return jnp.sum(jnp.where(self.measured, sizes, 0.0))
+
+    def bend(self, information: Array, log_scale: Array) -> Array:
+        """The curvature of a parabola that touches the density from above."""
+        if not self.noise.laplace:
+            return information
+        here = self.measured & (self.side() == 0)
+        z = jnp.where(here, self.residual(log_scale), 1.0)
+        return jnp.where(here, information / bluntly(z, 1.0), information)
 
     def residual(self, log_scale: Array) -> Array:
         root = jnp.sqrt(jnp.where(self.measured, self.weights, 1.0))
@@ -197,7 +222,7 @@ class _Column(NamedTuple):
         """A scale for each: the value, the root mean square scale, the sum of squares."""
         z, side, measured = self.residual(log_scale), self.side(), self.measured
         if self.noise.laplace:
-            each = jnp.abs(z) + log_scale + np.log(2.0)
+            each = blunt(z, 1.0) + log_scale + np.log(2.0)
         else:
             each = 0.5 * z**2 + log_scale + _HALF_LOG_2PI
         total = jnp.sum(jnp.where(measured & (side == 0), each, 0.0)) + self.density()

@@ -14,6 +14,7 @@ from jaxtyping import Array
 from ..errors import InputError
 from ..tables.names import did_you_mean
 from .numbers import finite
+from .smooth import blunt, bluntly
 
 PriorKind = Literal["normal", "laplace", "uniform", "lognormal", "loglaplace"]
 Coordinate = Literal["linear", "log", "log10"]
@@ -25,12 +26,14 @@ class Local(NamedTuple):
     """The negative logarithm of a prior density, and its derivatives by the search's coordinate.
 
     The curvature is the square of the slope of the residual where there is one (normal and
-    lognormal), and the Fisher information of the location for Laplace's.
+    lognormal), and the Fisher information of the location for Laplace's, at whose kink the density
+    bends more: `bend` is the curvature with which to search.
     """
 
     value: Array
     gradient: Array
     curvature: Array
+    bend: Array
 
 
 @dataclass(frozen=True)
@@ -137,11 +140,11 @@ class Prior:
             extra, extra_slope = x, slope
         if self.kind == "uniform":
             width = jnp.log(jnp.asarray(self.scale - self.location, u.dtype))
-            return Local(width, extra_slope, jnp.zeros_like(u))
+            return Local(width, extra_slope, jnp.zeros_like(u), jnp.zeros_like(u))
         r = (x - self.location) / self.scale
         pull = slope / self.scale
         if self.kind.endswith("normal"):
             value = 0.5 * r**2 + math.log(self.scale) + 0.5 * math.log(2 * math.pi)
-            return Local(value + extra, r * pull + extra_slope, pull**2)
-        value = jnp.abs(r) + math.log(2 * self.scale)
-        return Local(value + extra, jnp.sign(r) * pull + extra_slope, pull**2)
+            return Local(value + extra, r * pull + extra_slope, pull**2, pull**2)
+        value, size = blunt(r, 1.0) + math.log(2 * self.scale), bluntly(r, 1.0)
+        return Local(value + extra, r / size * pull + extra_slope, pull**2, pull**2 / size)

@@ -23,8 +23,9 @@ from .course import More, Solver, trajectory
 from .course import parameters as parameters
 from .dose_table import Doses
 from .likelihood import Likelihood as Likelihood
-from .likelihood import is_coupled, likelihood, linked, scale_rows
+from .likelihood import is_bent, is_coupled, likelihood, linked, scale_rows
 from .model import Model, Parameter
+from .prior import Local as Priors
 from .table import Dataset
 
 
@@ -205,10 +206,15 @@ def empty_aux(model: Model, lay: Layout, starts: int) -> tuple[np.ndarray, ...]:
     """What the `aux` of the objective is before the first step of so many searches."""
     columns = len(model.observed)
     scales = np.zeros((starts, columns))
-    count = columns + has_priors(model)
-    parts = np.zeros((starts, count if count > 1 else 0, lay.size, lay.size))
+    count = columns + has_priors(model) if _has_parts(model) else 0
+    parts = np.zeros((starts, count, lay.size, lay.size))
     coupling = np.zeros((starts, columns if is_coupled(model) else 0, lay.size))
     return scales, scales, parts, coupling
+
+
+def _has_parts(model: Model) -> bool:
+    """Whether the information is more than the curvature with which to search."""
+    return len(model.observed) + has_priors(model) > 1 or is_bent(model)
 
 
 def has_priors(model: Model) -> bool:
@@ -216,17 +222,19 @@ def has_priors(model: Model) -> bool:
     return any(p.prior is not None and not p.fixed for p in model.fitted.values())
 
 
-def priors(model: Model, lay: Layout, u: Array) -> tuple[Array, Array, Array]:
-    """The negative logarithm of the prior density, its gradient, and its diagonal curvature."""
-    value, gradient, curvature = jnp.zeros((), u.dtype), jnp.zeros_like(u), jnp.zeros_like(u)
+def priors(model: Model, lay: Layout, u: Array) -> Priors:
+    """The negative logarithm of the prior density, with its derivatives (diagonals)."""
+    value, zero = jnp.zeros((), u.dtype), jnp.zeros_like(u)
+    gradient = curvature = bend = zero
     for i, name in enumerate(lay.names):
-        prior = model.fitted[name].prior
-        if prior is not None:
-            found = prior.local(u[i], bool(lay.log[i]))
+        law = model.fitted[name].prior
+        if law is not None:
+            found = law.local(u[i], bool(lay.log[i]))
             value += found.value
             gradient = gradient.at[i].set(found.gradient)
             curvature = curvature.at[i].set(found.curvature)
-    return value, gradient, curvature
+            bend = bend.at[i].set(found.bend)
+    return Priors(value, gradient, curvature, bend)
 
 
 def value(
@@ -236,7 +244,7 @@ def value(
     eta, _, ended = group_values(model, lay, solver, u, data, derivative=False)
     total = likelihood(model, eta, data).value
     if has_priors(model):
-        total += priors(model, lay, u)[0]
+        total += priors(model, lay, u).value
     fine = jnp.all(ended.code == Result.success) & jnp.isfinite(total)
     return jnp.where(fine, total, jnp.inf), ended
 
@@ -264,6 +272,21 @@ def objectives(model: Model, lay: Layout, solver: Solver, data: GroupData) -> Ca
     return of_all
 
 
+def _in_all(index: np.ndarray, size: int, parts: Array, axes: int) -> Array:
+    """The sum over groups of what is of the parameters of each group.
+
+    Args:
+        index: where the parameters of a group are among all.
+        size: how many there are.
+        parts: (columns, groups, m) or (columns, groups, m, m).
+        axes: of parameters: 1 or 2.
+    """
+    if np.array_equal(index, np.tile(np.arange(size), (len(index), 1))):  # all are shared
+        return parts.sum(1)
+    places = (index,) if axes == 1 else (index[:, :, None], index[:, None, :])
+    return jnp.zeros((len(parts), *[size] * axes), parts.dtype).at[:, *places].add(parts)
+
+
 def _local(
     model: Model, lay: Layout, data: GroupData, u: Float[Array, " n"], eta: Array,
     jacobian: Array, ended: Ended,
@@ -285,31 +308,25 @@ def _local(
         mixed = jnp.einsum("gcsm,gcs,gcsk->cgmk", values, both, scales)
         extra = extra + mixed + jnp.swapaxes(mixed, -1, -2)
         by_column = by_column.at[jnp.array(list(rows))].add(extra)
-    index = lay.index
-    coupling = jnp.zeros((0, u.size), u.dtype)
+    total = partial(_in_all, lay.index, u.size)
+    gradient, by_column = total(gradient[None], 1)[0], total(by_column, 2)
+    bent, coupling = None, jnp.zeros((0, u.size), u.dtype)
+    if found.bend is not None:
+        more = found.bend - found.information
+        bent = total(jnp.einsum("gcsm,gcs,gcsk->gmk", of_values, more, of_values)[None], 2)[0]
     if found.coupling is not None:
-        coupling = jnp.einsum("gcs,gcsm->cgm", found.coupling, of_values)
-    if np.array_equal(index, np.tile(np.arange(u.size), (len(index), 1))):  # all are shared
-        gradient, by_column = gradient.sum(0), by_column.sum(1)
-        coupling = coupling.sum(1) if found.coupling is not None else coupling
-    else:
-        if found.coupling is not None:
-            flat = jnp.zeros((columns, u.size), u.dtype)
-            coupling = flat.at[:, index].add(coupling)
-        gradient = jnp.zeros(u.size, u.dtype).at[index].add(gradient)
-        by_column = (
-            jnp.zeros((by_column.shape[0], u.size, u.size), u.dtype)
-            .at[:, index[:, :, None], index[:, None, :]]
-            .add(by_column)
-        )
+        coupling = total(jnp.einsum("gcs,gcsm->cgm", found.coupling, of_values), 1)
     if found.coupling is not None:
         by_column = by_column - coupling[:, :, None] * coupling[:, None, :]
     if has_priors(model):
-        density, pull, bend = priors(model, lay, u)
-        found = found._replace(value=found.value + density)
-        gradient += pull
-        by_column = jnp.concatenate([by_column, jnp.diag(bend)[None]])
+        before = priors(model, lay, u)
+        found = found._replace(value=found.value + before.value)
+        gradient += before.gradient
+        by_column = jnp.concatenate([by_column, jnp.diag(before.curvature)[None]])
+        bent = (0.0 if bent is None else bent) + jnp.diag(before.bend - before.curvature)
     curvature = by_column.sum(0)
+    if bent is not None:
+        curvature = curvature + bent
     fine = (
         jnp.all(ended.code == Result.success)
         & jnp.isfinite(found.value)
@@ -320,6 +337,6 @@ def _local(
         jnp.where(fine, found.value, jnp.inf),
         jnp.where(fine, gradient, 0.0),
         jnp.where(fine, curvature, jnp.eye(u.size)),
-        (found.scales, found.squares, by_column if len(by_column) > 1 else by_column[:0], coupling),
+        (found.scales, found.squares, by_column if _has_parts(model) else by_column[:0], coupling),
         jnp.max(ended.code),
     )

@@ -157,6 +157,11 @@ class FitResult:
         raise KeyError(f"{name!r} is not a fitted quantity; there are: {known}")
 
     @property
+    def has_priors(self) -> bool:
+        """Whether `nll` has densities of priors in it."""
+        return any(p.prior is not None and not p.fixed for p in self.model.fitted.values())
+
+    @property
     def fitted_numbers(self) -> int:
         """How many numbers were fitted: free parameters and scales of the noise."""
         return len(self.free_names) + sum(n.scale is None for n in self.model.noise.values())

@@ -108,10 +108,11 @@ def _title(result: "FitResult") -> str:
 
 def _facts(result: "FitResult") -> list[tuple[str, str]]:
     lines = [] if result.message == result.outcome else [("ended", result.message)]
+    name = "−log L − log prior" if result.has_priors else "−log L"
     lines.append(
         (
             "fit",
-            f"{result.observations} measurements, {result.fitted_numbers} fitted numbers, −log L "
+            f"{result.observations} measurements, {result.fitted_numbers} fitted numbers, {name} "
             f"{result.nll:.4g}, AIC {result.aic:.2f}, BIC {result.bic:.2f}",
         )
     )

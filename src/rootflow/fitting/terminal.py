@@ -118,7 +118,8 @@ def _summary(result: FitResult) -> str:
     searches = len(result.starts)
     ended = f"{best} of {searches} searches ended at the best fit" if searches > 1 else "one search"
     ended = ended if searches else "no search"
+    what = "negative log-likelihood" + (" and log-prior" if result.has_priors else "")
     return (
         f"{result.observations} measurements, {len(result.free_names)} fitted numbers, "
-        f"negative log-likelihood {shown(result.nll, 1e-3)}; {ended}.{solved(result)}"
+        f"{what} {shown(result.nll, 1e-3)}; {ended}.{solved(result)}"
     )

@@ -111,11 +111,11 @@ def subjects_figure(
             block.supylabel(_label(result, column), fontsize=9.5)
             block.supxlabel(_label(result, result.model.time), fontsize=9.5)
         handles, labels = blocks[0].axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=5, columnspacing=1.2)
-        if count < len(groups):
-            figure.suptitle(
-                f"the first {count} of {len(groups)}; all are in predictions.csv", fontsize=9
-            )
+        some = f"the first {count} of {len(groups)}; all are in predictions.csv"
+        figure.legend(
+            handles, labels, loc="outside upper left", ncols=5, columnspacing=1.2,
+            title=some if count < len(groups) else None, alignment="left",
+        )  # fmt: skip
         return png(figure)
 
 
