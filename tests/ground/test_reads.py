@@ -189,6 +189,11 @@ def test_what_is_not_understood_is_not_guessed(function):
     assert of_call(lambda y: function(y), (1.0,)) is None
 
 
+def test_large_tables_are_not_gone_through():
+    assert of_call(closing_over([0.0] * 100), (1.0,)) is not None
+    assert of_call(closing_over([0.0] * 20_000), (1.0,)) is None
+
+
 def test_traced_values_are_not_told_apart():
     def look(x):
         assert of_call(lambda y: x * y, (1.0,)) is None

@@ -240,7 +240,8 @@ _SETTINGS = (
 
 
 def _settings() -> Hashable:
-    return tuple(getattr(jax.config, name, None) for name in _SETTINGS)
+    settings = tuple(getattr(jax.config, name, None) for name in _SETTINGS)
+    return settings, jax.sharding.get_abstract_mesh()
 
 
 class _Program:

@@ -171,10 +171,14 @@ class _Reader:
 
     def __init__(self) -> None:
         self.functions: dict[int, int] = {}  # those that were met, by identity
+        self.left = MANY  # of what is looked at: more takes as long as a trace
 
     def of_value(self, value: Any) -> Hashable:
         """What tells something that a function reads from others."""
         kind = type(value)
+        self.left -= 1
+        if self.left < 0:
+            raise _Unknown
         if kind in _SCALARS:
             return kind, value
         if kind in (float, complex):
