@@ -194,6 +194,111 @@ def test_large_tables_are_not_gone_through():
     assert of_call(closing_over([0.0] * 20_000), (1.0,)) is None
 
 
+JITTED = jax.jit(lambda y: y)
+JITTED.rate = 2.0
+PARTIAL = partial(helper)
+PARTIAL.rate = 2.0
+UFUNC = np.frompyfunc(lambda v: NUMBER * v, 1, 1)
+VERSION = sys.version_info
+
+
+class Attributes(dict):
+    __getattr__ = dict.__getitem__
+
+
+class Pair(tuple):
+    pass
+
+
+class Shown(NamedTuple):
+    rate: float
+
+    def __repr__(self):
+        return str(NUMBER)
+
+
+ITSELF: dict = {}
+ITSELF["self"] = ITSELF
+ATTRIBUTES = Attributes(rate=2.0)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda y: JITTED.rate * y, lambda y: PARTIAL.rate * y, lambda y: UFUNC(1.0) * y,
+        lambda y: ITSELF["self"] and y, lambda y: ATTRIBUTES.rate * y, closing_over(Pair((1,))),
+        closing_over(Shown(1.0)), lambda y: y if VERSION >= (3, 0) else -y,
+        lambda y: helper.__globals__["NUMBER"] * y, closing_over(np.random),
+        lambda y: np.random.default_rng() * y,
+    ],
+)  # fmt: skip
+def test_what_has_more_to_it_than_shows_is_not_guessed(function):
+    assert of_call(function, (1.0,)) is None
+
+
+def test_shapes_of_arrays_and_rules_of_derivatives_are_read(monkeypatch):
+    one, other = np.array(1.0), np.array([1.0])
+    assert of_call(closing_over(one), (1.0,)) != of_call(closing_over(other), (1.0,))
+
+    @jax.custom_jvp
+    def square(x):
+        return x * x
+
+    @square.defjvp
+    def _(primals, tangents):
+        return square(*primals), NUMBER * primals[0] * tangents[0]
+
+    slope = jax.grad(lambda a: rf.solve_ode(lambda t, y, a: square(a), 1.0, (0.0, 1.0), a).ys[-1])
+    for number in (2.0, 5.0, 2.0):
+        monkeypatch.setitem(globals(), "NUMBER", number)
+        np.testing.assert_allclose(slope(3.0), number * 3.0, rtol=1e-5)
+
+
+def test_functions_among_the_parameters_of_delay_equations_are_read():
+    field = lambda t, y, past, args: args["activation"](y) * args["rate"]
+    for activation, sign in ((jnp.negative, -1.0), (jnp.positive, 1.0), (jnp.negative, -1.0)):
+        y = rf.solve_dde(
+            field, lambda t: jnp.ones(1), [1.0], (0.0, 0.2), {"rate": 1.0, "activation": activation}
+        ).ys[-1]  # fmt: skip
+        np.testing.assert_allclose(y, np.exp([0.2 * sign]), rtol=1e-4)
+
+
+def test_batches_with_names_and_functions_of_the_host_are_not_mixed_up():
+    condition = lambda x, p: x - p * jax.lax.psum(1, "i")
+    for n in (3, 5):
+        of = lambda z: rf.root(condition, jnp.ones(2), 2.0)[0] * z
+        np.testing.assert_allclose(jax.vmap(of, axis_name="i")(jnp.ones(n)), 2.0 * n, rtol=1e-6)
+
+    def counted(seen):
+        def field(t, y, args):
+            jax.debug.callback(lambda: seen.append(1))
+            return -y
+
+        return field
+
+    for solve in (
+        lambda f: rf.solve_ode(f, 1.0, (0.0, 0.1), dt=0.1).ys,
+        lambda f: rf.root(lambda x, p: f(0.0, x, None) + p, jnp.ones(1), 2.0),
+    ):
+        counts = []
+        for _ in range(2):
+            seen = []
+            jax.block_until_ready(solve(counted(seen)))
+            jax.effects_barrier()
+            counts.append(len(seen))
+        assert counts[0] > 0 and counts[1] > 0
+
+
+def test_auxiliary_functions_and_arrays_of_numpy_are_what_they_were():
+    _, twice = rf.root(lambda x, p: (x - p, lambda z: 2 * z), jnp.ones(2), 2.0, has_aux=True)
+    assert twice(3.0) == 6.0
+    table = lambda x, p: (x - p, np.array([2**40]))
+    for _ in range(2):
+        aux = rf.root(table, jnp.ones(2), 2.0, has_aux=True)[1]
+        assert isinstance(aux, np.ndarray) and aux[0] == 2**40
+        aux[0] = 0  # what the next call returns is another
+
+
 def test_traced_values_are_not_told_apart():
     def look(x):
         assert of_call(lambda y: x * y, (1.0,)) is None

@@ -420,7 +420,7 @@ def solve(problem: Problem, throw: bool, *, made_of: tuple[Any, ...] | None = No
         return problem.solve(throw)
     if made_of is not None and not is_traced(*jax.tree.leaves(problem)):
         rest = jax.tree.map(lambda x: None if callable(x) else x, problem)
-        reads = of_call(made_of, rest)
+        reads = of_call((made_of, list(filter(callable, jax.tree.leaves(problem.args)))), rest)
         sol = compiled_once(lambda problem: problem.solve(throw=False), problem, reads=reads)
     else:
         sol = _solve_compiled(problem)

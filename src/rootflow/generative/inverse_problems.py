@@ -13,12 +13,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike
 
 from .._typing import PyTree
 from ..errors import InputError
-from ..ground.krylov import conjugate_gradients
+from ..ground.krylov import by_rows, conjugate_gradients
 from ..ground.tracing import is_traced
 from .guidance import Guidance, moved, per_sample, predicted
 from .numerics import expand
@@ -128,15 +127,15 @@ class PiGDM(Measured):
     def gradient(
         self, predicted: Array, miss: Array, pull: Callable[[Array], Array], level: Level
     ) -> Array:
-        transpose = jax.linear_transpose(self.operator, predicted)
+        forward, transpose = _linear(self.operator, predicted)
         spread = level.sigma**2 * self.data_std**2
         spread = spread / (level.alpha**2 * self.data_std**2 + level.sigma**2)
 
         def product(v):
-            there = self.operator(expand(spread, predicted) * transpose(v)[0])
-            return there + self.noise**2 * v
+            there = forward(expand(spread, predicted) * transpose(v))
+            return there + per_sample(self.noise, v) ** 2 * v
 
-        return pull(transpose(_solve(product, miss, self.max_steps))[0])
+        return pull(transpose(_solve(product, miss, self.max_steps)))
 
 
 class MomentMatching(Measured):
@@ -163,33 +162,50 @@ class MomentMatching(Measured):
     def gradient(
         self, predicted: Array, miss: Array, pull: Callable[[Array], Array], level: Level
     ) -> Array:
-        transpose = jax.linear_transpose(self.operator, predicted)
+        forward, transpose = _linear(self.operator, predicted)
         spread = expand(level.sigma**2 / level.alpha, predicted)
 
         def product(v):
             # J is a covariance, so J' is J: the derivative that is there already will do.
-            return self.operator(spread * pull(transpose(v)[0])) + self.noise**2 * v
+            return forward(spread * pull(transpose(v))) + per_sample(self.noise, v) ** 2 * v
 
-        return pull(transpose(_solve(product, miss, self.max_steps))[0])
+        return pull(transpose(_solve(product, miss, self.max_steps)))
+
+
+def _linear(operator: Callable[[Array], Array], at: Array) -> tuple[Any, Callable[[Array], Array]]:
+    """The linear part of an operator that may have a constant, and its transpose.
+
+    Raises:
+        InputError: the operator is not linear.
+    """
+    _, forward = jax.linearize(operator, at)
+    try:
+        jax.eval_shape(jax.linear_transpose(operator, at), jax.eval_shape(operator, at))
+    except (NotImplementedError, TypeError) as error:
+        raise InputError(
+            "operator is not linear, which this guidance needs: use gen.DPS, which takes any."
+        ) from error
+    transpose = jax.linear_transpose(forward, at)
+    return forward, lambda v: transpose(v)[0]
 
 
 def _solve(product: Callable[[Array], Array], miss: Array, max_steps: int) -> Array:
-    """Solves product(v) = miss for all samples at once; the product is symmetric and positive."""
-    flat, back = ravel_pytree(miss)
-    size = jnp.linalg.norm(flat)
+    """Solves product(v) = miss, each sample by itself; the product is symmetric and positive."""
+    flat = miss.reshape(len(miss), -1)
+    size = jnp.sqrt(by_rows(flat, flat))
     size = jnp.where(size > 0, size, 1.0)
 
     def solve(matvec, b):
         return conjugate_gradients(
-            matvec, b, tolerance=1e-6, max_steps=max_steps, precondition=lambda v: v
+            matvec, b, tolerance=1e-6, max_steps=max_steps, precondition=lambda v: v, dot=by_rows
         )
 
     def apply(v):
-        return product(back(v)).ravel()
+        return product(v.reshape(miss.shape)).reshape(flat.shape)
 
     # The derivative is that of the solution, not of the iteration.
     found = jax.lax.custom_linear_solve(apply, flat / size, solve, symmetric=True)
-    return back(size * found)
+    return (size * found).reshape(miss.shape)
 
 
 def _check_positive(name: str, value: Any) -> None:

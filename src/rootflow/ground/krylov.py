@@ -26,29 +26,43 @@ def _quotient(a, b):
     return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
 
 
+def by_rows(a: Array, b: Array) -> Array:
+    """The inner products of rows, (rows, n) to (rows, 1): of systems that do not touch."""
+    return jnp.sum(a * b, axis=1, keepdims=True)
+
+
 def conjugate_gradients(
-    product: Product, b: Vector, *, tolerance: float, max_steps: int, precondition: Product
-) -> Vector:
-    """Conjugate gradients for symmetric positive definite A (Hestenes and Stiefel 1952)."""
-    goal = (tolerance * jnp.linalg.norm(b)) ** 2
+    product: Product, b: Vector, *, tolerance: float, max_steps: int, precondition: Product,
+    dot: Callable[[Array, Array], Array] = jnp.vdot,
+) -> Vector:  # fmt: skip
+    """Conjugate gradients for symmetric positive definite A (Hestenes and Stiefel 1952).
+
+    With the inner product `by_rows` it solves many systems side by side, each by itself.
+    """
+    goal = tolerance**2 * dot(b, b)
+
+    def active(r, gamma):
+        return (dot(r, r) > goal) & (gamma > 0)
 
     def proceed(carry):
         _, r, _, gamma, k = carry
-        return (k < max_steps) & (jnp.vdot(r, r) > goal) & (gamma > 0)
+        return (k < max_steps) & jnp.any(active(r, gamma))
 
     def step(carry):
         x, r, p, gamma, k = carry
         q = product(p)
-        alpha = _quotient(gamma, jnp.vdot(p, q))
+        alpha = _quotient(gamma, dot(p, q))
+        if jnp.ndim(gamma):  # of the others some may have converged
+            alpha = jnp.where(active(r, gamma), alpha, 0)
         x, r = x + alpha * p, r - alpha * q
         z = precondition(r)
-        new = jnp.vdot(r, z)
+        new = dot(r, z)
         # A direction of no or negative curvature ends the iteration: A is not definite.
         new = jnp.where(alpha > 0, new, 0)
         return x, r, z + _quotient(new, gamma) * p, new, k + 1
 
     z = precondition(b)
-    start = (jnp.zeros_like(b), b, z, jnp.vdot(b, z), 0)
+    start = (jnp.zeros_like(b), b, z, dot(b, z), 0)
     return while_loop(proceed, step, start)[0]
 
 

@@ -20,7 +20,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 
 from .derivative import Traced
 from .reads import MANY, Seen, This, content, of_call
-from .tracing import is_compiling, is_traced
+from .tracing import is_at_top, is_compiling, is_traced, primitives
 from .varying import is_sharded
 
 P = ParamSpec("P")
@@ -52,14 +52,14 @@ def compiled_once(function: Callable[..., T], *arguments: Any, reads: Seen | Non
     arrays, rest = eqx.partition(arguments, eqx.is_array)
     given = jax.tree.leaves(arrays)
     key = None
-    if reads is not None and not is_traced(*given):
+    if reads is not None and is_at_top() and not is_traced(*given):
         key = Seen((reads, _settings()))
         known = _TRACED.get(key)
         constants = None if known is None else known.constants()
         if known is not None and constants is not None:
             return known(constants, given)
     program, constants = _traced(function, arrays, rest)
-    if key is not None:
+    if key is not None and not program.calls_back:
         _TRACED.put(key, program)
     return program(constants, given)
 
@@ -70,14 +70,20 @@ def _traced(function: Callable[..., Any], arrays: Any, rest: Any) -> tuple["_Run
 
     def flat(arrays: Any) -> Any:
         nonlocal fixed
-        known, fixed = eqx.partition(function(*eqx.combine(arrays, rest)), eqx.is_array)
+        known, fixed = eqx.partition(function(*eqx.combine(arrays, rest)), _is_jax_array)
         return known
 
     traced, shapes = jax.make_jaxpr(flat, return_shape=True)(arrays)
     constants = list(traced.consts)
     alone = not is_traced(*constants, *jax.tree.leaves(arrays))
     kept = [x if np.size(x) <= MANY else weakref.ref(x) for x in constants]
-    return _Run(_Program(traced.jaxpr, alone), kept, jax.tree.structure(shapes), fixed), constants
+    calls_back = any("callback" in name for name in primitives(traced.jaxpr))
+    program = _Program(traced.jaxpr, alone)
+    return _Run(program, kept, jax.tree.structure(shapes), fixed, calls_back), constants
+
+
+def _is_jax_array(x: Any) -> bool:
+    return isinstance(x, jax.Array)
 
 
 class _Run(NamedTuple):
@@ -88,12 +94,14 @@ class _Run(NamedTuple):
         kept: what it closes over; large arrays only as long as somebody else keeps them.
         structure: that of the arrays in its value.
         fixed: the rest of its value.
+        calls_back: whether it calls functions of the host, which may belong to one call only.
     """
 
     program: "_Program"
     kept: list[Any]
     structure: Any
     fixed: Any
+    calls_back: bool
 
     def constants(self) -> list[Any] | None:
         """What it closes over, if that is there yet."""
@@ -102,7 +110,9 @@ class _Run(NamedTuple):
 
     def __call__(self, constants: list[Any], arrays: list[Any]) -> Any:
         out = _run(self.program, constants, arrays)
-        return eqx.combine(jax.tree.unflatten(self.structure, out), self.fixed)
+        copied = lambda x: x.copy() if isinstance(x, np.ndarray) else x  # whoever gets it may write
+        fixed = jax.tree.map(copied, self.fixed)
+        return eqx.combine(jax.tree.unflatten(self.structure, out), fixed)
 
 
 class Behaviour:
@@ -182,7 +192,11 @@ def _seen(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Hashable:
         traced = jax.make_jaxpr(of_arrays)(arrays)
     except Exception:  # whoever calls it in earnest has a better message
         return This(object())
-    behaviour = Seen(_Reader(alone=True).of_value(traced))
+    found = _Reader(alone=True).of_value(traced)
+    if not _WITH_RULES.isdisjoint(primitives(traced.jaxpr)):
+        # The rules are not part of what was found: what the function reads says more.
+        found = found, reads
+    behaviour = Seen(found)
     if reads is not None:
         _BEHAVIOUR.put(reads, behaviour)
     return behaviour
@@ -192,13 +206,13 @@ def _first_of_its_kind(leaf: Any) -> Any:
     """Of functions with the same code that read the same, always the same one."""
     if type(leaf) is not FunctionType:
         return leaf
-    reads = of_call(leaf, ())
+    reads = of_call(leaf, (), exact=True)
     if reads is None:
         return leaf
     reference = _FIRST.get(reads)
     first = None if reference is None else reference()
     # (What that one reads may be of another module, and have changed since.)
-    if first is leaf or (first is not None and of_call(first, ()) == reads):
+    if first is leaf or (first is not None and of_call(first, (), exact=True) == reads):
         return first
     _FIRST.put(reads, weakref.ref(leaf))
     return leaf

@@ -5,7 +5,6 @@ millisecond. Where all that its code refers to is known to be the same, it can b
 microseconds.
 """
 
-import builtins
 import dataclasses
 import dis
 import functools
@@ -92,20 +91,22 @@ class _Unknown(Exception):
     """What a function reads cannot be told without running it."""
 
 
-def of_call(function: Any, arguments: Any) -> Seen | None:
+def of_call(function: Any, arguments: Any, *, exact: bool = False) -> Seen | None:
     """Equal for two calls if they do the same with arrays of the same shapes and types.
 
     Args:
         function: any callable.
         arguments: a pytree; arrays in it are told apart by shape and type only.
+        exact: tell lists, dictionaries and arrays of NumPy apart by their identity too: what a
+            function does on the host may change them.
 
     Returns:
         `None` where that cannot be told without running the function.
     """
-    reader = _Reader()
+    reader = _Reader(exact)
     try:
         return Seen((reader.of_value(function), reader.of_argument(arguments)))
-    except _Unknown:
+    except Exception:  # also of what looking at the user's objects may raise: they are not read
         return None
 
 
@@ -113,7 +114,7 @@ def content(x: Any) -> Hashable:
     """The numbers of an array, as something that can be compared."""
     numbers = np.ascontiguousarray(x)
     digest = hashlib.blake2b(numbers.tobytes()).digest()
-    return numbers.shape, numbers.dtype, getattr(x, "weak_type", False), digest
+    return np.shape(x), numbers.dtype, getattr(x, "weak_type", False), digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,9 +147,12 @@ def _references(code: types.CodeType) -> _Code | None:
                 continue
             if name in _OPAQUE or name.startswith("LOAD_FROM_DICT"):
                 return None
-            if name in ("LOAD_ATTR", "LOAD_METHOD") and now is not None:
-                now.append(step.argval)
-                continue
+            if name in ("LOAD_ATTR", "LOAD_METHOD"):
+                if step.argval.startswith("__"):  # through which all can be reached
+                    return None
+                if now is not None:
+                    now.append(step.argval)
+                    continue
             if now is not None:
                 kind[tuple(now)] = None
                 now = None
@@ -169,8 +173,10 @@ def _parts(code: types.CodeType) -> Iterator[types.CodeType]:
 class _Reader:
     """Goes through a function and all that it calls; raises `_Unknown` where it cannot."""
 
-    def __init__(self) -> None:
+    def __init__(self, exact: bool) -> None:
+        self.exact = exact
         self.functions: dict[int, int] = {}  # those that were met, by identity
+        self.kept: list[Any] = []  # they, so that no other gets the identity of one
         self.left = MANY  # of what is looked at: more takes as long as a trace
 
     def of_value(self, value: Any) -> Hashable:
@@ -183,10 +189,13 @@ class _Reader:
             return kind, value
         if kind in (float, complex):
             return kind, repr(value)  # which tells zeros of different sign apart
-        if kind in (tuple, list):
+        if kind is tuple:
             return kind, tuple(map(self.of_value, value))
+        if kind is list:
+            return self.itself(value), tuple(map(self.of_value, value))
         if kind is dict:
-            return kind, tuple((self.of_value(k), self.of_value(v)) for k, v in value.items())
+            pairs = ((self.of_value(k), self.of_value(v)) for k, v in value.items())
+            return self.itself(value), tuple(pairs)
         if kind is types.FunctionType:
             return self.of_function(value)
         if isinstance(value, jax.Array):
@@ -196,22 +205,26 @@ class _Reader:
         if kind is np.ndarray or isinstance(value, np.generic):
             if value.dtype.kind not in "biufc" or value.size > MANY:
                 raise _Unknown
-            return kind, content(value)
-        if kind is functools.partial:
+            return self.itself(value), content(value)
+        if kind is functools.partial and not value.__dict__:
             parts = (value.func, value.args, value.keywords)
             return kind, tuple(map(self.of_value, parts))
         if isinstance(value, _RECORDS):
             return self.of_record(value, self.of_value)
-        if (
-            kind is np.ufunc
-            or isinstance(value, np.dtype)
-            or _is_plain(value)
-            or _is_at_home(value)
-        ):
+        if isinstance(value, np.dtype) or _is_plain(value) or _is_at_home(value):
             return This(value)
-        if kind is _Jitted:
-            return kind, This(value), self.of_value(value.__wrapped__)
+        if isinstance(value, np.ufunc) and getattr(np, value.__name__, None) is value:
+            return This(value)
+        if kind is _Jitted and not value.__dict__.keys() - _OF_FUNCTIONS:
+            return kind, This(value), self.of_value(getattr(value, "__wrapped__"))  # noqa: B009
+        if kind is jax.custom_jvp and not value.__dict__.keys() - _OF_CUSTOM:
+            parts: Any = value
+            return kind, self.of_value(parts.fun), self.of_value(parts.jvp), parts.nondiff_argnums
         raise _Unknown
+
+    def itself(self, value: Any) -> Hashable:
+        """The type of something that may be changed; where that matters, this very one."""
+        return This(value) if self.exact else type(value)
 
     def of_argument(self, value: Any) -> Hashable:
         """Likewise of an argument, whose arrays are told apart by shape and type only."""
@@ -250,6 +263,7 @@ class _Reader:
         if id(function) in self.functions:
             return self.functions[id(function)]
         self.functions[id(function)] = len(self.functions)
+        self.kept.append(function)
         code = function.__code__
         references = _references(code)
         if references is None:
@@ -259,7 +273,7 @@ class _Reader:
             closed = dict(zip(code.co_freevars, (c.cell_contents for c in cells), strict=True))
         except ValueError:  # a cell that is empty yet
             raise _Unknown from None
-        scope, built_in = function.__globals__, vars(builtins)
+        scope, built_in = function.__globals__, function.__builtins__
         read = []
         for chain in references.chains:
             name = chain[0]
@@ -276,7 +290,7 @@ class _Reader:
     def of_chain(self, value: Any, chain: tuple[str, ...]) -> Hashable:
         """What stands behind a name and the attributes that are taken of it."""
         if not isinstance(value, types.ModuleType):
-            if len(chain) > 1 and isinstance(value, types.FunctionType | type):
+            if len(chain) > 1 and callable(value) and not isinstance(value, _RECORDS):
                 if not (_is_plain(value) or _is_at_home(value)):
                     raise _Unknown  # an attribute of a function or class
             return self.of_value(value)
@@ -286,16 +300,22 @@ class _Reader:
                 raise _Unknown
             name, attributes = attributes[0], attributes[1:]
             constant = _package(value.__name__) in _CONSTANT
-            if constant and name in _CHANGING and (value, name) != (jax, "random"):
-                raise _Unknown
+            path = ".".join((value.__name__, name))
+            if constant and not path.startswith("jax.random."):
+                if path != "jax.random" and not _CHANGING.isdisjoint(path.split(".")):
+                    raise _Unknown
             try:
                 value = getattr(value, name)
             except AttributeError:
                 raise _Unknown from None
-            if constant and not isinstance(value, types.ModuleType):
+            foreign = isinstance(value, list | dict | np.ndarray) or (
+                isinstance(value, types.FunctionType)
+                and _package(value.__globals__.get("__name__")) not in _CONSTANT
+            )
+            if constant and not isinstance(value, types.ModuleType) and not foreign:
                 # (Of what belongs to a package itself an attribute may be taken: jnp.add.reduce.)
                 return This(value)
-        if attributes and isinstance(value, types.FunctionType | type):
+        if attributes and callable(value) and not isinstance(value, _RECORDS):
             raise _Unknown
         return self.of_value(value)
 
@@ -328,17 +348,32 @@ def _is_at_home(value: Any) -> bool:
     return getattr(sys.modules.get(module), name, None) is value
 
 
-@functools.lru_cache(maxsize=256)
 def _is_named(kind: type) -> bool:
     """Whether a class is a tuple with names and nothing else."""
-    bare = set(vars(_Bare)) | set(vars(object)) | _OF_CLASSES
-    return kind.__bases__ == (tuple,) and not set(vars(kind)) - bare - set(kind._fields)
+    if kind.__bases__ != (tuple,) or not hasattr(kind, "_fields"):
+        return False
+    for name, value in vars(kind).items():
+        made = getattr(getattr(value, "__func__", value), "__globals__", None)
+        ours = name in vars(_Bare) or name in kind._fields or name in _OF_CLASSES
+        if not ours or (made is not None and not _is_generated(made.get("__name__"))):
+            return False
+    return True
+
+
+def _is_generated(module: Any) -> bool:
+    """Whether a function is one that `collections.namedtuple` writes."""
+    return isinstance(module, str) and module.startswith(("collections", "namedtuple_"))
 
 
 _OF_CLASSES = {
     "__annotations__", "__annotate_func__", "__annotations_cache__", "__doc__", "__orig_bases__",
     "__static_attributes__", "__firstlineno__", "__parameters__", "__conditional_annotations__",
 }  # fmt: skip
+_OF_FUNCTIONS = {
+    "__wrapped__", "__module__", "__name__", "__qualname__", "__doc__", "__annotations__",
+    "__type_params__", "__annotate__", "_fun", "_jit_info",
+}  # fmt: skip
+_OF_CUSTOM = _OF_FUNCTIONS | {"fun", "nondiff_argnums", "nondiff_argnames", "jvp", "symbolic_zeros"}
 
 
 class _Bare(NamedTuple):

@@ -74,6 +74,18 @@ def is_compiling() -> bool:
     return compiling
 
 
+def is_at_top() -> bool:
+    """Whether no transformation of JAX's is under way, not even a batch with a name."""
+    global _top
+    if _top is None:
+        with jax.ensure_compile_time_eval():
+            _top = get_opaque_trace_state()
+    return get_opaque_trace_state() == _top
+
+
+_top: Any = None
+
+
 def raise_if(
     tree: PyTree,
     bad: Bool[ArrayLike, "..."],

@@ -12,7 +12,7 @@ from .._typing import PyTree
 from ..errors import InputError
 from ..ground.programs import compiled_once, is_outside
 from ..ground.reads import of_call
-from ..ground.tracing import is_traced
+from ..ground.tracing import is_at_top, is_traced
 from .calls import as_guess
 from .iterate import Solution, confirm
 
@@ -64,7 +64,7 @@ def _found(verb: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Solut
         given = (as_guess(x0), *given[1:])
     except InputError:  # the verb has its own message
         return None
-    reads = of_call((verb.__qualname__, function, rest), given)
+    reads = of_call((verb.__qualname__, function, rest), given) if is_at_top() else None
     if reads is None:
         return None
 
@@ -72,7 +72,9 @@ def _found(verb: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Solut
         more = {} if named is None else {"kwargs": named}
         return verb(function, x0, *theta, **rest, **more, throw=False, full=True)
 
-    return compiled_once(whole, *given, reads=reads)
+    found = compiled_once(whole, *given, reads=reads)
+    # A function among the auxiliary values belongs to the trace in which it was made.
+    return None if any(map(callable, jax.tree.leaves(found.aux))) else found
 
 
 def _succeeded(found: Solution) -> bool:

@@ -66,8 +66,10 @@ class ContinuousAdjoint(Adjoint):
                 "saveat='dense', max_events and reduce=None need: use rf.DiscreteAdjoint(), or "
                 "save at given times."
             )
-        if jnp.iscomplexobj(x.y0):
-            raise InputError(f"rf.{name}() is for real states: use rf.DiscreteAdjoint().")
+        if any(map(jnp.iscomplexobj, (x.y0, *jax.tree.leaves(_parts(x.args))))):
+            raise InputError(
+                f"rf.{name}() is for real states and parameters: use rf.DiscreteAdjoint()."
+            )
         if setup.f.massive:
             raise InputError(
                 f"rf.{name}() does not handle mass matrices: use rf.DiscreteAdjoint()."

@@ -67,9 +67,22 @@ class Soft(eqx.Module):
             if not (isinstance(self.residual.b, float) and self.residual.b == 0):
                 out = out + self.residual.b * jax.jvp(u, (x,), (n,))[1]
             return numbers("the condition", out)
-        takes_normal = required(self.residual) >= 4
-        out = self.residual(u, x, p, n) if takes_normal else self.residual(u, x, p)
+        out = self.residual(u, x, p, n) if self._reads_normal() else self.residual(u, x, p)
         return numbers("the condition", out)
+
+    def _reads_normal(self) -> bool:
+        """Whether it reads the normal of the boundary."""
+        if isinstance(self.residual, Robin):
+            return not (isinstance(self.residual.b, float) and self.residual.b == 0)
+        return required(self.residual) >= 4
+
+    def _check_no_normal(self, place: str) -> None:
+        if self._reads_normal():
+            raise InputError(
+                f"{self._called()} has a derivative along the normal, and {place} have none: say "
+                "by a function where on the boundary it holds, as in on=lambda x: x > 0.5, or "
+                "write the derivative into a residual of your own."
+            )
 
     def where(self, domain: Domain, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Its points and normals (zero where there is no boundary).
@@ -82,6 +95,7 @@ class Soft(eqx.Module):
                 raise InputError(
                     f"on={self.on!r} needs a domain with times: pde.SpaceTime(space, (t0, t1))."
                 )
+            self._check_no_normal(f"the {self.on} points")
             x = domain.at(domain.span[self.on == "final"], self.points, seed=seed)
             return x, np.zeros_like(x)
         if isinstance(self.on, str) or callable(self.on):
@@ -95,6 +109,7 @@ class Soft(eqx.Module):
                     f"at all {self.points} points that were tried."
                 )
             return x, normals
+        self._check_no_normal("points that are given")
         x = np.asarray(self.on, float)
         shape = () if domain.dim == 1 else (domain.dim,)
         if x.ndim == len(shape):
@@ -108,6 +123,21 @@ class Soft(eqx.Module):
 
     def _called(self):
         return f"condition {self.name!r}" if self.name else "a condition"
+
+
+#: What a record of a training has besides the terms, and the terms that have no name of their own.
+_TAKEN = ("loss", "step", "seconds", "data", "residual")
+
+
+def _check_names(names: list[str]) -> None:
+    """Raises where two terms of a loss would have one name, or one that something else has."""
+    for name in names:
+        if names.count(name) > 1 or name in _TAKEN or name.startswith("residual "):
+            what = "of two conditions" if names.count(name) > 1 else "taken"
+            raise InputError(
+                f"the name {name!r} is {what}: the terms of the loss are told apart by it. Give "
+                "each condition a name of its own."
+            )
 
 
 class Informed(eqx.Module):
@@ -168,6 +198,8 @@ class Informed(eqx.Module):
                 raise InputError(f"conditions are pde.Soft(...); got {condition!r:.60}.")
         self.residual, self.domain, self.hard = residual, domain, hard
         self.conditions, self.outputs = tuple(conditions), whole("outputs", outputs)
+        named = [c.name or f"condition {i + 1}" for i, c in enumerate(self.conditions)]
+        _check_names(named)
         self.periodic = tuple(whole("an axis in periodic", axis, 0) for axis in periodic)
         if any(axis >= domain.dim for axis in self.periodic):
             raise InputError(f"periodic={self.periodic} names axes; there are {domain.dim}.")

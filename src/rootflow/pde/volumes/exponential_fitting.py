@@ -12,8 +12,8 @@ def bernoulli(z: Float[Array, "..."]) -> Float[Array, "..."]:
     """B(z) = z / (exp(z) - 1), positive; B(-z) = B(z) + z."""
     small = jnp.abs(z) < 1e-6
     most = 700.0 if z.dtype == jnp.float64 else 80.0
-    safe = jnp.where(small, 1.0, jnp.clip(z, -most, most))
-    return jnp.where(small, 1 - z / 2 + z * z / 12, safe / jnp.expm1(safe))
+    safe = jnp.where(small, 1.0, z)
+    return jnp.where(small, 1 - z / 2 + z * z / 12, safe / jnp.expm1(jnp.clip(safe, -most, most)))
 
 
 def half_sinh(z: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -33,5 +33,7 @@ def logarithmic_mean(a: Array, b: Array) -> Array:
     near = gap < 1e-3
     # -log(1 - g) / g, by its series where the quotient is 0 / 0.
     series = 1 + gap * (1 / 2 + gap * (1 / 3 + gap / 4))
-    exact = -jnp.log1p(-jnp.where(near, 0.5, gap)) / jnp.where(near, 0.5, gap)
+    steep = ratio < 0.5
+    log = jnp.where(steep, -jnp.log(ratio), -jnp.log1p(-jnp.where(near | steep, 0.5, gap)))
+    exact = log / jnp.where(near, 0.5, gap)
     return jnp.where(positive, top / jnp.where(near, series, exact), 0.0)

@@ -157,4 +157,4 @@ def _is_minimum(problem, x, state, active):
     size = jnp.max(jnp.abs(local.hessian), initial=0.0)
     # No more than round-off may be missing to a definite matrix.
     noise = float(jnp.finfo(x.dtype).eps) * x.shape[0] * (1 + 10 * max(held.shape[0], 1))
-    return (size == 0) | (convexify(local.hessian, held) <= noise * size)
+    return (size == 0) | (convexify(local.hessian, held)[0] <= noise * size)

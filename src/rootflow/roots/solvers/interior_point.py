@@ -67,7 +67,13 @@ class InteriorPoint(eqx.Module):
         room = jnp.maximum(jnp.max(gap, initial=0.0), 0.01 * jnp.where(size > 0, size, 100))
         slack = jnp.maximum(-gap, room)
         lam = jnp.full_like(gap, start)
-        return PrimalDual(jnp.zeros_like(held), lam, slack)
+        # What the gradient leaves of the equations' own, so that the Lagrangian is curved as they
+        # are, also where the objective is not.
+        jacobian = jax.jacfwd(problem.equality)(x)
+        scale = jnp.max(jnp.abs(jacobian), initial=0.0)
+        small = jnp.finfo(x.dtype).eps ** 0.5 * jnp.where(scale > 0, scale, 1) ** 2
+        normal = jacobian @ jacobian.T + small * jnp.eye(held.shape[0], dtype=x.dtype)
+        return PrimalDual(-jnp.linalg.solve(normal, jacobian @ gradient), lam, slack)
 
     def step(self, problem: Constrained, x: Vector, state: PrimalDual) -> tuple[Vector, Any, Array]:
         local = evaluate(problem, x, state)
@@ -78,7 +84,11 @@ class InteriorPoint(eqx.Module):
         ratio = jnp.minimum(state.lam / state.slack, limit)
         inverse = ratio / state.lam
         reduced = local.hessian + (local.jacobian_g.T * ratio) @ local.jacobian_g
-        shift = convexify(reduced, local.jacobian_h)
+        shift, bent = convexify(reduced, local.jacobian_h)
+        if p:  # the first shift that is enough may leave next to no curvature
+            shift = jnp.where(bent, 3 * shift, shift)
+        else:
+            bent = jnp.asarray(False)
         identity = jnp.eye(n, dtype=x.dtype)
         # A trace of regularisation in the corner lets redundant equations pass.
         corner = -jnp.finfo(x.dtype).eps * jnp.eye(p, dtype=x.dtype)
@@ -114,7 +124,10 @@ class InteriorPoint(eqx.Module):
             dx, d, t = affine_x, affine, jnp.ones((), x.dtype)
 
         error = kkt_error(self.tolerance, local, x, state, affine_x)
-        t, x_new, state_new = _search(problem, x, state, dx, d, t, error <= 1e4)
+        # Where the model had to be bent to be convex it says little about how far to go.
+        far = 1 + jnp.max(jnp.abs(x))
+        t = jnp.where(bent, jnp.minimum(t, far / jnp.maximum(jnp.max(jnp.abs(dx)), far)), t)
+        t, x_new, state_new = _search(problem, x, state, dx, d, t, error <= 1e4, ~bent)
         state_new = _keep_central(state_new)
         finite = jnp.all(jnp.isfinite(x_new)) & jnp.all(jnp.isfinite(state_new.lam))
         error = jnp.where(finite & (t > 0), error, jnp.nan)
@@ -161,8 +174,11 @@ def evaluate(problem: Constrained, x: Vector, state: PrimalDual) -> Local:
     )
 
 
-def convexify(reduced: Array, jacobian_h: Array) -> Float[Array, ""]:
-    """The multiple of the identity that makes the Hessian convex along the equalities."""
+def convexify(reduced: Array, jacobian_h: Array) -> tuple[Float[Array, ""], Bool[Array, ""]]:
+    """The multiple of the identity that makes the Hessian convex along the equalities.
+
+    And whether it is more than what round-off asks for.
+    """
     size = jnp.maximum(jnp.max(jnp.abs(reduced)), jnp.finfo(reduced.dtype).tiny)
     weight = jnp.max(jnp.abs(jacobian_h), initial=0.0)
     penalty = size / jnp.where(weight > 0, weight, 1) ** 2
@@ -188,7 +204,8 @@ def convexify(reduced: Array, jacobian_h: Array) -> Float[Array, ""]:
         return shift, jnp.all(jnp.isfinite(factor)) | hopeless
 
     start = (jnp.full((), -1.0, matrix.dtype), jnp.asarray(False))
-    return while_loop(proceed, step, start)[0]
+    shift, _ = while_loop(proceed, step, start)
+    return shift, shift > least
 
 
 def _to_boundary(state, d, fraction):
@@ -221,11 +238,11 @@ def _keep_central(state):
     )
 
 
-def _search(problem, x, state, dx, d, t, near):
+def _search(problem, x, state, dx, d, t, near, convex):
     """Shortens the step until the KKT residual or the exact penalty function decreases.
 
     The residual is the better guide close to the solution and for convex problems, the penalty
-    function far away, where the Hessian was shifted to be convex.
+    function far away, where the Hessian was shifted to be convex: the residual leads to maxima too.
     """
     m = state.lam.shape[0]
     mean = jnp.vdot(state.lam, state.slack) / max(m, 1)
@@ -258,7 +275,7 @@ def _search(problem, x, state, dx, d, t, near):
         t, _, k = carry
         t = 0.5 * t
         new_residual, new_penalty = measures(*at(t))
-        fine = new_residual <= residual * (1 + 1e-6)
+        fine = convex & (new_residual <= residual * (1 + 1e-6))
         fine |= (
             new_penalty <= penalty - 1e-4 * t * jnp.abs(penalty) * jnp.finfo(x.dtype).eps ** 0.25
         )
