@@ -122,7 +122,7 @@ def test_the_fit_reports_it(monkeypatch):
     steep = np.zeros((14, 2))
     steep[-1] = 1.0
     ends = states([BEST] * 13 + [BEST - 3e-10], [dn.CONVERGED] * 13 + [dn.STALLED], steep)
-    aux = (np.ones((14, 1)), np.ones((14, 1)), np.zeros((14, 0, 2, 2)))
+    aux = (np.ones((14, 1)), np.ones((14, 1)), np.zeros((14, 0, 2, 2)), np.zeros((14, 0, 2)))
     ends = ends._replace(x=np.ones((14, 2)), local=ends.local._replace(aux=aux))
     monkeypatch.setattr(search.Search, "run", lambda *arguments, **options: ends)
     times = np.arange(6.0)

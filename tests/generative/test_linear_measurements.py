@@ -33,5 +33,6 @@ def test_constants_noise_by_sample_and_lost_samples(kind):
     lost = noise(kind(lambda x: x @ A.T, Y, 0.3), X.at[2].set(jnp.nan))
     assert np.isnan(lost[2]).all()
     np.testing.assert_allclose(np.delete(lost, 2, 0), np.delete(linear, 2, 0), atol=1e-12)
-    with pytest.raises(rf.InputError, match="operator is not linear"):
-        noise(kind(lambda x: jnp.abs(x) @ A.T, Y, 0.3))
+    for bent in (jnp.abs, jnp.sin, lambda x: x * x, lambda x: jnp.where(x > 0, x, 0.0)):
+        with pytest.raises(rf.InputError, match="operator is not linear"):
+            noise(kind(lambda x, bent=bent: bent(x) @ A.T, Y, 0.3))

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import rootflow as rf
+from rootflow import generative
 from rootflow.flows.solve import Problem
 from rootflow.ground import programs
 from rootflow.ground.reads import of_call
@@ -287,6 +288,16 @@ def test_batches_with_names_and_functions_of_the_host_are_not_mixed_up():
             jax.effects_barrier()
             counts.append(len(seen))
         assert counts[0] > 0 and counts[1] > 0
+
+
+def test_what_is_done_to_samples_after_a_step_is_read(monkeypatch):
+    denoiser = generative.exact.GaussianMixture([[0.0]], 1.0).denoiser(generative.VPLinear())
+    sample = lambda: generative.sample(
+        denoiser, start=jnp.ones((1, 1)), steps=2, callback=lambda step, t, x, data: 0 * x + NUMBER
+    )
+    for number in (1.0, 5.0, 1.0):
+        monkeypatch.setitem(globals(), "NUMBER", number)
+        np.testing.assert_allclose(sample(), number)
 
 
 def test_auxiliary_functions_and_arrays_of_numpy_are_what_they_were():

@@ -236,6 +236,24 @@ def test_a_maximum_to_start_from_is_left(options):
     np.testing.assert_allclose(at, [1.0, -1.0, 1.0], rtol=1e-7)
 
 
+def test_a_linear_objective_on_a_curved_surface():
+    """The Lagrangian is curved by the equation alone."""
+    solve = jax.jit(
+        lambda x0: rf.argmin(jnp.sum, x0, equality=lambda x: x @ x - 1.0, full=True, throw=False)
+    )
+    for angle in 2 * np.pi * np.arange(16) / 16:
+        if np.isclose(angle, np.pi / 4):
+            continue  # straight above the maximum
+        for radius in (0.3, 1.0, 3.0):
+            found = solve(radius * jnp.asarray([np.cos(angle), np.sin(angle)]))
+            assert found.converged, (angle, radius)
+            np.testing.assert_allclose(found.value, -np.sqrt(0.5), rtol=1e-8)
+    # Problem 39 of Hock and Schittkowski, whose minimum is -1 at (1, 1, 0, 0).
+    two = lambda x: jnp.stack([x[1] - x[0] ** 3 - x[2] ** 2, x[0] ** 2 - x[1] - x[3] ** 2])
+    x = rf.argmin(lambda x: -x[0], jnp.full(4, 2.0), equality=two)
+    np.testing.assert_allclose(x, [1.0, 1.0, 0.0, 0.0], atol=1e-6)
+
+
 def test_newtons_method_ends_at_no_maximum_and_no_saddle():
     with pytest.raises(rf.errors.SolveError, match="not converge"):
         rf.argmin(lambda x: -(x**2), 0.0)

@@ -87,8 +87,7 @@ def assembled(
     """
     clock = Clock()
     model, lay = search.model, search.lay
-    scales, squares, parts, *rest = (np.asarray(x) for x in local.aux)
-    coupling = rest[0] if rest else np.zeros((0, lay.size))
+    scales, squares, parts, coupling = (np.asarray(x) for x in local.aux)
     parts = parts if len(parts) else np.asarray(local.curvature)[None]
     counts = np.array([np.isfinite(dataset.values[c]).sum() for c in model.noise], float)
     fitted_scale = np.array([noise.scale is None for noise in model.noise.values()])

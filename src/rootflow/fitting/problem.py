@@ -316,7 +316,6 @@ def _local(
         bent = total(jnp.einsum("gcsm,gcs,gcsk->gmk", of_values, more, of_values)[None], 2)[0]
     if found.coupling is not None:
         coupling = total(jnp.einsum("gcs,gcsm->cgm", found.coupling, of_values), 1)
-    if found.coupling is not None:
         by_column = by_column - coupling[:, :, None] * coupling[:, None, :]
     if has_priors(model):
         before = priors(model, lay, u)

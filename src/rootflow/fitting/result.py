@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from ..errors import InputError
 from ..reports.account import Account, as_html, as_text
+from . import problem
 from .convergence import Outcome
 from .model import Model
 from .predict import Predictor, times
@@ -159,7 +160,7 @@ class FitResult:
     @property
     def has_priors(self) -> bool:
         """Whether `nll` has densities of priors in it."""
-        return any(p.prior is not None and not p.fixed for p in self.model.fitted.values())
+        return problem.has_priors(self.model)
 
     @property
     def fitted_numbers(self) -> int:

@@ -181,7 +181,7 @@ def _linear(operator: Callable[[Array], Array], at: Array) -> tuple[Any, Callabl
     _, forward = jax.linearize(operator, at)
     try:
         jax.eval_shape(jax.linear_transpose(operator, at), jax.eval_shape(operator, at))
-    except (NotImplementedError, TypeError) as error:
+    except (NotImplementedError, TypeError, AssertionError) as error:  # of JAX's own rules
         raise InputError(
             "operator is not linear, which this guidance needs: use gen.DPS, which takes any."
         ) from error

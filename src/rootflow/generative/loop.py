@@ -44,9 +44,12 @@ def evaluator(denoiser: Denoiser, sampler: Sampler | str, condition: PyTree) -> 
     return lambda x, level: denoiser.predict(form, x, level, condition)
 
 
-def behaviour(denoiser: Denoiser, condition: PyTree, x: Any) -> Behaviour:
-    """What the denoiser does with x."""
-    return Behaviour((denoiser.noise, (x, jnp.zeros((), x.dtype), condition)))
+def behaviour(denoiser: Denoiser, condition: PyTree, x: Any, change: Any = None) -> Behaviour:
+    """What the denoiser does with x, and what is done to x after every step."""
+    time = jnp.zeros((), x.dtype)
+    return Behaviour(
+        (denoiser.noise, (x, time, condition)), (change, (jnp.zeros((), jnp.int32), time, x, x))
+    )
 
 
 def turns(plan: Plan, key: Any, dtype: Any) -> Turn:

@@ -189,7 +189,7 @@ def _needed(start: Any, strength: Any, sampler: Sampler | Integrator, inpaint: A
 
 @compiled_for(
     lambda denoiser, condition, state, table, back, options: behaviour(
-        denoiser, condition, options[0].sample(state)
+        denoiser, condition, options[0].sample(state), options[3].change
     )
 )
 def _run(denoiser, condition, state, table, back, options):

@@ -1,8 +1,9 @@
 """Computations outside `jit` that are compiled once for all calls that ask for the same program.
 
 JAX compiles a loop anew each time it meets it outside `jit`, because the functions in it are new
-ones. Here a computation is traced at every call, which takes some milliseconds and sees what has
-changed meanwhile, but its compiled program is looked up by what it does.
+ones. Here a compiled program is looked up by what the computation does. That shows in a trace,
+which takes some milliseconds and sees what has changed meanwhile; none is needed where it can be
+told from the code of the user's functions that they read what they read before (`reads`).
 """
 
 import weakref

@@ -1,6 +1,5 @@
 """Conservation laws u_t + ∇·J = s on finite volumes, for `rf.solve_ode` and `rf.steady_state`."""
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from jaxtyping import Array, Float
 from ...errors import InputError
 from ...ground.checks import one_of, required
 from ...ground.tracing import is_traced
+from ...roots.checks import keywords_of
 from ..grids import Grid, RadialGrid, Volumes
 from . import checks
 from .boundary import SIDES, Condition, Flux, Periodic, Robin, at, conditions
@@ -256,10 +256,11 @@ def _names(grid: Volumes, axis: int) -> tuple[Any, str]:
 
 
 def _called(diffusion: Callable[..., Any], u: Array, args: Any) -> Array:
+    if required(diffusion) > 1:
+        return diffusion(u, args)
     # What has a default is the function's own affair, but for `args` itself.
-    names = list(inspect.signature(diffusion).parameters)
-    both = required(diffusion) > 1 or names[1:2] == ["args"]
-    return diffusion(u, args) if both else diffusion(u)
+    has_args = "args" in (keywords_of(diffusion) or ())
+    return diffusion(u, args=args) if has_args else diffusion(u)
 
 
 def _coefficient(grid: Volumes, name: str, value: Any, low: float | None = None) -> Any:
