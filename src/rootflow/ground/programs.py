@@ -195,8 +195,9 @@ def _seen(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Hashable:
         return This(object())
     found = _Reader(alone=True).of_value(traced)
     if not _WITH_RULES.isdisjoint(primitives(traced.jaxpr)):
-        # The rules are not part of what was found: what the function reads says more.
-        found = found, reads
+        # The rules are not part of what was found: what the function reads says more, but for what
+        # it changes itself, as the number of its calls.
+        found = found, reads if reads == of_call(function, arguments) else None
     behaviour = Seen(found)
     if reads is not None:
         _BEHAVIOUR.put(reads, behaviour)

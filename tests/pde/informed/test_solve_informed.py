@@ -57,7 +57,7 @@ def test_a_system_with_soft_conditions_on_a_disk_with_a_hole():
         residual=residual, domain=ring, outputs=2,
         conditions=(
             pde.Soft(lambda w, z, p: w(z)[0] - (z[0] ** 2 - z[1] ** 2), on=outer, name="real"),
-            pde.Soft(lambda w, z, p, n: w(z)[1] - 2 * z[0] * z[1], on=[[1.0, 0.0]], weight=3.0),
+            pde.Soft(lambda w, z, p: w(z)[1] - 2 * z[0] * z[1], on=[[1.0, 0.0]], weight=3.0),
         ),
     )  # fmt: skip
     found = pde.solve_informed(problem, **(SMALL | {"points": 100, "width": 12}))
