@@ -216,7 +216,8 @@ def jacobian(
         args: what the equation reads.
         linear_solver: how to solve.
         given: use the user's Jacobian where there is one. It may be an approximation, so that
-            derivatives do without.
+            derivatives do without; and what these find by a pattern is NaN if the pattern leaves
+            out an entry.
     """
     if not is_formed(f, linear_solver):
         at, state, read = lax.stop_gradient((t, y, args))
@@ -238,8 +239,35 @@ def jacobian(
         identity = (np if f.size <= INVERTED else jnp).eye(f.size, dtype=y.dtype)
         basis = varying.vary_like(identity, y, args)
         return jax.vmap(column, out_axes=1)(basis)
-    compressed = jax.vmap(column, out_axes=1)(jnp.asarray(plan.seeds, y.dtype))
-    return jnp.where(plan.inside, compressed[plan.rows, plan.colours], 0)
+    seeds = plan.seeds if given else np.concatenate([plan.seeds, _probe(f.size)[None]])
+    compressed = jax.vmap(column, out_axes=1)(jnp.asarray(seeds, y.dtype))
+    entries = jnp.where(plan.inside, compressed[plan.rows, plan.colours], 0)
+    if given:
+        return entries
+    product = compressed[plan.rows[:, 0], -1]
+    return jnp.where(_is_complete(plan, entries, product), entries, jnp.nan)
+
+
+def _probe(n: int) -> Float[np.ndarray, " n"]:
+    """A vector that no product with entries left out is likely to miss."""
+    return np.cos(1.0 + np.arange(n))
+
+
+def _is_complete(plan: Layout, entries: Array, product: Array) -> Bool[Array, ""]:
+    """Whether the entries that were found are all: they do with the probe what the Jacobian does.
+
+    Args:
+        plan: where they are.
+        entries: of the Jacobian, one row of it in each row.
+        product: of the Jacobian with the probe, in the order of the rows.
+    """
+    entries, product = lax.stop_gradient((entries, product))
+    moved = entries * _probe(plan.order.size).astype(entries.dtype)[plan.places]
+    size = jnp.sum(jnp.abs(moved), axis=1) + jnp.abs(product)
+    eps = float(jnp.finfo(entries.dtype).eps)
+    # (A row of which round-off alone is left has the round-off of the larger ones.)
+    allowed = eps**0.5 * size + 1e3 * eps * jnp.max(size)
+    return ~jnp.any(jnp.abs(jnp.sum(moved, axis=1) - product) > allowed)
 
 
 def shifted(f: System, args: Given, shift: Array, matrix: Matrix, *, exact: bool = True) -> Solve:

@@ -77,10 +77,10 @@ def solve_ode(
         jac: the Jacobian of f for implicit methods, `jac(t, y, args)`, of shape (n, n) for the n
             numbers of the flattened state. Default: forward-mode differentiation.
         jac_sparsity: where the Jacobian may be different from zero: (n, n), a NumPy array or a
-            sparse matrix of SciPy. Columns that share no row are then found together; a pattern
-            that leaves out an entry makes derivatives of implicit methods wrong. Without it (and
-            without `jac`) the Jacobian of more than 2000 unknowns is not formed; implicit methods
-            then iterate with products.
+            sparse matrix of SciPy. Columns that share no row are then found together. With a
+            pattern that leaves out an entry implicit methods take more steps, and derivatives of
+            Kvaerno's and BDF are NaN. Without it (and without `jac`) the Jacobian of more than 2000
+            unknowns is not formed; implicit methods then iterate with products.
         max_steps: the most steps to try.
         progress: called on the host with the fraction of the span that is done, at most about a
             hundred times (for a batch: of the member that is furthest behind); for example

@@ -199,3 +199,52 @@ def test_user_errors():
         rf.solve_ode(
             lambda t, y, a: -y, jnp.ones(3), (0.0, 1.0), method=Rodas5P(), jac_sparsity=np.eye(2)
         )
+
+
+def test_derivatives_by_a_pattern_that_leaves_out_an_entry_are_not_numbers(monkeypatch):
+    """Newton's method bears it, but the rule for the solution's derivative needs all of J."""
+    n = 48
+
+    def ring(t, y, args):
+        return 50 * (jnp.roll(y, 1) - 2 * y + jnp.roll(y, -1)) - args * y**3
+
+    whole = abs((np.arange(n)[:, None] - np.arange(n) + 1) % n - 1) <= 1
+    cut = whole.copy()
+    cut[0, -1] = False
+    y0 = jnp.sin(jnp.arange(n) / 3.0)
+
+    def slope(pattern, method=None):
+        def total(p):
+            found = rf.solve_ode(
+                ring, y0, (0.0, 0.5), p, method=method or Kvaerno3(), jac_sparsity=pattern,
+                rtol=1e-5, max_steps=200,
+            ).ys[-1]  # fmt: skip
+            return found.sum()
+
+        return jax.jit(jax.value_and_grad(total))(1.0)
+
+    value, right = slope(None)
+    for method in (Kvaerno3(), BDF()):
+        np.testing.assert_allclose(slope(whole, method)[1], right, rtol=1e-3)
+        known, wrong = slope(cut, method)
+        np.testing.assert_allclose(known, value, rtol=1e-3)
+        assert np.isnan(wrong)
+
+    # Whatever is kept of it: all, a band, the entries of each row.
+    units, line = Tolerances(jnp.array(1e-6), jnp.array(1e-9)), np.tri(n, k=1) * np.tri(n, k=1).T
+    field = lambda t, y, args: jnp.pad(y, 1)[2:] - y**2 + args * y[0] * (jnp.arange(n) == 20)
+    for dense, work, kind in ((2000, 10**9, "band"), (40, 1, "rows")):
+        monkeypatch.setattr(jac, "_DENSE", dense)
+        monkeypatch.setattr(jac, "_WORK", work)
+        jac._plan.cache_clear()
+        try:
+            pattern = Pattern(line)
+            for missing in (0.0, 1e-3):
+                f, given = build(
+                    field, y0, jnp.array(0.0), jnp.array(missing), units, jac_sparsity=pattern
+                )
+                assert jac._layout(f, given).kind == kind
+                found = jac.jacobian(f, jnp.array(0.0), y0, given, given=False)
+                assert bool(jnp.all(jnp.isnan(found))) == (missing != 0)
+        finally:
+            jac._plan.cache_clear()

@@ -226,3 +226,31 @@ def test_back_to_a_grid():
         pde.to_grid(np.zeros(5), np.ones(5), grid, length=L)
     with pytest.raises(rf.InputError, match="kind must be one of"):
         pde.to_grid(places, values, grid, length=L, kind="spline")
+
+
+def test_paths_that_are_not_straight():
+    """Along dX/dt = u g(t), du/dt = -c u they meet where u0' ∫ g exp(-c t) dt = -1."""
+    for speed, source in ((lambda u, x, t: u, None), (lambda u: u, lambda u: 0 * u)):
+        assert abs(transport(speed=speed, source=source, end=2.0).shock_time() - 1) < 1e-6
+    damped = transport(source=lambda u: -0.5 * u, end=2.0)
+    np.testing.assert_allclose(damped.shock_time(), 2 * np.log(2), rtol=1e-5)
+    assert transport(source=lambda u: -1.5 * u, end=9.0).shock_time() == np.inf
+    slowing = transport(speed=lambda u, x, t: u / (1 + t), end=2.0)
+    np.testing.assert_allclose(slowing.shock_time(), np.e - 1, rtol=1e-5)
+    plane = pde.Transport(
+        speed=lambda u, x, t: jnp.stack([u, jnp.zeros_like(u)]), viscosity=0.0,
+        initial=lambda x: jnp.sin(x[0]), length=(L, L), end=2.0,
+    )  # fmt: skip
+    np.testing.assert_allclose(plane.shock_time(), 1.0, rtol=1e-5)
+
+    s = pde.snapshots(transport(source=lambda u: -u, end=1.0), places=128, times=20)
+    faded = np.exp(-s.t)
+    np.testing.assert_allclose(s.state, np.sin(s.x)[:, None] * faded, atol=1e-6)
+    np.testing.assert_allclose(s.path, s.x[:, None] + np.sin(s.x)[:, None] * (1 - faded), atol=1e-6)
+    # u at places is what paths bring there: sin X0 exp(-t) at X0 + (1 - exp(-t)) sin X0.
+    label = s.x[:, None] - np.zeros_like(s.u)
+    for _ in range(60):
+        label = s.x[:, None] - np.sin(label) * (1 - faded)
+    np.testing.assert_allclose(s.u, np.sin(label) * faded, atol=1e-5)
+    with pytest.raises(rf.InputError, match=r"shock at t = 1\.386"):
+        pde.snapshots(transport(source=lambda u: -0.5 * u, end=2.0))

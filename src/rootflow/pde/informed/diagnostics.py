@@ -14,6 +14,7 @@ from ...errors import InputError
 from ...flows.methods import Tsit5
 from ...flows.ode import solve_ode
 from ...ground.checks import whole
+from .characteristics import along_characteristics
 from .frames import Eulerian, Frame, Lagrangian
 from .networks import Embedding, Network
 from .terms import Loss, Trainee
@@ -82,10 +83,10 @@ class Snapshots(NamedTuple):
 def snapshots(problem: Transport, *, places: int = 256, times: int = 100) -> Snapshots:
     """A pilot solution of one dimension: a spectral method, with the paths of labels beside.
 
-    Without viscosity u is carried along straight paths, up to the time of the shock.
+    Without viscosity u is carried along the paths, up to the time of the shock.
 
     Args:
-        problem: of one dimension, its speed a number or a function of u.
+        problem: of one dimension.
         places: of the grid, and labels.
         times: from 0 to the end.
 
@@ -98,7 +99,7 @@ def snapshots(problem: Transport, *, places: int = 256, times: int = 100) -> Sna
     length = problem.lengths[0]
     x, t = jnp.arange(n) * (length / n), jnp.linspace(0.0, problem.end, m)
     mean = problem.mean_speed()
-    if problem.is_inviscid and problem.source is None:
+    if problem.is_inviscid:
         return _along_paths(problem, x, t)
     k = 2 * jnp.pi / length * jnp.arange(n // 2 + 1)
     keep = jnp.arange(n // 2 + 1) < n / 3  # (Orszag's rule for products)
@@ -144,6 +145,8 @@ def _along_paths(problem, x, t):
             f"{problem.end:.4g}: give a viscosity, or end earlier."
         )
     length = problem.lengths[0]
+    if not problem.is_straight:
+        return _along_curves(problem, x, t)
     state = np.repeat(np.asarray(jax.vmap(problem.initial)(x))[:, None], len(t), 1)
     a = np.asarray(jax.vmap(problem.initial_speed)(x))
     path = np.asarray(x)[:, None] + a[:, None] * np.asarray(t)
@@ -157,6 +160,19 @@ def _along_paths(problem, x, t):
         shift = np.interp(np.asarray(x), gone[order], speeds[order] * time, period=length)
         u[:, j] = np.asarray(jax.vmap(problem.initial)(jnp.mod(x - shift, length)))
     return Snapshots(np.asarray(x), np.asarray(t), u, state, path)
+
+
+def _along_curves(problem, x, t):
+    places, length = np.asarray(x), problem.lengths[0]
+    fine = 16
+    labels = jnp.arange(fine * len(x)) * (length / (fine * len(x)))
+    paths, values = map(np.asarray, along_characteristics(problem, labels, t))
+    u = np.empty((len(x), len(t)))
+    for j in range(len(t)):
+        gone = np.mod(paths[j], length)
+        order = np.argsort(gone)
+        u[:, j] = np.interp(places, gone[order], values[j, order], period=length)
+    return Snapshots(places, np.asarray(t), u, values[:, ::fine].T, paths[:, ::fine].T)
 
 
 def gauss_newton_eigenvalue(

@@ -13,6 +13,7 @@ from jaxtyping import Array
 from ...errors import InputError
 from ...ground.checks import required
 from ..variational.checks import not_negative, positive, scalar_of
+from .characteristics import first_crossing
 from .reference import steepest_descent
 
 
@@ -94,6 +95,11 @@ class Transport(eqx.Module):
         return not callable(self.speed)
 
     @property
+    def is_straight(self) -> bool:
+        """Whether paths without viscosity are straight lines along which u stays as it is."""
+        return self.source is None and (self.is_shift or required(self.speed) < 3)
+
+    @property
     def is_inviscid(self) -> bool:
         """Whether the viscosity is known to be zero."""
         return not isinstance(self.viscosity, Tracer) and float(self.viscosity) == 0
@@ -123,10 +129,13 @@ class Transport(eqx.Module):
         """When paths of the equation without viscosity first cross; inf where they do not.
 
         -1 / min d/dX a(u₀(X)) in one dimension; in more, where the speed depends on u alone,
-        -1 over the smallest real eigenvalue of the matrix d a(u₀(X)) / dX.
+        -1 over the smallest real eigenvalue of the matrix d a(u₀(X)) / dX. With a source, or a
+        speed of place or time, the paths are followed, to the end of the problem and no further.
         """
         if self.is_shift:
             return math.inf
+        if not self.is_straight:
+            return first_crossing(self, self.labels(4096))
         if self.place_shape == ():
             return steepest_descent(self.initial_speed, self.lengths[0])
         slopes = np.asarray(jax.vmap(jax.jacfwd(self.initial_speed))(self.labels(4096)))

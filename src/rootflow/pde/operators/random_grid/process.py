@@ -216,8 +216,8 @@ class Field(eqx.Module):
     def law(self, x: ArrayLike) -> LowRankNormal:
         """The joint distribution of u at points, flattened from (n, outputs).
 
-            Where u is given exactly, and everywhere without the white part, sigma is the smallest
-        XX
+        Where u is given exactly, and everywhere without the white part, sigma is the square root of
+        the smallest number of its type.
         """
         mean, sigma, factor = self._moments(self.process.family.place(x))
         tiny = jnp.sqrt(jnp.finfo(mean.dtype).tiny)
