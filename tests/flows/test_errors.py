@@ -149,3 +149,16 @@ def test_one_failure_in_a_batch_leaves_the_others():
 def test_every_result_has_a_message():
     for result in rf.Result:
         assert result.message.endswith(".")
+
+
+def test_forward_mode_only_is_said_in_words():
+    def final(rate):
+        f = lambda t, y, rate: -rate * y
+        return rf.solve_ode(f, ONE, (0.0, 1.0), rate, adjoint=rf.ForwardAdjoint()).ys[-1]
+
+    for transform in (jax.grad, jax.jacrev, jax.hessian):
+        for change in (lambda f: f, jax.jit, lambda f: lambda r: jax.vmap(f)(jnp.array([r]))[0]):
+            with pytest.raises(rf.DerivativeError, match="forward mode only"):
+                transform(change(final))(1.5)
+    slopes = jax.jit(jax.vmap(jax.jacfwd(jax.jacfwd(final))))(jnp.array([1.0, 1.5]))
+    np.testing.assert_allclose(slopes, np.exp([-1.0, -1.5]), rtol=1e-4)

@@ -3,6 +3,7 @@
 from jaxtyping import Array
 
 from ...errors import InputError
+from ...ground.one_way import forward_only
 from .. import loop
 from ..problem import Inputs, Outcome, Setup
 from .base import Adjoint
@@ -14,7 +15,7 @@ class ForwardAdjoint(Adjoint):
     For few parameters and for second derivatives over another forward mode: nothing is stored, and
     the program is small and quick to compile. Each step fills in the saved times that it passes, at
     a cost that grows with their number; for more than some hundred, use `DiscreteAdjoint`. Reverse
-    mode is refused by JAX with an error about `while_loop`.
+    mode raises `DerivativeError`.
     """
 
     def check(self, setup: Setup, x: Inputs) -> None:
@@ -25,4 +26,8 @@ class ForwardAdjoint(Adjoint):
             )
 
     def solve(self, setup: Setup, x: Inputs, ts: Array | None) -> tuple[Outcome, Array | None]:
-        return loop.solve_forward(setup, x, ts)
+        return forward_only(
+            loop.solve_forward(setup, x, ts),
+            "rf.ForwardAdjoint() has derivatives in forward mode only (jax.jvp, jax.jacfwd): for "
+            "jax.grad, jax.jacrev and jax.hessian leave adjoint= out, or see rf.DiscreteAdjoint().",
+        )
