@@ -52,7 +52,7 @@ def composite_minimum(
             task.tolerance, block=block, newton=True, step_size=step, feasible=feasible
         )
         task = dataclasses.replace(task, max_steps=max(task.max_steps // block, 1))
-        begin = unravel(off_rest(of_vector, to_vector(x0)))
+        begin = unravel(off_rest(of_vector, to_vector(x0))[0])
         x, state, solution = task.run(solver, problem, begin)
         solution = eqx.tree_at(lambda s: s.steps, solution, solution.steps * block)
         x, size_used = unravel(x), state.step

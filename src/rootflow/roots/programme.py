@@ -80,7 +80,7 @@ def _solved(task, problem, x0, shapes):
         x, state, solution = iterate(
             InteriorPoint(task.tolerance),
             problem,
-            off_rest(problem.f, x0),
+            off_rest(problem.f, x0)[0],
             max_steps=task.max_steps,
         )
     else:

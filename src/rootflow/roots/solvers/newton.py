@@ -32,9 +32,14 @@ def aside(x: Vector) -> Vector:
     return 1e-3 * jnp.maximum(1.0, jnp.max(jnp.abs(x))) * direction
 
 
-def off_rest(f: Callable[[Vector], Array], x: Vector) -> Vector:
-    """Where to start: beside `x` if f has no slope there, as nothing leads away from a maximum."""
-    return jnp.where(jnp.any(jax.grad(f)(x)), x, x + aside(x))
+def off_rest(f: Callable[[Vector], Array], x: Vector) -> tuple[Vector, Vector]:
+    """Where to start: beside `x` if f has no slope there, as nothing leads away from a maximum.
+
+    Returns:
+        The start, and the gradient at `x`.
+    """
+    gradient = jax.grad(f)(x)
+    return jnp.where(jnp.any(gradient), x, x + aside(x)), gradient
 
 
 class Newton(eqx.Module):

@@ -83,9 +83,8 @@ def iterate_proven(
         return x, state, error.astype(x.dtype), k, rounds + 1
 
     resume: Any = getattr(method, "resume", None)
-    x = off_rest(composite.f, x)
-    length_at_start = jnp.linalg.norm(x)
-    slope_at_start = jnp.linalg.norm(jax.grad(composite.f)(x))
+    x, gradient = off_rest(composite.f, x)
+    length_at_start, slope_at_start = jnp.linalg.norm(x), jnp.linalg.norm(gradient)
     # Newton steps contract better from further away than the last digits of a method's own.
     first_goal = float(jnp.finfo(x.dtype).eps) ** -0.2
     infinite = jnp.asarray(jnp.inf, x.dtype)
