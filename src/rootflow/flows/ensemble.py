@@ -66,7 +66,7 @@ def ensemble(
     Raises:
         InputError: a batch without members or with leaves of unequal length, a cost that is not one
             finite number a member, a chunk that is not a positive integer.
-        A solve in `solve` that fails is a runtime error of Equinox, as under `jit`. Pass
+        A solve in `solve` that fails is a runtime error of JAX, as under `jit`. Pass
         `throw=False` to the solve to get the other members; always do so over several devices
         inside `jit` and over several processes, where those that wait for the failed one are
         stopped without a message about it.

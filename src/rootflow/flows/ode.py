@@ -92,7 +92,7 @@ def solve_ode(
 
     Raises:
         InputError: arguments that do not fit together.
-        SolveError: the solve failed (outside `jit`; inside, a runtime error of Equinox).
+        SolveError: the solve failed (outside `jit`; inside, a runtime error of JAX).
     """
     problem = Problem(
         f, y0, span, args, method=checks.method(method), saveat=saveat, save=save,

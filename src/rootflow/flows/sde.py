@@ -116,7 +116,7 @@ def solve_sde(
         InputError: arguments that do not fit together: shapes, calculus, a span beyond that of the
             path, steps that are not those of a path with `steps=` or are below the resolution of
             its tree. (Where these are traced: a runtime error, or with `throw=False` NaN.)
-        SolveError: the solve failed (outside `jit`; inside, a runtime error of Equinox).
+        SolveError: the solve failed (outside `jit`; inside, a runtime error of JAX).
     """
     method = stochastic_method(method)
     _check_equation(drift, diffusion, calculus)

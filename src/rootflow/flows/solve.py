@@ -19,7 +19,7 @@ from ..ground.derivative import custom_jvp, jvp_of_active
 from ..ground.modes import own_modes
 from ..ground.programs import Behaviour, compiled_for, compiled_once
 from ..ground.reads import of_call
-from ..ground.tracing import is_compiling, is_traced
+from ..ground.tracing import is_compiling, is_traced, raise_if
 from ..ground.varying import vary_like
 from . import checks, loop
 from .adjoints import (
@@ -436,10 +436,8 @@ def _solve_compiled(problem: Problem) -> Solution:
 def _raise(problem: Problem, sol: Solution) -> Solution:
     """Raises for a solve that failed, where that can be known now; with its numbers."""
     if isinstance(sol.result, Tracer):  # batched or differentiated, but not compiled
-        bad = Result.failed(sol.result)
-        ys = eqx.internal.branched_error_if(
-            sol.ys, bad, jnp.clip(sol.result - 1, 0, len(MESSAGES) - 1), MESSAGES
-        )
+        which = jnp.clip(sol.result - 1, 0, len(MESSAGES) - 1)
+        ys = raise_if(sol.ys, Result.failed(sol.result), MESSAGES, SolveError, which)
         return eqx.tree_at(lambda s: s.ys, sol, ys)
     codes = np.asarray(sol.result)
     failed = Result.failed(codes)

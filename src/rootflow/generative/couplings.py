@@ -105,7 +105,7 @@ def _in_order(x0: Array, x1: Array) -> Array:
         if wrong:
             raise InputError(_NOT_FINITE)
     else:
-        flat1 = eqx.error_if(flat1, wrong, _NOT_FINITE)
+        flat1 = raise_if(flat1, wrong, _NOT_FINITE, InputError)
     ranks = jnp.argsort(jnp.argsort(flat0))
     return jnp.argsort(flat1)[ranks]
 

@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
 from ..errors import SolveError
-from ..ground.tracing import is_traced
+from ..ground.tracing import is_traced, raise_if
 
 
 def raise_if_not_finite(value: Any, finite: Any, t: Any, sampler: Any = None) -> Any:
@@ -31,7 +30,7 @@ def raise_if_not_finite(value: Any, finite: Any, t: Any, sampler: Any = None) ->
         known = not isinstance(t, Tracer)
         messages = [_message(i, count, float(t[i]) if known else None, form) for i in range(count)]
         first = jnp.argmax(bad)
-        return eqx.internal.branched_error_if(value, bad.any(), first, messages)
+        return raise_if(value, bad.any(), messages, SolveError, first)
     flags = np.asarray(bad)
     if flags.any():
         first = int(np.argmax(flags))

@@ -12,14 +12,13 @@ dx/dt = flow(x, t).
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from .._typing import PyTree
 from ..errors import InputError
-from ..ground.tracing import is_traced
+from ..ground.tracing import is_traced, raise_if
 from .denoiser import Denoiser
 
 Field = Callable[[Any, Array, Any], Array]
@@ -61,7 +60,7 @@ def frame(
     if is_traced(*span):
         bad = ~(jnp.isfinite(span[0]) & jnp.isfinite(span[1]))
         what = 'log_snr is infinite at an end: move it inwards, or use variable="time".'
-        span = tuple(eqx.error_if(jnp.asarray(part), bad, what) for part in span)
+        span = tuple(raise_if(jnp.asarray(part), bad, what, InputError) for part in span)
         finite = True
     if not finite:
         raise InputError(

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from ..errors import InputError
-from ..ground.tracing import is_traced
+from ..ground.tracing import is_traced, raise_if
 from .numerics import as_numbers, namespace
 from .schedules import Level, Schedule
 
@@ -191,7 +191,7 @@ def _given(schedule: Schedule, steps: Any, grid: Any, begin: Any, end: Any) -> A
 def check_inside(schedule: Schedule, time: Any, name: str) -> Any:
     """The time, or times; raises `InputError` if one of them lies outside the schedule.
 
-    Inside `jit` a runtime error of Equinox, which only what is computed from the returned value
+    Inside `jit` a runtime error of JAX, which only what is computed from the returned value
     waits for. An end of the schedule counts as inside in the precision of the time, and a time a
     hair beyond it, as tables of noise levels of a few digits lead to, is taken for the end.
     """
@@ -208,7 +208,7 @@ def check_inside(schedule: Schedule, time: Any, name: str) -> Any:
         time = xp.where(near[0], low, xp.where(near[1], high, time)).astype(dtype)
     if is_traced(time):
         bad = ~((time >= low) & (time <= high) & jnp.isfinite(time))
-        return eqx.error_if(time, bad.any(), f"{name} lies {what}: keep it between them.")
+        return raise_if(time, bad.any(), f"{name} lies {what}: keep it between them.", InputError)
     bad = ~((time >= low) & (time <= high) & np.isfinite(time))
     if np.any(bad):
         value = float(np.asarray(time)[bad][0]) if np.ndim(time) else float(time)
@@ -219,11 +219,12 @@ def check_inside(schedule: Schedule, time: Any, name: str) -> Any:
 def _check_decreasing(knots: Any) -> Any:
     """The knots, strictly decreasing."""
     if is_traced(knots):
-        return eqx.error_if(
+        return raise_if(
             knots,
             ~(jnp.diff(knots) < 0).all(),
             "Times must decrease strictly, from noise to data: the grid has a time that is not "
             "below the one before it.",
+            InputError,
         )
     bad = ~(np.diff(knots) < 0)
     if bad.any():
@@ -258,7 +259,7 @@ def knots(schedule: Schedule, times: Any, *, clean: bool = False) -> Knots:
 
     Raises:
         InputError: with `clean`, times that end on clean data already (inside `jit` a runtime error
-            of Equinox).
+            of JAX).
     """
     with np.errstate(all="ignore"):
         alpha, sigma = schedule.alpha(times), schedule.sigma(times)
@@ -282,7 +283,7 @@ def knots(schedule: Schedule, times: Any, *, clean: bool = False) -> Knots:
         if known and lands:
             raise InputError(already)
         if not known:
-            log_snr = eqx.error_if(log_snr, lands, already)
+            log_snr = raise_if(log_snr, lands, already, InputError)
         pieces = zip((times, alpha, sigma, *rates), (0.0, 1.0, 0.0, 0.0, 0.0), strict=True)
         level = Level(*(xp.append(part, last) for part, last in pieces))
         return Knots(level, xp.append(log_snr, np.inf), True, True)
@@ -313,10 +314,10 @@ def noisy_throughout(schedule: Schedule, given: Knots) -> Knots:
 def refuse_clean(given: Knots, message: str) -> Knots:
     """The knots; raises `InputError` where they end on clean data.
 
-    Inside `jit`, where the times are traced, a runtime error of Equinox.
+    Inside `jit`, where the times are traced, a runtime error of JAX.
     """
     if is_traced(given.lands):
-        return given._replace(log_snr=eqx.error_if(given.log_snr, given.lands, message))
+        return given._replace(log_snr=raise_if(given.log_snr, given.lands, message, InputError))
     if given.lands:
         raise InputError(message)
     return given

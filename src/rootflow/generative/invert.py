@@ -11,7 +11,7 @@ from jaxtyping import ArrayLike, Float
 from .._typing import PyTree
 from ..errors import InputError, SolveError
 from ..ground.programs import compiled_for
-from ..ground.tracing import is_traced
+from ..ground.tracing import is_traced, raise_if
 from ..roots.root import fixed_point
 from . import grids
 from .denoiser import Denoiser
@@ -206,7 +206,7 @@ def _raise_if_not_solved(found, solved, t):
     if is_traced(solved):
         messages = [message(i) for i in range(count)]
         first = jnp.argmax(~solved)
-        return eqx.internal.branched_error_if(found, ~solved.all(), first, messages)
+        return raise_if(found, ~solved.all(), messages, SolveError, first)
     flags = np.asarray(solved)
     if not flags.all():
         raise SolveError(message(int(np.argmin(flags))))

@@ -105,7 +105,7 @@ def sample(
     Raises:
         InputError: arguments that do not fit together.
         SolveError: the model or a step gave a value that is not finite; the message names the step.
-            (Inside `jit` a runtime error of Equinox.)
+            (Inside `jit` a runtime error of JAX.)
     """
     check_denoiser(denoiser)
     sampler = _chosen(sampler, start)

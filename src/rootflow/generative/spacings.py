@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from ..errors import InputError
-from ..ground.tracing import is_traced
+from ..ground.tracing import is_traced, raise_if
 from .grids import Grid, check_inside
 from .numerics import as_numbers, namespace
 from .schedules import RectifiedFlow, Schedule
@@ -134,8 +134,11 @@ def times_from_levels(schedule: Schedule, levels: ArrayLike) -> Any:
         raise InputError(f"levels must have shape (n + 1,), n >= 1; got {rho.shape}.")
     xp = namespace(rho)
     if is_traced(rho):
-        rho = eqx.error_if(
-            rho, ~((rho[:-1] > rho[1:]).all() & (rho[-1] >= 0)), "levels must decrease, to >= 0."
+        rho = raise_if(
+            rho,
+            ~((rho[:-1] > rho[1:]).all() & (rho[-1] >= 0)),
+            "levels must decrease, to >= 0.",
+            InputError,
         )
     elif not ((np.diff(rho) < 0).all() and rho[-1] >= 0 and np.isfinite(rho).all()):
         raise InputError(

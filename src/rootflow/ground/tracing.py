@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import equinox as eqx
@@ -78,8 +79,9 @@ def is_at_top() -> bool:
     """Whether no transformation of JAX's is under way, not even a batch with a name."""
     global _top
     if _top is None:
-        with jax.ensure_compile_time_eval():
-            _top = get_opaque_trace_state()
+        # (The first call may come from within some; a new thread is in none.)
+        with ThreadPoolExecutor(1) as pool:
+            _top = pool.submit(get_opaque_trace_state).result()
     return get_opaque_trace_state() == _top
 
 
@@ -95,50 +97,64 @@ def raise_if(
 ) -> PyTree:
     """Returns `tree`, unless `bad`: then raises.
 
-    Outside transformations the error is of the class `error`; inside `jit` or `vmap`, where Python
-    cannot see the value, it is Equinox's runtime error with the same message. Of several messages
-    it is the one at the place `which`.
+    Outside `jit` the error is of the class `error`. Inside, where Python cannot see the value, it
+    is JAX's runtime error, whose text ends with the class and the message. Of several messages it
+    is the one at the place `which`.
     """
     messages = [message] if isinstance(message, str) else list(message)
-    if isinstance(bad, Tracer):
-        arrays, rest = eqx.partition(tree, eqx.is_array)
-        if not jax.tree.leaves(arrays):
+    if isinstance(bad, Tracer) and not is_sharded():
+        if not jax.tree.leaves(eqx.filter(tree, eqx.is_array)):
             return tree
-        if all(jnp.issubdtype(leaf.dtype, jnp.number) for leaf in jax.tree.leaves(arrays)):
-            # A factor of one that cannot be had without the check compiles faster than a check
-            # through which every array passes.
-            one = jnp.ones((), jnp.float32)
-            if is_sharded():
-                one = _one_unless(bad, which, messages, error)
-            else:
-                one = eqx.branched_error_if(one, bad, which, messages)
-            return eqx.combine(jax.tree.map(lambda v: _times(v, one), arrays), rest)
-        return eqx.combine(eqx.branched_error_if(arrays, bad, which, messages), rest)
-    if np.any(np.asarray(bad)):
-        raise error(messages[int(np.max(np.asarray(which)))])
-    return tree
+        # (In a batch one is enough.)
+        which = eqx.internal.unvmap_max(jnp.where(bad, which, 0)) if len(messages) > 1 else 0
+        bad = eqx.internal.unvmap_any(bad)
+    if not isinstance(bad, Tracer):
+        if np.any(np.asarray(bad)):
+            raise error(messages[int(np.max(np.asarray(which)))])
+        return tree
+    arrays, rest = eqx.partition(tree, eqx.is_array)
+    one = _one_unless(bad, which, messages, error)
+    return eqx.combine(jax.tree.map(lambda v: _times(v, one), arrays), rest)
 
 
 def _times(v: Array, one: Array) -> Array:
-    """v times a real number that is one, which leaves also infinite complex numbers as they are."""
-    if jnp.iscomplexobj(v):
+    """v times a real number that is one.
+
+    A factor that cannot be had without the check compiles faster than a check through which every
+    array passes.
+    """
+    if jnp.iscomplexobj(v):  # infinite ones stay as they are, too
         return jax.lax.complex(_times(v.real, one), _times(v.imag, one))
-    return v * one.astype(v.dtype)
+    if jnp.issubdtype(v.dtype, jnp.number):
+        return v * one.astype(v.dtype)
+    if jnp.issubdtype(v.dtype, jnp.bool_):
+        return v & (one > 0)
+    data = _times(jax.random.key_data(v), one)
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(v))
 
 
 def _one_unless(bad, which, messages, error):
-    """One, the same on every device as far as types go, whatever devices `bad` differs on.
-
-    (The branches of Equinox's check would have two types.)
-    """
+    """One, unless `bad`: raises where the program runs."""
 
     def check(bad, which):
         if np.any(bad):
             raise error(messages[int(np.max(np.where(bad, which, 0)))])
         return np.ones(np.shape(bad), np.float32)
 
-    shape = jax.ShapeDtypeStruct(jnp.shape(bad), jnp.float32)
-    return jax.pure_callback(check, shape, bad, which, vmap_method="broadcast_all")
+    if is_sharded():
+        # The same on every device as far as types go, whatever devices `bad` differs on. (Two
+        # branches would have two types.)
+        shape = jax.ShapeDtypeStruct(jnp.shape(bad), jnp.float32)
+        return jax.pure_callback(check, shape, bad, which, vmap_method="broadcast_all")
+    shape = jax.ShapeDtypeStruct((), jnp.float32)
+    return jax.lax.cond(
+        bad,
+        lambda which: jax.pure_callback(
+            lambda which: check(True, which), shape, which, vmap_method="sequential"
+        ),
+        lambda which: jnp.ones((), jnp.float32),
+        which,
+    )
 
 
 def nonfinite(tree: PyTree) -> Bool[Array, ""]:

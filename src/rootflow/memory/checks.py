@@ -4,13 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from ..errors import InputError, SolveError
-from ..ground.tracing import is_traced
+from ..ground.tracing import is_traced, raise_if
 
 
 def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> Array:
@@ -119,7 +118,7 @@ def converged(value: Any, fine: Array, what: str) -> Any:
         "temperature a little"
     )
     if is_traced(fine):
-        return eqx.error_if(value, ~fine, message)
+        return raise_if(value, ~fine, message, InputError)
     if not np.all(np.asarray(fine)):
         raise SolveError(f"{message}.")
     return value

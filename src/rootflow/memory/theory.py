@@ -102,7 +102,7 @@ def replica_symmetric(
 
     Raises:
         InputError: a number outside its range, or data described twice or not at all.
-        SolveError: no convergence (Equinox's runtime error inside `jit`).
+        SolveError: no convergence (JAX's runtime error inside `jit`).
 
     Source: Agliari et al. (2023), Physica A 626, 129076, normalised by P! / 2 K / N^(P-1); for
     P = 2 Amit, Gutfreund and Sompolinsky (1987), Annals of Physics 173, 30.

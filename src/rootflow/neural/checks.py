@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from ..errors import InputError
 from ..ground.checks import one_of as one_of
 from ..ground.checks import whole as whole
+from ..ground.tracing import raise_if
 
 
 def increasing(ts: Any, name: str, least: int = 2) -> Any:
@@ -37,7 +38,7 @@ def increasing(ts: Any, name: str, least: int = 2) -> Any:
     bad = ~((gaps > 0) & (gaps < float("inf")))
     if isinstance(bad, Tracer):
         message = f"The times of {name} must be finite and increase from each to the next."
-        return eqx.error_if(ts, jnp.any(bad), message)
+        return raise_if(ts, jnp.any(bad), message, InputError)
     if bad.any():
         i = int(np.argmax(bad))
         raise InputError(

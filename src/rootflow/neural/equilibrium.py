@@ -29,7 +29,7 @@ class DeepEquilibrium(eqx.Module):
 
     Raises:
         InputError: an unknown method; later, a cell whose value is not shaped like z.
-        SolveError: no fixed point was found (a runtime error of Equinox under `jit`).
+        SolveError: no fixed point was found (a runtime error of JAX under `jit`).
 
     Source: Bai, Kolter & Koltun, "Deep equilibrium models" (2019).
     """

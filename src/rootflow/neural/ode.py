@@ -42,7 +42,7 @@ class NeuralODE(eqx.Module):
 
         Raises:
             InputError: times that do not increase, a field that returns another shape.
-            SolveError: the solve failed (a runtime error of Equinox under `jit`).
+            SolveError: the solve failed (a runtime error of JAX under `jit`).
         """
         ts = checks.increasing(ts, "NeuralODE")
         sol = solve_ode(

@@ -135,7 +135,7 @@ def argmin(
     Raises:
         InputError: f is not a real number, restrictions are combined, an option does not exist.
         SolveError: no convergence. DerivativeError: no derivative at the solution. (Inside `jit`
-            both are Equinox's runtime errors.)
+            both are JAX's runtime errors.)
     """
     kinds = [
         constraint is not None,

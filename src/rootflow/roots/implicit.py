@@ -82,7 +82,7 @@ def implicit(
             integers, or an array keyword is unknown to the condition.
         SolveError: the solution is not finite.
         DerivativeError: the derivative does not exist at the solution.
-        (Inside `jit` the last two are Equinox's runtime errors with the same messages.)
+        (Inside `jit` the last two are JAX's runtime errors with the same messages.)
     """
     if symmetric is None:
         symmetric = bool(getattr(condition, "symmetric", False))

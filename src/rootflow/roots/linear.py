@@ -129,7 +129,7 @@ def solve_jacobian(
 
     Raises:
         DerivativeError: the Jacobian is singular or the method did not converge (inside `jit`,
-            Equinox's runtime error with the same message).
+            JAX's runtime error with the same message).
     """
     n = size(x)
     rhs, unravel = to_vector(b), from_vector(b)

@@ -71,7 +71,7 @@ def root(
     Raises:
         InputError: F is not shaped like `x`, or an option is out of its range.
         SolveError: no convergence. DerivativeError: no derivative at the solution. (Inside `jit`
-            both are Equinox's runtime errors.)
+            both are JAX's runtime errors.)
     """
     call = called(condition, x0, theta, kwargs, has_aux, "the condition")
     x0, theta = call.x0, call.theta

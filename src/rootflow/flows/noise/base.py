@@ -10,7 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from ...errors import InputError
-from ...ground.tracing import is_traced
+from ...ground.tracing import is_traced, raise_if
 
 
 class Increment(NamedTuple):
@@ -122,4 +122,4 @@ def within(t: ArrayLike, t0: Any, t1: Any, what: str = "The path") -> Array:
             )
         return t
     message = f"{what} was asked for a time outside its span: make it with a wider span."
-    return eqx.error_if(t, jnp.any(outside), message)
+    return raise_if(t, jnp.any(outside), message, InputError)

@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +15,7 @@ from jaxtyping import Array
 
 from ..._typing import PyTree
 from ...errors import InputError
-from ...ground.tracing import is_traced
+from ...ground.tracing import is_traced, raise_if
 from .base import Increment, Noise
 
 #: By so much, relatively, a span may leave that of the path, and a step its grid.
@@ -61,7 +60,7 @@ def enforced(y0: PyTree[Array], misfits: Iterable[tuple[Any, str]], throw: bool)
             if bool(bad):
                 raise InputError(message)
         elif throw:
-            y0 = eqx.error_if(y0, bad, message)
+            y0 = raise_if(y0, bad, message, InputError)
         else:
             y0 = jax.tree.map(lambda y, bad=bad: jnp.where(bad, jnp.nan, y), y0)
     return y0

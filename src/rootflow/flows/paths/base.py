@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from ...errors import InputError
+from ...ground.tracing import raise_if
 
 
 class Control(eqx.Module):
@@ -63,7 +64,7 @@ def checked_data(ts: Any, xs: Any, name: str) -> tuple[Array, Array]:
     bad = ~((gaps > 0) & jnp.isfinite(gaps))
     if isinstance(bad, Tracer):
         message = f"The times of {name} must be finite and increase from each to the next."
-        return eqx.error_if(ts, jnp.any(bad), message), xs
+        return raise_if(ts, jnp.any(bad), message, InputError), xs
     if np.asarray(bad).any():
         i = int(np.argmax(bad))
         raise InputError(

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from ...errors import InputError
-from ...ground.tracing import is_traced
+from ...ground.tracing import is_traced, raise_if
 from .gammas import known_values
 from .paths import Coefficients
 
@@ -17,7 +17,9 @@ def _level(level: Any) -> Any:
     """The level; inside `jit` checked when it is known."""
     if callable(level) or not is_traced(level):
         return level
-    return eqx.error_if(level, ~(level >= 0).all(), "epsilon must not be negative anywhere.")
+    return raise_if(
+        level, ~(level >= 0).all(), "epsilon must not be negative anywhere.", InputError
+    )
 
 
 class Epsilon(eqx.Module):

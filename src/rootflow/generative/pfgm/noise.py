@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from ...errors import InputError
-from ...ground.tracing import is_traced
+from ...ground.tracing import is_traced, raise_if
 from ..numerics import expand
 
 _WHICH = "1 is the Poisson flow, math.inf is diffusion, and 64 to 2048 is where images do best."
@@ -21,7 +21,7 @@ def _dimension(d: Any) -> Any:
     """The dimension; inside `jit` checked when it is known."""
     if not is_traced(d):
         return d
-    return eqx.error_if(d, ~(d >= 1).all(), f"dimension must be at least 1: {_WHICH}")
+    return raise_if(d, ~(d >= 1).all(), f"dimension must be at least 1: {_WHICH}", InputError)
 
 
 class PoissonNoise(eqx.Module):

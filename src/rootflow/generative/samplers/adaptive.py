@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from ..._typing import PyTree
 from ...errors import DerivativeError, SolveError
 from ...ground.programs import Behaviour, compiled_for
-from ...ground.tracing import is_traced
+from ...ground.tracing import is_traced, raise_if
 from ..numerics import expand
 from ..samples import Samples
 from ..schedules import Level
@@ -210,8 +210,8 @@ def _raise(
         )
 
     if is_traced(finished, lost):
-        value = eqx.error_if(value, lost.any(), not_finite("an adaptive step"))
-        return eqx.error_if(value, ~finished.all() & ~lost.any(), too_many(""))
+        value = raise_if(value, lost.any(), not_finite("an adaptive step"), SolveError)
+        return raise_if(value, ~finished.all() & ~lost.any(), too_many(""), SolveError)
     bad = np.ravel(lost) if np.any(lost) else np.ravel(~np.asarray(finished))
     if bad.any():
         at = np.broadcast_to(np.ravel(state.log_snr), bad.shape)[bad][0]

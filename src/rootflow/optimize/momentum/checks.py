@@ -17,6 +17,7 @@ from ...errors import InputError
 from ...ground.checks import one_of as one_of
 from ...ground.checks import whole as whole
 from ...ground.tracing import is_traced as is_traced
+from ...ground.tracing import raise_if
 
 #: One real number: of Python, NumPy or JAX (an array of shape ()).
 Scalar = Any
@@ -60,7 +61,7 @@ def positive(name: str, value: Any, hint: str = "") -> Any:
     message = f"{name} must be positive and finite"
     if isinstance(value, Tracer):
         bad = ~((value > 0) & (value < jnp.inf))
-        return eqx.error_if(value, bad, f"{message}.{hint}")
+        return raise_if(value, bad, f"{message}.{hint}", InputError)
     if value <= 0:
         raise InputError(f"{message}; got {value}.{hint}")
     return value
@@ -71,7 +72,7 @@ def nonnegative(name: str, value: Any) -> Any:
     value = number(name, value)
     message = f"{name} must be at least zero and finite"
     if isinstance(value, Tracer):
-        return eqx.error_if(value, ~((value >= 0) & (value < jnp.inf)), f"{message}.")
+        return raise_if(value, ~((value >= 0) & (value < jnp.inf)), f"{message}.", InputError)
     if value < 0:
         raise InputError(f"{message}; got {value}.")
     return value
@@ -101,8 +102,8 @@ def condition(mu: Any, L: Any) -> tuple[Any, Any]:
     if is_traced(mu, L):
         bad = ~(jnp.asarray(mu) <= L)
         if is_traced(mu):
-            return eqx.error_if(mu, bad, message), L
-        return mu, eqx.error_if(L, bad, message)
+            return raise_if(mu, bad, message, InputError), L
+        return mu, raise_if(L, bad, message, InputError)
     if mu > L:
         raise InputError(f"{message} got mu = {mu} and L = {L}.")
     return mu, L
