@@ -1,5 +1,7 @@
 """Events and stops: times, states, jumps, and their derivatives against closed forms."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -393,3 +395,39 @@ def test_a_record_without_room_says_so():
     assert solve(1300).result == rf.Result.success
     with pytest.raises(rf.InputError, match="max_events"):
         rf.solve_ode(one, 0.0, (0.0, 1.0), max_events=4)
+
+
+def test_events_a_few_roundings_apart_happen_once_each():
+    """Each is located a few roundings before its zero, where the other still has its old sign."""
+
+    def field(t, y, args):
+        return -0.3 * y
+
+    def tripled(t, y, args):
+        return 3 * y
+
+    def end(times, span, jumps):
+        events = [
+            rf.Event(lambda t, y, p, i=i: t - p[i], terminal=False, jump=jump)
+            for i, jump in enumerate(jumps)
+        ]
+        sol = rf.solve_ode(
+            field, jnp.ones((), times.dtype), span, times, event=events, max_events=6,
+            max_steps=200, throw=False,
+        )  # fmt: skip
+        return sol.ys[-1], sol.events.count, sol.result
+
+    apart = np.array([0, 1, 2, 4, 16, 64, 256, 4096])
+    for dtype in (np.float64, np.float32):
+        first = np.asarray(0.7, dtype)
+        second = (first + apart * np.spacing(first)).astype(dtype)
+        pairs = np.stack([np.full_like(second, first), second], 1)
+        times = jnp.asarray(np.concatenate([pairs, pairs[:, ::-1]]))
+        for span, decay in (((0.0, 2.0), -0.6), ((2.0, 0.0), 0.6)):
+            for jumps in ((tripled, tripled), (tripled, None), (None, None)):
+                solve = jax.jit(jax.vmap(partial(end, span=span, jumps=jumps)))
+                ys, counts, results = solve(times)
+                np.testing.assert_array_equal(results, 0)
+                np.testing.assert_array_equal(counts, 2)
+                factor = 3.0 ** sum(jump is not None for jump in jumps)
+                np.testing.assert_allclose(ys, factor * np.exp(decay), rtol=1e-3)

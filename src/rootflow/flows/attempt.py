@@ -491,22 +491,26 @@ def _signs_after(setup: Setup, which, jumped, old, pending, before, t, y, args, 
 
     Of what just happened it is the other one, unless a jump (its own, or that of another event
     before it at this time: `jumped`) made it something else; near zero its derivative decides. What
-    is still to happen keeps its sign.
+    is still to happen keeps its sign, and so does what has happened at this time already: it was
+    located a few roundings before its zero, so that its condition may have the sign from before.
     """
     watch = setup.watch
     assert watch is not None
-    new = events.signs(setup.f, t, y, args, direction)
+    slope = setup.f(t, y, args)
+    now, moving = jax.jvp(
+        lambda t, y: events.values(setup.f, t, y, args), (t, y), (jnp.ones_like(t), slope)
+    )
+    ahead = jnp.sign(direction * moving)
+    new = jnp.where(now == 0, ahead, jnp.sign(now))
+    size = jnp.sqrt(jnp.finfo(t.dtype).eps)
+    near = (jnp.abs(now) <= size * jnp.maximum(jnp.abs(moving), size)) & (moving != 0)
     crossing = jnp.arange(old.size) == which
-    if any(watch.jumps):
-        slope = setup.f(t, y, args)
-        now, moving = jax.jvp(
-            lambda t, y: events.values(setup.f, t, y, args),
-            (t, y), (jnp.ones_like(t), slope),
-        )  # fmt: skip
-        same = (now == events.values(setup.f, t, before, args)) & ~jnp.asarray(jumped)
-        size = jnp.sqrt(jnp.finfo(t.dtype).eps)
-        near = (jnp.abs(now) <= size * jnp.maximum(jnp.abs(moving), size)) & (moving != 0)
-        there = jnp.where(near, jnp.sign(direction * moving), jnp.where(same, -old, new))
+    if not any(watch.jumps):
+        new = jnp.where(near & (old == ahead), old, new)
+    else:
+        same = now == events.values(setup.f, t, before, args)
+        new = jnp.where(same & near & (old == ahead), old, new)
+        there = jnp.where(near, ahead, jnp.where(same & ~jnp.asarray(jumped), -old, new))
         jumps = jnp.asarray(watch.jumps)[which] | jumped
         new = jnp.where(crossing & jumps, there, new)
         crossing = crossing & ~jumps
