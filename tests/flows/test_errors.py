@@ -162,3 +162,34 @@ def test_forward_mode_only_is_said_in_words():
                 transform(change(final))(1.5)
     slopes = jax.jit(jax.vmap(jax.jacfwd(jax.jacfwd(final))))(jnp.array([1.0, 1.5]))
     np.testing.assert_allclose(slopes, np.exp([-1.0, -1.5]), rtol=1e-4)
+
+
+def test_checkpoints_that_have_no_room_for_events():
+    def when(rate, checkpoints):
+        event = rf.Event(lambda t, y, a: y - 0.5)
+        return rf.solve_ode(
+            lambda t, y, a: -a * y, ONE, (0.0, 1.0), rate, dt=0.5, event=event,
+            adjoint=rf.CheckpointAdjoint(checkpoints),
+        ).ts[-1]  # fmt: skip
+
+    with pytest.raises(rf.InputError, match="at least 6 checkpoints"):
+        jax.grad(when)(1.0, 4)
+    np.testing.assert_allclose(jax.grad(when)(1.0, 6), -np.log(2), rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", [rf.KenCarp4(), rf.LeapFrog(), rf.ETDRK4()])
+def test_delay_equations_have_no_parts(method):
+    with pytest.raises(rf.InputError, match="pass"):
+        rf.solve_dde(
+            lambda t, y, d, a: -d[0], lambda t: ONE, (1.0,), (0.0, 1.0), method=method, dt=0.1
+        )
+
+
+def test_paths_at_known_times_inside_jit():
+    ts = jnp.array([0.3, 0.5])
+    for path in (rf.BrownianMotion, lambda key: rf.FractionalBrownianMotion(key, 0.7)):
+        inside = jax.jit(lambda key, path=path: path(key)(ts))(jax.random.key(0))
+        np.testing.assert_allclose(inside, path(jax.random.key(0))(ts), rtol=1e-6)
+    late = jnp.array([0.5, 1.5])
+    with pytest.raises(rf.InputError, match=r"asked for time 1\.5"):
+        jax.jit(lambda key: rf.BrownianMotion(key)(late))(jax.random.key(0))

@@ -160,3 +160,72 @@ def test_the_time_of_an_event_on_a_random_path_has_no_derivative():
         assert np.isfinite(end(1.5, condition))
         with pytest.raises(rf.errors.DerivativeError, match="random path"):
             jax.grad(lambda a, c=condition: end(a, c))(1.5)
+
+
+def test_a_stop_at_the_end_moves_nothing_and_the_end_moves_all():
+    decay = lambda t, y, a: -y
+    for adjoint in (rf.DiscreteAdjoint(), rf.CheckpointAdjoint(), rf.BacksolveAdjoint()):
+
+        def final(t1, stop, adjoint=adjoint):
+            return rf.solve_ode(
+                decay, 1.0, (0.0, t1), stops=jnp.array([0.3, stop]), adjoint=adjoint
+            ).ys[-1]
+
+        slopes = jax.jit(jax.grad(final, (0, 1)))(1.0, 1.0)
+        np.testing.assert_allclose(slopes, [-np.exp(-1.0), 0.0], rtol=1e-4)
+    # y' = -y(t - tau) from 1 by steps: y(3) = 1 - 3 + (3 - tau)²/2 - (3 - 2 tau)³/6 for tau >= 1.
+    lag = lambda t1, tau: rf.solve_dde(
+        lambda t, y, d, a: -d[0], lambda t: jnp.array(1.0), (tau,), (0.0, t1), max_steps=64
+    ).ys[-1]
+    np.testing.assert_allclose(jax.grad(lag, (0, 1))(3.0, 1.0), [0.5, -1.0], rtol=1e-9)
+
+
+def test_adjoint_equations_follow_stops_that_move():
+    """y' = y before s and 3 y after it."""
+    field = lambda t, y, s: jnp.where(t < s, 1.0, 3.0) * y
+    for adjoint in (rf.InterpolatingAdjoint(), rf.BacksolveAdjoint()):
+
+        def both(s, adjoint=adjoint):
+            options = {"stops": jnp.array([s, 2.0, s]), "adjoint": adjoint, "rtol": 1e-9}
+            there = rf.solve_ode(
+                field, 1.0, (0.0, 1.0), s, saveat=jnp.array([0.2, 0.5, 1.0]), **options
+            )
+            back = rf.solve_ode(lambda t, y, s: field(t, y, s), 1.0, (1.0, 0.0), s, **options)
+            return there.ys.sum(), back.ys[-1]
+
+        forwards, backwards = jax.jit(jax.jacrev(both))(0.4)
+        np.testing.assert_allclose(forwards, -2 * (np.exp(0.7) + np.exp(2.2)), rtol=1e-6)
+        np.testing.assert_allclose(backwards, 2 * np.exp(-2.2), rtol=1e-6)
+
+
+def test_times_of_data_have_derivatives_by_every_adjoint():
+    xs = jnp.array([[0.0], [1.0], [0.2], [0.9]])
+
+    def final(ts, adjoint=rf.DiscreteAdjoint()):
+        return rf.solve_cde(
+            lambda t, y, a: (jnp.sin(y) + t)[:, None], jnp.array([1.0]), rf.Linear(ts, xs),
+            rtol=1e-9, atol=1e-9, adjoint=adjoint,
+        ).ys[-1, 0]  # fmt: skip
+
+    ts = jnp.array([0.0, 0.4, 0.7, 1.0])
+    value = jax.jit(final)
+    steps = 1e-5 * jnp.eye(4)
+    slopes = [float(value(ts + step) - value(ts - step)) / 2e-5 for step in steps]
+    for adjoint in (rf.DiscreteAdjoint(), rf.InterpolatingAdjoint(), rf.BacksolveAdjoint()):
+        found = jax.jit(jax.grad(final), static_argnums=1)(ts, adjoint)
+        np.testing.assert_allclose(found, slopes, atol=1e-6)
+
+
+def test_derivatives_in_a_span_of_no_length():
+    lag = lambda t1: rf.solve_dde(
+        lambda t, y, d, a: -d[0], lambda t: jnp.array(1.0), (1.0,), (0.0, t1), max_steps=16
+    ).ys[-1]
+    np.testing.assert_allclose(jax.jacfwd(lag)(0.0), -1.0)
+
+    def massive(t1, mass):
+        f = lambda t, y, a: jnp.stack([-2 * y[0], y[1] - y[0] ** 2])
+        return rf.solve_dae(f, jnp.array([1.0, 1.0]), (0.0, t1), mass=jnp.array(mass)).ys[-1]
+
+    np.testing.assert_allclose(jax.jacfwd(massive)(0.0, [2.0, 4.0]), [-1.0, 0.0])
+    # (Of what is algebraic it would take a derivative of the equations by the time.)
+    np.testing.assert_allclose(jax.jacfwd(massive)(0.0, [1.0, 0.0]), [-2.0, np.nan])

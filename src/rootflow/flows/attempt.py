@@ -168,6 +168,8 @@ def _target(c: Carry, x: Inputs, direction: Array) -> tuple[Array, Array | None]
         return x.t1, None
     times = jnp.append(x.stops, x.t1)
     ahead = direction * times > direction * lax.stop_gradient(c.t)
+    # Where a stop is at the end, the step ends there because it is the end, and moves with that.
+    ahead = ahead & ((times != x.t1) | (jnp.arange(times.size) == times.size - 1))
     index = jnp.argmin(jnp.where(ahead, direction * times, jnp.inf))
     index = jnp.where(jnp.any(ahead), index, times.size - 1)
     return times[index], index

@@ -253,6 +253,7 @@ def _degree(method: Method, y) -> int:
     one = jnp.ones((), jnp.finfo(y.dtype).dtype)
     given = Given({}, (), Tolerances(one, one))
     system = System(lambda t, y, args: y, y.size)
+    method.check(system)
 
     def coefficients(t, y):
         state = method.init(system, t, y, given)

@@ -67,7 +67,8 @@ def solve_ode(
         dt0: the size of the first step of an adaptive solve (positive). Default: automatic.
         controller: how steps adapt, and their limits.
         stops: times at which a step ends and a new one begins, shape (k,); give here where `f`
-            jumps. Those outside the span are ignored.
+            jumps. Those outside the span are ignored. (Of equal ones the derivative is that of the
+            first.)
         event: an event or several; the solve ends at the first terminal one, with its time and
             state (both with exact derivatives) as the last ones saved.
         max_events: keep so many of the events, in `sol.events`.

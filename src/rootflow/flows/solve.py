@@ -334,8 +334,7 @@ class Problem(eqx.Module):
         else:
             y = project(out.y)
             parts = setup.f.parts
-            ordinary = self.mass is None and parts.diffusion is None and parts.delayed is None
-            if self.empty and ordinary and isinstance(self.adjoint, _OF_THE_STEPS):
+            if self.empty and parts.diffusion is None and isinstance(self.adjoint, _OF_THE_STEPS):
                 y = _moved_without_a_step(setup.f, y, x.t0, x.t1, x.y0, x.args)
             ts, ys = out.t[None], y[None]
         ts = self._absolute(ts)
@@ -364,7 +363,8 @@ def _as_it_is(values: Any) -> Any:
 def _moved_without_a_step(f: System, y, t0, t1, y0, args):
     """The state y at the end, with the derivatives that no step gives it where t0 = t1.
 
-    They are those of a step of second order from t0 to t1.
+    They are those of a step of second order from t0 to t1. With a mass matrix they are of first
+    order, and not a number for what is algebraic.
     """
     del f, t0, t1, y0, args
     return y
@@ -380,9 +380,24 @@ def _(f, primals, tangents):
         return y0 + 0.5 * (t1 - t0) * (slope + f(t1, y0 + (t1 - t0) * slope, args))
 
     y = _moved_without_a_step(f, y, *rest)
-    _, moved = jvp_of_active(step, tuple(rest), tuple(dots))
     y_dot = jnp.zeros_like(y) if isinstance(y_dot, SymbolicZero) else y_dot
-    return y, jnp.where(rest[0] == rest[1], moved, y_dot)
+    empty = rest[0] == rest[1]
+    if f.massive:
+        slope = jnp.where(empty, _divided_by_mass(f(rest[0], rest[2], rest[3]), rest[3]), 0.0)
+        for dot, sign in zip(dots[:2], (-1, 1), strict=True):
+            if not isinstance(dot, SymbolicZero):
+                y_dot = y_dot + sign * slope * dot
+        return y, y_dot
+    _, moved = jvp_of_active(step, tuple(rest), tuple(dots))
+    return y, jnp.where(empty, moved, y_dot)
+
+
+def _divided_by_mass(slope, args):
+    """dy/dt where the mass matrix is a diagonal; what is algebraic is not a number."""
+    mass = args.mass
+    if mass is None or mass.ndim > 1:
+        return jnp.full_like(slope, jnp.nan)
+    return jnp.where(mass != 0, slope / jnp.where(mass != 0, mass, 1), jnp.nan)
 
 
 def _stats(setup: Setup, out: Outcome) -> Stats:

@@ -53,8 +53,16 @@ class CheckpointAdjoint(Adjoint):
         room = loop.room_of(setup)
         block, blocks, pairs = levels(room, setup.block, self.checkpoints)
         if blocks * block < room * setup.block:  # what makes no step has room of its own
-            blocks = max(blocks - (room - loop.blocks_of(setup)), 1)
-            setup = setup._replace(block=block, blocks=blocks)
+            idle = room - loop.blocks_of(setup)
+            if blocks <= idle:
+                n = self.checkpoints or 0
+                while levels(room, setup.block, n)[1] <= idle:
+                    n += 1
+                raise InputError(
+                    f"rf.CheckpointAdjoint({self.checkpoints}) has no room for a solve with events "
+                    f"or several methods: give at least {n} checkpoints."
+                )
+            setup = setup._replace(block=block, blocks=blocks - idle)
         setup = setup._replace(levels=pairs)
         return loop.solve_lean(setup, x, ts)
 

@@ -19,7 +19,7 @@ from ...errors import DerivativeError, InputError
 from ...ground import varying
 from ...ground.tracing import raise_if
 from .. import loop
-from ..attempt import direction_of, onwards
+from ..attempt import direction_of, onwards, window
 from ..events import values
 from ..interpolation import polynomial
 from ..methods import AutoSwitch, Method
@@ -102,6 +102,7 @@ class ContinuousAdjoint(Adjoint):
             return loop.solve(setup, x, ts)
 
         def forward(arrays):
+            moving = arrays[0].stops is not None and arrays[0].stops.perturbed
             arrays = jax.tree.map(lambda a: a.value, arrays)
             x, ts = eqx.combine(arrays, static)
             out, saved, memory = self.remember(setup, x, ts)
@@ -109,11 +110,15 @@ class ContinuousAdjoint(Adjoint):
             if ts is not None and setup.f.parts.save is not None:
                 bare = setup._replace(f=_unobserved(setup.f))
                 states = loop.solve(bare, x, ts)[1]
+            at_stops = None
+            if moving:
+                bare = setup._replace(f=_unobserved(setup.f))
+                at_stops = loop.solve(bare, x, _inside(x, out.t)[0])[1]
             out = loop.refuse(setup, out.result, out)
-            return (out, saved), (arrays, out, states, memory)
+            return (out, saved), (arrays, out, states, at_stops, memory)
 
         def backward(residuals, bars):
-            arrays, out, states, memory = residuals
+            arrays, out, states, at_stops, memory = residuals
             x, ts = eqx.combine(arrays, static)
             out_bar, saved_bar = bars
             bad = jnp.asarray(False)
@@ -123,7 +128,9 @@ class ContinuousAdjoint(Adjoint):
             t_bar, y_bar = _zeros(out_bar.t, out.t), _zeros(out_bar.y, out.y)
             t_bar, y_bar = raise_if((t_bar, y_bar), bad, _HEURISTICS, DerivativeError)
             saved_bar = None if ts is None else _zeros(saved_bar, None)
-            x_bar, ts_bar = self._pull(setup, x, ts, out, states, memory, t_bar, y_bar, saved_bar)
+            x_bar, ts_bar = self._pull(
+                setup, x, ts, out, states, at_stops, memory, t_bar, y_bar, saved_bar
+            )
             return (_match(arrays, (x_bar, ts_bar)),)
 
         run.defvjp(forward, backward, symbolic_zeros=True)
@@ -143,7 +150,10 @@ class ContinuousAdjoint(Adjoint):
     def begin(self, y: Array) -> Array:
         """What of y is part of the adjoint state."""
 
-    def _pull(self, setup: Setup, x: Inputs, ts, out: Outcome, states, memory, t_bar, y_bar, s_bar):
+    def _pull(
+        self, setup: Setup, x: Inputs, ts, out: Outcome, states, at_stops, memory,
+        t_bar, y_bar, s_bar,
+    ):  # fmt: skip
         """Cotangents of (x, ts) from those of the final time and state and of what was saved."""
         f = setup.f
         flat, restore = _differentiable(x.args)
@@ -174,26 +184,34 @@ class ContinuousAdjoint(Adjoint):
 
             ts_bar, saved_bars, more = jax.vmap(pull)(ts, states, s_bar)
             g = g + more.sum(0)
-            direction = jnp.where(x.t1 < x.t0, -1.0, 1.0)
+            direction = direction_of(x)
             # Times that a solve which ended at an event did not reach add nothing.
             reached = direction * ts <= direction * out.t
             times = jnp.concatenate([times, jnp.where(reached, ts, out.t)])
             bars = jnp.concatenate([bars, jnp.where(reached[:, None], saved_bars, 0.0)])
             rows = jnp.concatenate([rows, jnp.where(reached[:, None], states, y1)])
-            order = jnp.argsort(-direction * times, stable=True)
-            times, bars, rows = times[order], bars[order], rows[order]
+        stops_bar = None if x.stops is None else jnp.zeros_like(x.stops)
+        if at_stops is not None:
+            at, _ = _inside(x, out.t)
+            times, rows = jnp.append(times, at), jnp.concatenate([rows, at_stops])
+            bars = jnp.concatenate([bars, jnp.zeros_like(at_stops)])
+        order = jnp.argsort(-direction_of(x) * times, stable=True)
+        times, bars, rows = times[order], bars[order], rows[order]
         ends = jnp.append(times[1:], x.t0)
-        a, g = self._sweep(setup, x, memory, restore, flat, times, ends, rows, bars, g)
+        a, g, along = self._sweep(setup, x, memory, restore, flat, times, ends, rows, bars, g)
+        if at_stops is not None:
+            along = along[jnp.argsort(order)][-at_stops.shape[0] :]
+            stops_bar = _pushed_by_stops(setup, x, out.t, at_stops, along)
         t0_bar = -jnp.dot(a, f(x.t0, x.y0, onwards(x, x.t0, direction_of(x))))
         args_bar = _as_tree(x.args, g)
         x_bar = x._replace(
             y0=a, t0=t0_bar, t1=t1_bar, args=args_bar,
-            stops=None if x.stops is None else jnp.zeros_like(x.stops), h=jnp.zeros_like(x.h),
+            stops=stops_bar, h=jnp.zeros_like(x.h),
         )  # fmt: skip
         return x_bar, ts_bar
 
     def _sweep(self, setup, x: Inputs, memory, restore, flat, times, ends, rows, bars, g):
-        """Backwards from saved time to saved time, adding the cotangent of each."""
+        """Backwards from time to time, adding the cotangent of each; and what it then is there."""
         n = x.y0.size
         names = self.method
         methods = setup.methods if names is None else names.methods
@@ -224,20 +242,45 @@ class ContinuousAdjoint(Adjoint):
         def segment(carry, row):
             a, g = carry
             start, end, y, bar = row
-            state = jnp.concatenate([self.begin(y), a + bar, g])
+            here = a + bar
+            state = jnp.concatenate([self.begin(y), here, g])
             out, _ = loop.solve(backward, Inputs(state, start, end, given, x.stops, x.h), None)
             z = methods[0].project(out.y)
             offset = self.begin(y).size
-            return (z[offset : offset + n], z[offset + n :]), None
+            return (z[offset : offset + n], z[offset + n :]), here
 
-        (a, g), _ = varying.scan(segment, (jnp.zeros_like(x.y0), g), (times, ends, rows, bars))
-        return a, g
+        rows = (times, ends, rows, bars)
+        (a, g), along = varying.scan(segment, (jnp.zeros_like(x.y0), g), rows)
+        return a, g, along
 
 
 def _zeros(bar: Any, like: Any) -> Array:
     if isinstance(bar, SymbolicZero):
         return jnp.zeros(bar.shape, bar.dtype) if like is None else jnp.zeros_like(like)  # pyright: ignore
     return bar
+
+
+def _inside(x: Inputs, end: Array) -> tuple[Array, Array]:
+    """The stops, those that are not within the solve put at its end; and which are."""
+    assert x.stops is not None
+    direction = direction_of(x)
+    inside = (direction * x.stops > direction * x.t0) & (direction * x.stops < direction * end)
+    return jnp.where(inside, x.stops, end), inside
+
+
+def _pushed_by_stops(setup: Setup, x: Inputs, end: Array, states: Array, along: Array) -> Array:
+    """Cotangents of the stops: where f jumps, a later stop is more of what is before it."""
+    at, inside = _inside(x, end)
+    stops, direction = at, direction_of(x)
+
+    def push(t, y, a):
+        near = window(stops, x.t0, t, jnp.asarray(True), direction, x.args)
+        before = setup.f(t, y, x.args._replace(window=near))
+        after = setup.f(t, y, onwards(x, t, direction))
+        # (Of equal ones each has its part.)
+        return jnp.dot(a, before - after) / jnp.sum(at == t)
+
+    return jnp.where(inside, jax.vmap(push)(at, states, along), 0.0)
 
 
 def _unobserved(f: System) -> System:

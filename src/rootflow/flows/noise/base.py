@@ -108,18 +108,20 @@ def checked_span(t0: Any, t1: Any, dtype: Any) -> tuple[Any, Any]:
 
 def within(t: ArrayLike, t0: Any, t1: Any, what: str = "The path") -> Array:
     """Times in the floating-point type of the span; refused where they lie outside it."""
-    t = jnp.asarray(t, jnp.result_type(t0))
+    dtype = jnp.result_type(t0)
+    known = not is_traced(t, t0, t1)
+    # (What is known stays known under `jit` if NumPy looks at it.)
+    t = np.asarray(t, dtype) if known else jnp.asarray(t, dtype)
     # A time at the end of the span may have been rounded on its way here.
-    slack = 4 * jnp.finfo(t.dtype).eps * (t1 - t0)
+    slack = 4 * jnp.finfo(dtype).eps * (t1 - t0)
     outside = ~((t >= t0 - slack) & (t <= t1 + slack))
-    if not is_traced(t, t0, t1):
-        outside = np.asarray(outside)
-        if outside.any():
-            value = float(np.asarray(t)[outside].flat[0])
+    if known:
+        if np.any(outside):
+            value = float(np.asarray(t)[np.asarray(outside)].flat[0])
             raise InputError(
                 f"{what} was asked for time {value}, outside its span ({float(t0)}, {float(t1)}): "
                 "make it with a wider span."
             )
-        return t
+        return jnp.asarray(t)
     message = f"{what} was asked for a time outside its span: make it with a wider span."
     return raise_if(t, jnp.any(outside), message, InputError)
