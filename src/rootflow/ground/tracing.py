@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -113,7 +113,7 @@ def raise_if(
             raise error(messages[int(np.max(np.asarray(which)))])
         return tree
     arrays, rest = eqx.partition(tree, eqx.is_array)
-    one = _one_unless(bad, which, messages, error)
+    one = _one_unless(bad, which, _Check(tuple(messages), error))
     return eqx.combine(jax.tree.map(lambda v: _times(v, one), arrays), rest)
 
 
@@ -133,28 +133,31 @@ def _times(v: Array, one: Array) -> Array:
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(v))
 
 
-def _one_unless(bad, which, messages, error):
-    """One, unless `bad`: raises where the program runs."""
+class _Check(NamedTuple):
+    """Raises on the host; equal ones are one to JAX, and to what compares programs."""
 
-    def check(bad, which):
+    messages: tuple[str, ...]
+    error: type[RootflowError]
+
+    def __call__(self, bad, which):
         if np.any(bad):
-            raise error(messages[int(np.max(np.where(bad, which, 0)))])
+            raise self.error(self.messages[int(np.max(np.where(bad, which, 0)))])
         return np.ones(np.shape(bad), np.float32)
 
+
+def _one_unless(bad, which, check):
+    """One, unless `bad`: raises where the program runs."""
+    bad, which = jnp.asarray(bad), jnp.asarray(which)
+    shape = jax.ShapeDtypeStruct(bad.shape, jnp.float32)
     if is_sharded():
         # The same on every device as far as types go, whatever devices `bad` differs on. (Two
         # branches would have two types.)
-        shape = jax.ShapeDtypeStruct(jnp.shape(bad), jnp.float32)
         return jax.pure_callback(check, shape, bad, which, vmap_method="broadcast_all")
-    shape = jax.ShapeDtypeStruct((), jnp.float32)
-    return jax.lax.cond(
-        bad,
-        lambda which: jax.pure_callback(
-            lambda which: check(True, which), shape, which, vmap_method="sequential"
-        ),
-        lambda which: jnp.ones((), jnp.float32),
-        which,
-    )
+
+    def raises(bad, which):
+        return jax.pure_callback(check, shape, bad, which, vmap_method="sequential")
+
+    return jax.lax.cond(bad, raises, lambda bad, which: jnp.ones((), jnp.float32), bad, which)
 
 
 def nonfinite(tree: PyTree) -> Bool[Array, ""]:
