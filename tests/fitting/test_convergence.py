@@ -97,6 +97,29 @@ def test_a_step_that_changes_nothing_leads_nowhere():
         assert judged(ends, layout())[1][0] == expected
 
 
+@pytest.mark.parametrize(("size", "relative"), [(1.0, True), (3e13, True), (3e-15, False)])
+def test_the_unit_of_a_parameter_does_not_hold_it_still(size, relative):
+    """A decay through points of which a straight line tells the best: of logarithms, or of x."""
+    t = np.linspace(0.0, 6.0, 13)
+    off = 0.1 * np.cos(5 * t)
+    x, k = rf.Parameter(size / 3, size / 1e3, size * 1e3), rf.Parameter(0.3, 0.0, 5.0)
+    if relative:
+        y, field = size * np.exp(-0.4 * t + off), lambda t, y, p: {"x": -p["k"] * y["x"]}
+        slope, level = np.polyfit(t, np.log(y), 1)
+        best = np.exp(level), -slope
+    else:
+        y, field = size * (1 + 0.4 * t + off), lambda t, y, p: {"x": p["k"] * size + 0 * y["x"]}
+        slope, level = np.polyfit(t, y, 1)
+        best = level, slope / size
+    noise = "lognormal" if relative else "normal"
+    result = rf.fit(
+        field, {"time": t, "x": y}, states={"x": x}, parameters={"k": k}, noise=noise, starts=1,
+        atol=1e-40,
+    )  # fmt: skip
+    assert result.outcome == "converged"
+    np.testing.assert_allclose([result["x"], result["k"]], best, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("said", "word"),
     [

@@ -190,18 +190,24 @@ RESETS = [
 ]
 
 
-def test_a_reset_ends_infusions_and_takes_back_what_has_not_arrived():
-    """And numbers beside events are no measurements."""
-    dataset = assemble(model_from_text(TEXT), table(RESETS))
-    assert dataset.observations == 7
-    values = dataset.values["DV"]
-    assert sorted(dataset.ts[np.isfinite(values)].tolist()) == [1, 3, 5, 5, 7, 9, 11]
+def seen(rows, groups):
+    """The rows, where the parameters are, and the values of the model that are measured."""
     model = model_from_text(TEXT)
-    lay, data = problem.layout(model, 3), problem.group_data(model, dataset)
+    dataset = assemble(model, table(rows))
+    lay, data = problem.layout(model, groups), problem.group_data(model, dataset)
     solver = problem.Solver(rtol=1e-10, atol=1e-12, max_steps=512, t0=0.0)
     eta, _, _ = problem.group_values(
         model, lay, solver, jnp.asarray(lay.start), data, derivative=False
     )
+    return dataset, lay, np.asarray(eta)[:, 0][np.asarray(data.weights)[:, 0] > 0]
+
+
+def test_a_reset_ends_infusions_and_takes_back_what_has_not_arrived():
+    """And numbers beside events are no measurements."""
+    dataset, lay, found = seen(RESETS, 3)
+    assert dataset.observations == 7
+    values = dataset.values["DV"]
+    assert sorted(dataset.ts[np.isfinite(values)].tolist()) == [1, 3, 5, 5, 7, 9, 11]
     _, ke, f, _ = lay.values(lay.start)
 
     def infused(t, long):
@@ -210,8 +216,30 @@ def test_a_reset_ends_infusions_and_takes_back_what_has_not_arrived():
 
     further = f * 10 * (np.exp(-ke * 3) + np.exp(-ke))
     expected = [infused(1, 4), 0, infused(1, f * 2), infused(3, f * 2), further, 0, 0]
-    found = np.asarray(eta)[:, 0][np.asarray(data.weights)[:, 0] > 0]
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
+
+
+STEADY = [
+    ("bolus", 0, 10, 0, 0, 8, 1, 4, "c", None),
+    ("bolus", 5, 0, 0, 0, 0, 0, 0, "", 1.0),
+    ("infusion", 0, 10, 5, 0, 8, 1, 4, "c", None),
+    ("infusion", 5, 0, 0, 0, 0, 0, 0, "", 1.0),
+    ("lag", 0, 10, 0, 0, 8, 1, 4, "gut", None),
+    ("lag", 0, 0, 0, 0, 0, 0, 0, "", 1.0),
+    ("reset with it", 0, 0, 0, 0, 0, 0, 3, "", None),
+    ("reset with it", 0, 10, 0, 0, 8, 1, 1, "c", None),
+    ("reset with it", 5, 0, 0, 0, 0, 0, 0, "", 1.0),
+    ("resets before", 0, 0, 0, 0, 0, 0, 3, "", None),
+    ("resets before", 1, 0, 0, 0, 0, 0, 3, "", None),
+    ("resets before", 2, 10, 5, 0, 8, 1, 1, "c", None),
+    ("resets before", 7, 0, 0, 0, 0, 0, 0, "", 1.0),
+]
+
+
+def test_a_reset_before_a_steady_state_dose_takes_nothing_from_it():
+    _, lay, found = seen(STEADY, 5)
+    bolus, infused, oral = (exact(lay.values(lay.start))[i] for i in (5, 7, 8))
+    np.testing.assert_allclose(found, [bolus, infused, oral, bolus, infused], rtol=1e-7)
 
 
 def test_time_that_begins_anew_at_a_reset_is_refused():
@@ -305,3 +333,31 @@ state = "c"
     ours = jax.jit(lambda u: with_derivatives(at_three, u))(u)
     for mine, theirs in zip(ours, with_derivatives(exact, u), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-9])
+def test_derivatives_of_a_steady_state_do_not_depend_on_units(unit):
+    """Bateman's function, summed over all earlier doses."""
+    model = Model(
+        vector_field=lambda t, y, p, c: {
+            "gut": -p["ka"] * y["gut"], "c": p["ka"] * y["gut"] / unit - p["ke"] * y["c"]
+        },
+        states={"gut": 0.0, "c": 0.0}, parameters={"ka": Parameter(1.5), "ke": Parameter(0.3)},
+        observed={"DV": lambda t, y, p, c: y["c"] * unit},
+        dosing=Dosing(state="gut", interval="II", steady="SS"),
+    )  # fmt: skip
+    rows = {"time": [0.0, 3.0], "AMT": [10.0, 0.0], "II": [8.0, 0.0], "SS": [1, 0]}
+    dataset = assemble(model, {**rows, "DV": [1.0, 1.0]})
+    lay, data = problem.layout(model, 1), problem.group_data(model, dataset)
+    solver = problem.Solver(rtol=1e-10, atol=1e-14, max_steps=512, t0=0.0)
+    u = jnp.asarray(lay.start)
+    eta, jacobian, _ = problem.group_values(model, lay, solver, u, data, derivative=True)
+
+    def exact(u):
+        ka, ke = u
+        left = lambda k: jnp.exp(-3 * k) / (1 - jnp.exp(-8 * k))
+        return 10 * ka / (ka - ke) * (left(ke) - left(ka))
+
+    assert jacobian is not None
+    np.testing.assert_allclose(eta[0, 0, 1], exact(u), rtol=1e-7)
+    np.testing.assert_allclose(jacobian[0, 0, 1], jax.grad(exact)(u), rtol=1e-6)

@@ -75,6 +75,30 @@ def test_events_and_pulses_happen_at_their_very_time():
         np.testing.assert_allclose(jacobian[:, :, i], slope, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize(("when", "dose"), [("t > off", "1.3"), ("t >= off", '"off"')])
+def test_an_event_at_the_time_of_a_dose_happens_once_and_before_it(when, dose):
+    text = TEXT.replace("x < low", when).replace('"x + 1"', '"3*x + 1 + 0*low"')
+    text += f'[[dose]]\ntime = {dose}\nstate = "x"\namount = 1\n'
+    eta, jacobian = values(text, derivative=True)
+    k, off, late = 0.7, 1.3, TIMES > 1.3
+    since = TIMES - off
+    whole, one = np.exp(-k * TIMES), late * np.exp(-k * since)  # one: of the event, or of the dose
+    np.testing.assert_allclose(eta[0], (1 + 2 * late) * whole + 2 * one, rtol=1e-8)
+    by_k = -TIMES * (1 + 2 * late) * whole - 2 * since * one
+    by_off = (2 if dose == '"off"' else 1) * k * one
+    np.testing.assert_allclose(jacobian[0], np.stack([by_k, 0 * by_k, by_off], 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("pulse", ["t < off", "t <= off", "t < 1.3"])
+def test_a_pulse_that_ends_at_the_time_of_a_dose_keeps_its_derivative(pulse):
+    text = TEXT.replace("t < off", pulse).replace("2, 0", "2 + 0*off, 0")
+    text += '[[dose]]\ntime = 1.3\nstate = "fed"\namount = 1\n'
+    eta, jacobian = values(text, derivative=True)
+    late = TIMES > 1.3
+    np.testing.assert_allclose(eta[1], 2 * np.minimum(TIMES, 1.3) + late, rtol=1e-8)
+    np.testing.assert_allclose(jacobian[1][:, 2], 2 * late * ("off" in pulse), atol=1e-8)
+
+
 @pytest.mark.parametrize(
     ("formula", "count"),
     [
@@ -143,6 +167,41 @@ def test_short_intervals_of_time_are_not_stepped_over(rate, event):
     }[bool(event)]
     found = result.predict([52.0])["x"]
     np.testing.assert_allclose(np.ravel(found)[0], exact, rtol=1e-4)
+
+
+INFUSED = """\
+[model]
+time = "t"
+t0 = 0.0
+[states]
+x = 0.0
+[parameters]
+k = { guess = 0.3 }
+[equations]
+x = "-k*x"
+[observed]
+x = "x"
+[dosing]
+amount = "AMT"
+state = "x"
+rate = "RATE"
+[[event]]
+when = "x > 1.5"
+set = { x = "k*x" }
+"""
+
+
+def test_events_happen_during_an_infusion():
+    """It rises from 0 towards 2/k, and each time that it comes to 1.5 it falls to 1.5 k."""
+    table = {"t": [0.0, 1.7], "AMT": [10.0, None], "RATE": [2.0, None], "x": [None, 1.0]}
+    result = rf.evaluate(model_from_text(INFUSED), table)
+    k, top = 0.3, 2 / 0.3
+    first = np.log(top / (top - 1.5)) / k
+    again = np.log((top - 1.5 * k) / (top - 1.5)) / k
+    since = 1.7 - first - again
+    assert 0 < since < again
+    exact = top - (top - 1.5 * k) * np.exp(-k * since)
+    np.testing.assert_allclose(np.ravel(result.predict([1.7])["x"])[0], exact, rtol=1e-6)
 
 
 @pytest.mark.parametrize("inside", ["where({} < 0.5, 10, 0)", "10*({} < 0.5)"])

@@ -256,23 +256,30 @@ def test_more_unknowns_than_fit_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("start", "row", "said"),
     [
-        (("a", 6.0, 3.0, 0, 0, 2.0, 1, 1), r"steady-state dose \(at time 6\).*fewer windows"),
-        (("a", 6.0, 0.0, 0, 0, 0.0, 0, 3), r"resets within the data .*at time 6.*another group"),
+        (2, ("a", 6.0, 3.0, 0, 0, 2.0, 1, 1), r"steady-state dose \(at time 6\).*fewer windows"),
+        (3, ("a", 6.0, 3.0, 0, 0, 2.0, 1, 1), r"steady-state dose \(at time 6\).*fewer windows"),
+        (2, ("a", 6.0, 0.0, 0, 0, 0.0, 0, 3), r"resets within the data .*at time 6.*another group"),
     ],
 )
-def test_doses_that_windows_do_not_take(row, said):
+def test_doses_that_windows_do_not_take(start, row, said):
     model, _ = tabled()
     names = ("who", "time", "AMT", "RATE", "ADDL", "II", "SS", "EVID")
-    rows = [row, *[("a", t, 0.0, 0, 0, 0.0, 0, 0) for t in TIMES]]
+    rows = [
+        ("a", 0.0, 0.0, 0, 0, 0.0, 0, start),
+        row,
+        *[("a", t, 0.0, 0, 0, 0.0, 0, 0) for t in TIMES],
+    ]
     table = {
         name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)
     }
     assert model.dosing is not None
     dosing = replace(model.dosing, event="EVID", compartment=None, state="gut", lag=0.0)
     model = replace(model, dosing=dosing)
-    search = prepared(model, assemble(model, {**table, "blood": [np.nan, *[1.0] * 12]}), Solving())
+    search = prepared(
+        model, assemble(model, {**table, "blood": [np.nan, np.nan, *[1.0] * 12]}), Solving()
+    )
     with pytest.raises(rf.InputError, match=said):
         shooting.windows(model, search.lay, search.solver, search.data, 3, search.lay.start[None])
 

@@ -154,3 +154,17 @@ def test_quantiles_and_their_ends(freedom):
     both = uncertainty.satterthwaite(np.array([3.0, 3.0]), np.array([freedom, freedom]))
     np.testing.assert_allclose(both, 2 * freedom)
     assert np.isnan(uncertainty.student(np.asarray(0.0)))
+
+
+@pytest.mark.parametrize("size", [1.0, 1e13])
+def test_a_product_leaves_both_factors_open_whatever_their_units(size):
+    t = np.linspace(0.0, 5.0, 9)
+    result = rf.fit(
+        lambda t, y, p: {"x": p["a"] * p["b"] + 0.0 * y["x"]},
+        {"time": t, "x": size * (0.4 * t + 0.1 * np.cos(5 * t))},
+        states={"x": rf.Parameter(0.1 * size)},
+        parameters={"a": rf.Parameter(size), "b": rf.Parameter(0.3)}, starts=1,
+    )  # fmt: skip
+    assert result.outcome == "flat" and "Fix one of" in result.warnings[0]
+    errors = {e.name: e.se for e in result.estimates if e.kind != "scale"}
+    assert np.isinf([errors["a"], errors["b"]]).all() and np.isfinite(errors["x"])

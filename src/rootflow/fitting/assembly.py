@@ -94,8 +94,10 @@ def assembled(
     if problem.has_priors(model):  # the last part of the information is that of the priors
         counts, fitted_scale = np.append(counts, 0.0), np.append(fitted_scale, False)
     at_bound = np.where(u <= lay.lower, "lower", np.where(u >= lay.upper, "upper", ""))
-    found = uncertainty.from_information(parts, counts, fitted_scale, at_bound != "")
     value = lay.values(u)
+    found = uncertainty.from_information(
+        parts, counts, fitted_scale, at_bound != "", lay.log, value
+    )
     se = np.sqrt(np.maximum(np.diagonal(found.covariance), 0.0))
     se = np.where(found.lost, np.inf, np.where(at_bound != "", np.nan, se))
     slope = np.where(lay.log, value, 1.0)  # of the natural parameter by its coordinate

@@ -1,7 +1,7 @@
 """The time course of one group: initial values, coming to rest, doses, events, what is observed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,8 @@ from .model import Model
 
 #: So many measured times are best filled in as the solve passes them.
 _FEW = 256
+#: So many roundings before the end of a solve an event is at its end.
+_HAIR = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +86,10 @@ def trajectory(
     """The observed columns at the times `ts` of one group, and how the solve ended.
 
     Doses cut the time into pieces; each piece is solved on its own, so that the jumps are exact. A
-    time at which a dose is given sees the state after it; a dose after the last time is seen by
-    none, and a computed dose time before t0, which no solve from t0 can honour, makes every value
-    NaN. Times before t0 (with `solver.before`) follow the equation backwards from the initial
-    value, without the dose that is given at t0.
+    time at which a dose is given sees the state after it, and an event at that time comes before
+    it; a dose after the last time is seen by none, and a computed dose time before t0, which no
+    solve from t0 can honour, makes every value NaN. Times before t0 (with `solver.before`) follow
+    the equation backwards from the initial value, without the dose that is given at t0.
 
     After the observed columns come, for each column of `model.noise` that is `general`, the
     logarithms of its scales.
@@ -200,14 +202,58 @@ class _Course:
         if self.events:
             more["event"] = self.events
         if self.model.stops:
-            stops = [jnp.asarray(_value(s, self.p, self.c), self.dtype) for s in self.model.stops]
-            more["stops"] = jnp.stack(stops)
-        field = self.field
-        args = (self.p, self.c)
-        if rates is not None:
-            field, args = self._infused, (*args, rates)
+            more["stops"] = self.stops()
+        field, args = self._driven(rates)
         options = {**self.solver.options(), "adjoint": self.adjoint, **more}
         return solve_ode(field, y, (begin, end), args, saveat=times, throw=False, **options)
+
+    def past_end(self, y: dict[str, Any], begin: Array, end: Array, rates: Any) -> dict[str, Any]:
+        """The state at the end of a piece after the stops and events that fall on that end.
+
+        What is saved at the end of a solve is the state before them, and the next solve takes them
+        for past. Events happen, in their order, where the condition is zero, up to the roundings
+        that a solve allows its last event. Shifts of these times have no size but a derivative:
+        they are followed along the equations, to the very time and back on its other side.
+        """
+        field, args = self._driven(rates)
+        still = jax.lax.stop_gradient(end)
+        sooner, later = jnp.nextafter(still, -jnp.inf), jnp.nextafter(still, jnp.inf)
+        along = lambda y, by, at: {n: y[n] + by * v for n, v in field(at, y, args).items()}
+        slope = field(sooner, y, args)
+        hair = _HAIR * jnp.finfo(end.dtype).eps * jnp.maximum(jnp.abs(end), end - begin)
+        falls, shifts = [], []
+        for event in self.events:
+            condition = lambda t, y, event=event: event.condition(t, y, args)
+            now, moving = jax.jvp(condition, (end, y), (jnp.ones_like(end), slope))
+            side = jnp.sign(moving)
+            here = (end > begin) & (now * side >= 0) & (jnp.abs(now) <= hair * jnp.abs(moving))
+            here &= (side != 0) & ((event.direction == 0) | (side == event.direction))
+            falls.append(here)
+            shifts.append(-now / jnp.where(here, moving, 1.0))
+        if self.model.stops:
+            there = (self.stops() == end) & (end > begin)
+            # Of several at one time one moves the state, as in a solve.
+            shift = jnp.where(jnp.any(there), self.stops()[jnp.argmax(there)] - end, 0.0)
+            y = along(along(y, shift, sooner), -shift, later)
+        for event, here, shift in zip(self.events, falls, shifts, strict=True):
+            if event.jump is None:
+                continue
+            jumped = event.jump(end + shift, along(y, shift, later), args)
+            jumped = along(jumped, -shift, later)
+            y = {name: jnp.where(here, jumped[name], x) for name, x in y.items()}
+        return y
+
+    def stops(self) -> Array:
+        """The times at which the vector field may jump."""
+        return jnp.stack(
+            [jnp.asarray(_value(s, self.p, self.c), self.dtype) for s in self.model.stops]
+        )
+
+    def _driven(self, rates: Any) -> tuple[Any, tuple[Any, ...]]:
+        """The vector field with infusions, if there are any, and what it reads."""
+        if rates is None:
+            return self.field, (self.p, self.c)
+        return self._infused, (self.p, self.c, rates)
 
     def _infused(self, t, y, args):
         slope = self.field(t, y, args)
@@ -253,16 +299,21 @@ class _Course:
 
 
 def _event(event: Event) -> Event:
-    """An event of a model, whose jump names only what changes."""
-    if event.jump is None:
-        return event
+    """An event of a model, whose jump names only what changes.
+
+    Its functions see parameters and covariates, not the rates of infusions.
+    """
     jump = event.jump
 
+    def condition(t, y, args):
+        return event.condition(t, y, args[:2])
+
     def whole(t, y, args):
-        changed = jump(t, y, args)
+        assert jump is not None
+        changed = jump(t, y, args[:2])
         return {**y, **{name: jnp.asarray(x, y[name].dtype) for name, x in changed.items()}}
 
-    return Event(event.condition, direction=event.direction, terminal=False, jump=whole)
+    return replace(event, condition=condition, jump=None if jump is None else whole)
 
 
 def _value(x: Any, p: dict[str, Any], c: dict[str, Any]) -> Any:

@@ -100,10 +100,13 @@ def _through(
         until = jnp.clip(record["time"], begin, course.end)
         sol = course.solve(y, begin, until, rates)
         saved = merge(saved, sol.ys, course.ts, since)
+        ends = {name: x[-1] for name, x in sol.ys.items()}
+        if course.events or course.model.stops:  # they come before what is given then
+            ends = course.past_end(ends, begin, until, rates)
         there = jnp.arange(len(y)) == record["state"]
         after = {}
         for i, name in enumerate(course.model.states):
-            x = now = sol.ys[name][-1]
+            x = now = ends[name]
             if "reset" in record:
                 x = jnp.where(record["reset"], start[name], x)
             if repeated is not None and "repeated" in record:
@@ -165,20 +168,20 @@ def _records(course: "_Course", doses: Doses) -> dict[str, Any]:
     # Of a dose that has not arrived at the next reset nothing does; an infusion ends there.
     arrives, ends = times < doses.until, times + length < doses.until
     jumps, begins = jnp.where(arrives, jumps, 0.0), jnp.where(arrives, rates, 0.0)
-    # A reset is at the time of its row, and before what is given then.
-    rows = [
-        (doses.times, doses.states, none, none, resets, no),
-        (times, doses.states, jumps, begins, no, no),
-    ]
+    # A reset is at the time of its row, and before what is given then. Between the two all states
+    # become those that a dose for ever has led to.
+    rows: list[Any] = [(doses.times, doses.states, none, none, resets, no)]
+    if doses.periods.size:
+        at = doses.first[None]
+        given = doses.periods > 0
+        rows.append((doses.times[at], doses.states[at], none[:1], none[:1], no[:1], given))
+    rows.append((times, doses.states, jumps, begins, no, no))
     if doses.rates.size:
         rows.append((times + length, doses.states, none, jnp.where(ends, -rates, 0.0), no, no))
     if course.model.doses:
         when, where, much = course.dose_arrays()
         few, un = jnp.zeros(len(when), course.dtype), jnp.zeros(len(when), bool)
         rows.append((when, where, much, few, un, un))
-    if doses.periods.size:
-        first = (doses.periods > 0)[:1]
-        rows.insert(0, (doses.times[:1], doses.states[:1], none[:1], none[:1], no[:1], first))
     names = ["time", "state", "amount", "rate", "reset", "repeated"]
     out = {name: jnp.concatenate([row[i] for row in rows]) for i, name in enumerate(names)}
     if not doses.rates.size:
@@ -206,7 +209,10 @@ def _repeated(course: "_Course", y: dict[str, Any], doses: Doses) -> tuple[dict[
     tree = lambda v: dict(zip(names, v, strict=True))
     jacobian = jax.jacfwd(lambda v: vector(fixed.misfit(tree(v), begin)))(vector(found.value))
     # Where a state is conserved the Jacobian is singular, and it stays what it is initially.
-    inverse = jnp.linalg.pinv(jacobian, rtol=_SINGULAR)
+    # States have units: what is singular is told in those of their own sizes.
+    size = jnp.abs(held(vector(found.value))) + course.solver.atol
+    inverse = jnp.linalg.pinv(jacobian * size / size[:, None], rtol=_SINGULAR)
+    inverse = inverse * size[:, None] / size
     moving = _Period(course, doses)
     v0 = vector(y)
     v0 = v0 + jax.lax.stop_gradient(vector(found.value) - v0)
@@ -231,12 +237,13 @@ class _Period:
         self.given = period > 0
         self.period = jnp.where(self.given, period, 0.0)
         times, amounts, length = _arrival(course, doses)
-        self.lag = times[0] - doses.times[0]
-        self.possible = (self.lag == 0) | (self.lag + length[0] <= period)
-        self.length = jnp.minimum(length[0], self.period)
-        self.there = jnp.arange(len(course.model.states)) == doses.states[0]
-        self.rate = _rates(doses)[0]
-        self.amount = jnp.where(self.rate == 0, amounts[0], 0.0)
+        first = doses.first
+        self.lag = times[first] - doses.times[first]
+        self.possible = (self.lag == 0) | (self.lag + length[first] <= period)
+        self.length = jnp.minimum(length[first], self.period)
+        self.there = jnp.arange(len(course.model.states)) == doses.states[first]
+        self.rate = _rates(doses)[first]
+        self.amount = jnp.where(self.rate == 0, amounts[first], 0.0)
 
     def led(self, y: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """What a state before a dose leads to: when the next is given, and when it arrives."""

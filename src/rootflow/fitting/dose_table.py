@@ -28,7 +28,8 @@ class Doses(NamedTuple):
         rates: of infusions; 0: all at once.
         resets: whether all states go back to their initial values first.
         until: when the next reset comes, which ends infusions and takes back what has not arrived.
-        periods: the interval of the first dose if it has been given for ever, else 0.
+        first: index of the first that is a dose; resets may come before it.
+        periods: the interval of that dose if it has been given for ever, else 0.
         begun: of windows of a group (multiple shooting), whether what happened until the start is
             in the states there already; `None`: of no group.
     """
@@ -39,6 +40,7 @@ class Doses(NamedTuple):
     rates: Float[np.ndarray, "groups doses"]
     resets: Bool[np.ndarray, "groups doses"]
     until: Float[np.ndarray, "groups doses"]
+    first: Int[np.ndarray, " groups"]
     periods: Float[np.ndarray, " groups"]
     begun: Bool[np.ndarray, " groups"] | None = None
 
@@ -97,7 +99,9 @@ def doses(
         for given, rows in zip(listed, members, strict=True)
     ]
     parts = [np.array([[dose[i] for dose in given] for given in padded]) for i in range(6)]
-    return Doses(*parts, periods=np.array(periods))  # pyright: ignore[reportCallIssue]
+    amounts = parts[2]
+    first = np.argmax(amounts > 0, axis=1)
+    return Doses(*parts, first=first, periods=np.array(periods))  # pyright: ignore
 
 
 def without_events(model: Model, table: Table) -> Table:

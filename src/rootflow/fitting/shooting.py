@@ -137,9 +137,10 @@ def _check_doses(data: GroupData, edges: list[np.ndarray]) -> None:
                 f"{late[0]:g}): a later window does not know the initial values. Give the rows "
                 "after a reset as another group, or leave shooting out."
             )
-        if np.any(doses.periods[g] > 0) and times[0] >= cuts[0]:
+        steady = times[doses.first[g]]
+        if np.any(doses.periods[g] > 0) and steady >= cuts[0]:
             raise InputError(
-                f"shooting= does not take a steady-state dose (at time {times[0]:g}) later than in "
+                f"shooting= does not take a steady-state dose (at time {steady:g}) later than in "
                 f"the first window of its group (which ends at {cuts[0]:g}): the states before it "
                 "have no bearing on it. Take fewer windows, or leave shooting out."
             )

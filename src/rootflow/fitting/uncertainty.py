@@ -19,6 +19,8 @@ from scipy import special
 
 #: An eigenvalue of the normalised information below this is zero: the data say nothing.
 _ZERO = 1e-10
+#: A parameter has a part in a direction if it moves by more than this share of what moves most.
+_SHARE = 0.05
 #: A logarithm known no better than this (a factor of about 150) is called undetermined.
 _VAGUE = 5.0
 #: Fewer degrees of freedom than this are none: the fit passes through the data.
@@ -122,6 +124,8 @@ def from_information(
     counts: Float[np.ndarray, " columns"],
     fitted: Bool[np.ndarray, " columns"],
     held: Bool[np.ndarray, " n"],
+    log: Bool[np.ndarray, " n"],
+    value: Float[np.ndarray, " n"],
 ) -> Uncertainty:
     """The covariance, inverse of the information, direction by direction.
 
@@ -130,6 +134,9 @@ def from_information(
         counts: measurements of each column.
         fitted: whether the scale of the column was fitted, not given.
         held: parameters on a bound, which are not part of the inverse.
+        log: which of the coordinates are logarithms.
+        value: the parameters. A move of one that is no logarithm counts relative to the size of its
+            value, or to its error where all others are known if that is larger.
     """
     information = parts.sum(0)
     n = len(information)
@@ -154,14 +161,17 @@ def from_information(
     covariance = back @ corrected.sum(0) @ back.T
     plain = (kept / values[~zero]) @ kept.T / np.outer(root, root)
 
+    sizes = np.where(log, 1.0, np.maximum(np.abs(value), 1 / root))
     undetermined = [np.where(np.arange(n) == i, 1.0, 0.0) for i in np.flatnonzero(silent)]
     lost = silent.copy()
     for vector in vectors[:, zero].T:
         direction = np.zeros(n)
         direction[used] = vector / root[used]
-        direction /= np.abs(direction).max()
-        undetermined.append(direction)
-        lost |= np.abs(direction) > 0.05
+        share = np.abs(direction) / sizes
+        involved = share > _SHARE * share.max()
+        direction = np.where(involved, direction, 0.0)
+        undetermined.append(direction / np.abs(direction).max())
+        lost |= involved
     return Uncertainty(
         covariance=covariance, plain=plain, parts=back @ corrected @ back.T, inflation=inflation,
         freedom=np.where(fitted, left, np.inf), rank=kept.shape[1], undetermined=undetermined,
@@ -175,7 +185,7 @@ def explain(
     """Warnings in plain words about what the data do not determine."""
     out = []
     for direction in uncertainty.undetermined:
-        parts = [i for i in np.argsort(-np.abs(direction)) if abs(direction[i]) > 0.05]
+        parts = [i for i in np.argsort(-np.abs(direction)) if direction[i] != 0]
         if len(parts) == 1:
             out.append(
                 f"The data do not determine {names[parts[0]]}: the fit does not depend on it. "

@@ -180,8 +180,9 @@ def of_estimates(lay: Layout, u: np.ndarray, about: Analysis, measured: int) -> 
     """The covariances at the estimate; entries on a bound are taken as given."""
     at_bound = np.where(u <= lay.lower, "lower", np.where(u >= lay.upper, "upper", ""))
     known = uncertainty.from_information(
-        about.second[None], np.array([float(measured)]), np.array([False]), at_bound != ""
-    )
+        about.second[None], np.array([float(measured)]), np.array([False]), at_bound != "",
+        lay.log, u,
+    )  # fmt: skip
     slope = about.slope
     covariance = slope @ known.covariance @ slope.T
     middle = known.covariance @ about.gradients.T @ about.gradients @ known.covariance

@@ -103,8 +103,10 @@ def _proposed(
     inner = ~held
     diagonal = jnp.diagonal(curvature)
     size = jnp.where(inner, diagonal, 0.0)
-    floor = 1e-12 * jnp.max(size) + jnp.finfo(x.dtype).tiny
-    scale = jnp.where(inner, jnp.maximum(diagonal, floor), 1.0)
+    tiny = jnp.finfo(x.dtype).tiny
+    # Curvatures have units, and none is small beside another; where there is none some is lent.
+    lent = 1e-12 * jnp.max(size) + tiny
+    scale = jnp.where(inner, jnp.where(diagonal > tiny, diagonal, lent), 1.0)
     both = inner[:, None] & inner[None, :]
     # In units of the diagonal all variables count alike.
     root = jnp.sqrt(scale)
