@@ -1,5 +1,7 @@
 import itertools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -53,6 +55,27 @@ def test_weight_percent_becomes_mole_fractions(tmp_path):
     found = mat.read_profile(both, time="100h")
     assert found.elements == ("Ni", "Pd") and found.totals == pytest.approx((0.99, 0.99))
     np.testing.assert_allclose(found.profile.N, Y, atol=1e-8)
+
+
+def test_scatter_beside_weight_percent_is_carried_to_the_mole_fraction(tmp_path):
+    a, b, w = 26.982, 183.84, (Y + 0.01) / 1.02
+    slope = jax.vmap(jax.grad(lambda w: (w / b) / ((1 - w) / a + w / b)))(jnp.asarray(w))
+    rows = [f"{p * 1e6:.8g},{100 * q:.10g},0.5" for p, q in zip(X, w)]
+    path = write(tmp_path, "x_um,W wt.%,sigma", rows)
+    found = mat.read_profile(path, time="1h", elements=("Al", "W")).profile
+    np.testing.assert_allclose(found.sigma, 0.005 * slope, rtol=1e-4)
+    # Of w = B / (A + B), here of a sum of 99 %: dw = ((1 - w) dB - w dA) / 0.99.
+    rows = [f"{p * 1e6:.8g},{99 * (1 - q):.10g},{99 * q:.10g},0.5,0.2" for p, q in zip(X, w)]
+    of_share = np.hypot((1 - w) * 0.005, w * 0.002) / 0.99
+    for names in ("sd W,sd Al", "sigma,error"):
+        path = write(tmp_path, f"x_um,Al wt.%,W wt.%,{names}", rows)
+        found = mat.read_profile(path, time="1h").profile
+        if names == "sigma,error":  # in the order of the compositions
+            of_share = np.hypot((1 - w) * 0.002, w * 0.005) / 0.99
+        np.testing.assert_allclose(found.sigma, of_share * slope, rtol=1e-4)
+    path = write(tmp_path, "x_um,Al wt.%,W wt.%,sd W,sd Cu", rows)
+    with pytest.raises(ValueError, match=r"'sd W', 'sd Cu' do not belong to .* Al, W"):
+        mat.read_profile(path, time="1h")
 
 
 def test_the_file_may_say_what_the_table_does_not(tmp_path):

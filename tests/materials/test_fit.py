@@ -77,10 +77,30 @@ def test_errors_of_length_and_time_add_as_they_must(made, fitted):
 
 def test_a_turned_couple_has_the_same_fit(made, fitted):
     couple = scan(made)
-    turned = mat.Profile(-couple.x[::-1], couple.N[::-1], time=TIME, sigma=0.002)
+    # Turned round, and moved by 50 µm with all that is counted in positions.
+    turned = mat.Profile(50e-6 - couple.x[::-1], couple.N[::-1], time=TIME, sigma=0.002)
     other = mat.fit_profile(turned, knots=4)
+    plane, error = (float(v[0]) for v in other.estimates["matano"])
+    np.testing.assert_allclose(plane, 50e-6 - float(fitted.estimates["matano"][0][0]), atol=1e-9)
+    assert abs(plane - 50e-6) < 4 * error
+    for one, also in zip(other.estimates["ends"], fitted.estimates["ends"]):
+        np.testing.assert_allclose(one[0], also[0][::-1], rtol=1e-3, atol=1e-6)
+    assert other.estimates["ends"][0][0, 0] > 0.9
     np.testing.assert_allclose(other.coefficient, fitted.coefficient, rtol=1e-5)
     np.testing.assert_allclose(other.fitted[0][::-1], fitted.fitted[0], atol=1e-6)
+
+
+def test_the_plane_is_that_of_the_concentration_where_the_volume_varies(made):
+    couple = mat.simulate(
+        law, ends=(0.0, 1.0), time=TIME, molar_volume=mat.IdealVolume(7e-6, 12e-6), points=150
+    )
+    exact = mat.Profile(
+        couple.x, couple.N, time=TIME, molar_volume=couple.molar_volume, sigma=1e-3,
+        ends=(0.0, 1.0),
+    )  # fmt: skip
+    plane, error = mat.fit_profile(exact, knots=4).estimates["matano"]
+    # Positions of `simulate` are counted from it.
+    assert abs(plane[0]) < error[0] < 5e-7
 
 
 def test_a_beam_is_taken_out():

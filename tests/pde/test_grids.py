@@ -34,6 +34,12 @@ def test_helmholtz_is_the_dense_solve(grid):
     np.testing.assert_allclose(slope, grid.helmholtz(grid.laplacian(u), 1.0, 0.5), atol=1e-10)
 
 
+def test_the_norm_has_a_derivative_at_zero():
+    np.testing.assert_array_equal(jax.grad(BALL.norm)(jnp.zeros(12)), 0.0)
+    np.testing.assert_allclose(BALL.norm(jnp.ones(12)), np.sqrt(BALL.measure), rtol=1e-14)
+    assert np.isnan(BALL.norm(jnp.full(12, np.nan)))
+
+
 def test_transforms_are_scipys_also_along_long_axes():
     rng = np.random.default_rng(1)
     for grid in (BOX, pde.Grid(((0.0, 1.0), (0.0, 1.0)), (300, 3))):

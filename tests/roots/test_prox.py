@@ -109,3 +109,20 @@ def test_negative_strength_is_refused():
 def test_projection_as_a_prox():
     operator = prox.from_set(rf.sets.Box(0.0, 1.0))
     np.testing.assert_allclose(operator(jnp.array([-1.0, 0.5, 2.0]), 0.1), [0.0, 0.5, 1.0])
+
+
+def test_whole_numbers_are_taken_as_real_ones():
+    whole, real = jnp.array([3, 0, -2, 5]), jnp.array([3.0, 0.0, -2.0, 5.0])
+    operators = {name: getattr(prox, name) for name in prox.__all__ if name != "from_set"}
+    del operators["elastic_net"], operators["none"]
+    for name, operator in operators.items():
+        shape = (2, 2) if name == "nuclear_norm" else (4,)
+        found = operator(whole.reshape(shape), 1)
+        exact = operator(real.reshape(shape), 1.0)
+        assert found.dtype == exact.dtype, name
+        np.testing.assert_allclose(found, exact, rtol=1e-12, err_msg=name)
+    # A weight of 1 moves the ends of a step of two pairs towards each other by a half.
+    step = prox.total_variation_1d(jnp.array([0, 0, 4, 4]), np.int64(1))
+    np.testing.assert_allclose(step, [0.5, 0.5, 3.5, 3.5])
+    np.testing.assert_allclose(prox.nuclear_norm(jnp.diag(jnp.array([3, 1])), 2), np.diag([1.0, 0]))
+    assert prox.soft_threshold(jnp.array([True, False]), 0.5).tolist() == [0.5, 0.0]

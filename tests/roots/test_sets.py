@@ -77,6 +77,77 @@ def test_derivative_is_that_of_finite_differences(name):
     np.testing.assert_allclose(jax.jit(jax.vmap(project))(batch)[0], project(x), atol=1e-9)
 
 
+ROWS = np.array([[1.0, 1, 1, 1], [1, -1, 2, 0]])
+SUMS = np.array([0.3, 0.9, 0.8]), np.array([0.5, 1.5])
+
+#: Sets in units of s, whose projections are solved for by iteration.
+SCALED = {
+    "BoxSection": lambda s: sets.BoxSection(0.0 * s, s, 1.0, 2 * s),
+    "Polyhedron": lambda s: sets.Polyhedron(ROWS, np.array([0.1, -0.5]) * s),
+    "Polyhedron with an equation": lambda s: sets.Polyhedron(
+        ROWS, np.array([0.1, -0.5]) * s, np.array([[1.0, 0, 0, -1]]), np.array([0.3]) * s
+    ),
+    "TransportPolytope": lambda s: sets.TransportPolytope(SUMS[0] * s, SUMS[1] * s),
+}
+
+
+@pytest.mark.parametrize("kind", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("name", SCALED)
+def test_projections_are_homogeneous(name, kind):
+    x = np.array([0.2, 0.9, -0.4, 0.6, 0.1, -0.3])
+    x = x.reshape(3, 2) if name == "TransportPolytope" else x[:4]
+
+    @jax.jit
+    def project(s):
+        return SCALED[name](s).project(jnp.asarray(x, kind) * s) / s
+
+    exact = project(jnp.asarray(1.0, jnp.float64))
+    for s in (1e-12, 1e-6, 1e8):
+        found = project(jnp.asarray(s, kind))
+        np.testing.assert_allclose(found, exact, atol=2e-6 if kind == jnp.float32 else 1e-9)
+
+
+def test_rows_of_a_polyhedron_have_no_unit():
+    x, right = jnp.array([0.2, 0.9, -0.4, 0.6]), np.array([0.1, -0.5])
+    tiny = np.array([1e-12, 1e-9])
+    found = sets.Polyhedron(ROWS * tiny[:, None], right * tiny).project(x)
+    np.testing.assert_allclose(found, sets.Polyhedron(ROWS, right).project(x), atol=1e-9)
+    assert not np.any(sets.Polyhedron(ROWS, np.full(2, 1e-15)).project(jnp.zeros(4)))
+
+
+def test_entropic_transport_of_small_sums():
+    log_x = jnp.array([[5.0, 10.0], [0.0, 1.5], [1.0, -1.0]])
+    found = sets.TransportPolytope(SUMS[0] * 1e-10, SUMS[1] * 1e-10).project_kl(log_x) * 1e10
+    np.testing.assert_allclose(found.sum(1), SUMS[0], rtol=1e-8)
+    np.testing.assert_allclose(found.sum(0), SUMS[1], rtol=1e-8)
+    # Scaling rows and columns keeps the ratios of products.
+    ratio = found[0, 0] * found[1, 1] / (found[0, 1] * found[1, 0])
+    np.testing.assert_allclose(ratio, np.exp(5.0 + 1.5 - 10.0), rtol=1e-6)
+
+
+def test_entropic_transport_keeps_the_tails_in_proportion():
+    at = np.linspace(-4.0, 4.0, 30)
+    normal = lambda mean, width: np.exp(-(((at - mean) / width) ** 2) / 2)
+    rows, columns = (
+        jnp.asarray(p / p.sum(), jnp.float32) for p in (normal(0, 1), normal(0.5, 0.8))
+    )
+    chosen = sets.TransportPolytope(rows, columns)
+    log_x = jnp.asarray(-((at[:, None] - at) ** 2), jnp.float32)
+    found = jax.jit(lambda x: chosen.project_kl(x))(log_x)
+    np.testing.assert_allclose(found.sum(1), rows, rtol=2e-5)
+    np.testing.assert_allclose(found.sum(0), columns, rtol=2e-5)
+
+
+def test_equations_that_are_nearly_alike():
+    near = np.array([[1.0, 1, 1], [1, 1, 1 + 1e-8]])
+    x, offset = jnp.array([3.0, -1.0, 2.0]), near @ np.array([1.0, 2.0, 3.0])
+    # The third number must be 3, and the sum of the others too.
+    project = lambda x, offset: sets.Affine(near, offset).project(x)
+    np.testing.assert_allclose(project(x, offset), [3.5, -0.5, 3.0], atol=1e-6)
+    slopes = [[0.5, -0.5, 0], [-0.5, 0.5, 0], [0, 0, 0]]
+    np.testing.assert_allclose(jax.jacfwd(project)(x, offset), slopes, atol=1e-7)
+
+
 def signed(z):
     return rng.choice([-1.0, 1.0], z.shape) * z
 

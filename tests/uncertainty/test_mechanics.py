@@ -263,6 +263,13 @@ def test_trajectories_have_consistent_derivatives():
         assert path(t[k] * (1 + 1e-15)).displacement == np.sin(t[k]) ** 3
 
 
+def test_a_trajectory_goes_on_beyond_its_last_time_as_its_last_cubic():
+    path = uq.Trajectory((0.1 * np.arange(11)) ** 2, 0.1)  # cubics of t² are t²
+    for t in (0.0, 0.95, 1.0, 1.05, 1.3):
+        np.testing.assert_allclose(path(t), (t**2, 2 * t, 2.0), rtol=1e-9, atol=1e-12)
+    assert path(1.0).displacement == path.values[-1]
+
+
 def test_newmark_rates_are_those_of_newmark():
     f = rf.SecondOrder(lambda t, q, args: -4 * q + t**2)
     sol = rf.solve_ode(f, (0.0, 0.0), (0.0, 2.0), method=rf.Newmark(), dt=0.1, saveat="steps",

@@ -320,21 +320,54 @@ def _plain(table: Table, elements: Any) -> _Columns:
     there = [_element(name) for name in amounts]
     unit_of_N = 1.0 if kind == "fraction" else 0.01
     values = {e: _full(table, n) * unit_of_N for e, n in zip(there, amounts, strict=True)}
-    sigma = None
-    if scatter:
-        sigma = _full(table, scatter[0]) * unit_of_N
     x = _full(table, x_name) * unit
     if len(amounts) == 1:
         pair = elements or ("A" if there[0] != "A" else "B", there[0])
         N = _one(table, amounts[0], values[there[0]], kind, pair)
-        return _Columns("table", x, N, sigma, pair)
-    pair = _pair(table, there, elements)
-    A, B = (values[element] for element in pair)
-    N, total = prepare.normalise(A, B, place=table.place)
+        total = None
+    else:
+        pair = _pair(table, there, elements)
+        A, B = (values[element] for element in pair)
+        N, total = prepare.normalise(A, B, place=table.place)
+    sigma = _scatter(table, scatter, there, pair, N, total)
+    sigma = None if sigma is None else sigma * unit_of_N
     if kind == "weight":
-        weights = [atomic_weight(element) for element in pair]
-        N = np.asarray(prepare.mole_fraction(np.clip(N, 0, 1), A=weights[0], B=weights[1]))
-    return _Columns("table", x, N, sigma, pair, totals=_range(total))
+        N, slope = _of_weights(N, pair)
+        sigma = None if sigma is None else sigma * slope
+    return _Columns("table", x, N, sigma, pair, totals=None if total is None else _range(total))
+
+
+def _scatter(
+    table: Table, names: list[str], there: list[str], pair: tuple[Any, ...], share: np.ndarray,
+    total: np.ndarray | None,
+) -> np.ndarray | None:  # fmt: skip
+    """Standard deviations of the share of B, in the unit of the table.
+
+    One column is of the share itself. Several are of the compositions, by the elements that they
+    name or else in the order of the compositions.
+    """
+    if not names:
+        return None
+    if len(names) == 1:
+        return _full(table, names[0])
+    named = {element: name for name in names if (element := _named(name))}
+    found = named or dict(zip(there, names))
+    if total is None or len(found) != len(names) or not set(pair) <= set(found):
+        raise InputError(
+            f"{table.source}: the standard deviations {', '.join(map(repr, names))} do not belong "
+            f"to the compositions of {', '.join(there)}: give one, or one for each, such as "
+            f"'sigma {there[0]}'."
+        )
+    s_A, s_B = (_full(table, found[element]) for element in pair)
+    return np.hypot((1 - share) * s_B, share * s_A) / total
+
+
+def _of_weights(share: np.ndarray, pair: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The mole fraction of B from its weight fraction, and the derivative."""
+    A, B = (atomic_weight(element) for element in pair)
+    share = np.clip(share, 0.0, 1.0)
+    N = np.asarray(prepare.mole_fraction(share, A=A, B=B))
+    return N, 1 / (A * B) / ((1 - share) / A + share / B) ** 2
 
 
 def _one(
@@ -354,8 +387,7 @@ def _one(
             f"{table.source}: weight percentages of one element become mole fractions by both "
             f"atomic weights; name both with --elements, such as Cu,{pair[1]}."
         )
-    weights = [atomic_weight(element) for element in pair]
-    return np.asarray(prepare.mole_fraction(np.clip(values, 0.0, 1.0), A=weights[0], B=weights[1]))
+    return values
 
 
 def _position(table: Table) -> tuple[str, float]:
@@ -390,9 +422,12 @@ def _kind(name: str) -> str | None:
 
 def _element(name: str) -> str:
     """The element that a column's name has, or B."""
+    return _named(name) or "B"
+
+
+def _named(name: str) -> str | None:
     words = re.findall(r"(?<![A-Za-z])([A-Z][a-z]?)(?![A-Za-z])", name)
-    words = [word for word in words if word not in ("N", "X")] or ["B"]
-    return words[0]
+    return next((word for word in words if word not in ("N", "X")), None)
 
 
 def _pair(table: Table, there: list[str], elements: Any) -> tuple[str, str]:

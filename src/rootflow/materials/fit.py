@@ -36,8 +36,9 @@ class ProfileFit(NamedTuple):
         covariance: of `log_D` and, after them, of the activation energies at their knots (J/mol).
         energy: activation energy at `composition`, J/mol, or `None`.
         energy_error: its standard error.
-        estimates: the other numbers, each with its standard error: shifts of the Matano planes (m),
-            ends, and where they were uncertain `scale`, `time`, `beam` (m) and `volume`.
+        estimates: the other numbers, each with its standard error: `matano`, the positions of the
+            Matano planes (m), `ends` in the order of the positions, and where they were uncertain
+            `scale`, `time`, `beam` (m) and `volume`.
         x: positions of each profile, m.
         fitted: the fitted profiles there.
         residuals: measured less fitted, in standard deviations.
@@ -216,11 +217,11 @@ class _Spread(NamedTuple):
 
 def _measured_again(profiles, data, residuals) -> dict[str, Any]:
     """The fitted profiles as they were measured."""
-    turned = [(one, r, oriented(p).sign) for one, r, p in zip(data, residuals, profiles)]
+    pairs = list(zip(data, residuals))
     return {
         "x": [np.asarray(profile.x) for profile in profiles],
-        "fitted": [np.asarray(one.N + one.sigma * r)[::sign] for one, r, sign in turned],
-        "residuals": [-np.asarray(r)[::sign] for _, r, sign in turned],
+        "fitted": [np.asarray(one.N + one.sigma * r)[:: one.sign] for one, r in pairs],
+        "residuals": [-np.asarray(r)[:: one.sign] for one, r in pairs],
     }
 
 
@@ -318,19 +319,23 @@ def _result(
 
 
 def _estimates(p, covariance, uncertain: Uncertain, data) -> dict[str, tuple[Any, Any]]:
-    """Everything but the coefficient in its own unit, with standard errors."""
+    """Everything but the coefficient in its own unit, as measured, with standard errors."""
     errors = {
         name: np.sqrt(np.diagonal(covariance)[search.places(p, name)]).reshape(np.shape(p[name]))
         for name in p
     }
     lengths = np.array([float(one.length) for one in data])
     origins = np.array([float(one.origin) for one in data])
+    signs = np.array([one.sign for one in data])
     found: dict[str, tuple[Any, Any]] = {
-        "matano": (origins + lengths * np.asarray(p["shift"]), lengths * errors["shift"]),
+        "matano": (signs * (origins + lengths * np.asarray(p["shift"])), lengths * errors["shift"]),
         "ends": (
-            np.stack([np.asarray(forward.ends_of(p, one, i)) for i, one in enumerate(data)]),
+            np.stack([np.asarray(forward.ends_of(p, d, i))[:: d.sign] for i, d in enumerate(data)]),
             np.stack(
-                [0.1 * float(one.ends[1] - one.ends[0]) * e for one, e in zip(data, errors["ends"])]
+                [
+                    0.1 * float(d.ends[1] - d.ends[0]) * e[:: d.sign]
+                    for d, e in zip(data, errors["ends"])
+                ]
             ),
         ),
     }

@@ -41,12 +41,13 @@ class Measured(eqx.Module):
     Attributes:
         x, N, sigma: the measurements.
         ends: N- and N+, as first estimated.
+        sign: 1, or -1 where the profile was mirrored.
         time: s.
         design: spline weights: ln D at the nodes from ln D at the knots.
         energy_design: the same for the activation energy; empty without one.
         coldness: T_ref / T - 1.
         length: a length to measure shifts in, m.
-        origin: the Matano plane as first estimated, m.
+        origin: the Matano plane of the turned profile as first estimated, m.
         volume: the molar volume.
     """
 
@@ -54,6 +55,7 @@ class Measured(eqx.Module):
     N: Array
     sigma: Array
     ends: Array
+    sign: int = eqx.field(static=True)
     time: Array
     design: Array
     energy_design: Array
@@ -90,7 +92,7 @@ def measured(
     noise = np.maximum(profile.noise, 1e-6)[:: couple.sign]
     return Measured(
         x=couple.x, N=couple.N, sigma=jnp.asarray(noise), ends=jnp.stack([couple.low, couple.high]),
-        time=profile.time, design=jnp.asarray(spline_weights(knots, nodes)),
+        sign=couple.sign, time=profile.time, design=jnp.asarray(spline_weights(knots, nodes)),
         energy_design=jnp.asarray(
             spline_weights(energy_knots, nodes) if len(energy_knots) else np.zeros((len(nodes), 0))
         ),
@@ -149,7 +151,9 @@ def predict(
     solution = similarity.solve(log_D - 2 * jnp.log(V / V[0]), throw=False)
     time = data.time * jnp.exp(uncertain.time * p["time"][i] if "time" in p else 0.0)
     position, slope = similarity.with_volume(solution, V, time)
-    position = position - similarity.matano(position, slope, Y)
+    # Of the concentration, as `matano_plane` has it: the moles of B on both sides add up.
+    C = N / V
+    position = position - similarity.matano(position, slope, (C - C[0]) / (C[-1] - C[0]))
     scale = jnp.exp(uncertain.scale * p["scale"] if "scale" in p else 0.0)
     at = (data.x if x is None else x) / scale - data.origin - data.length * p["shift"][i]
     if uncertain.beam > 0:

@@ -50,8 +50,10 @@ class Volumes(abc.ABC):
         return self.integrate(field) / self.measure
 
     def norm(self, field: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
-        """The L² norm."""
-        return jnp.sqrt(self.integrate(jnp.square(jnp.asarray(field))))
+        """The L² norm; its derivative at zero is taken as zero."""
+        square = self.integrate(jnp.square(jnp.asarray(field)))
+        none = square == 0
+        return jnp.where(none, 0, jnp.sqrt(jnp.where(none, 1, square)))
 
     @property
     def measure(self) -> float:

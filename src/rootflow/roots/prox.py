@@ -56,7 +56,7 @@ def _map(function: Callable[..., Array], w: PyTree, **parameters: Any) -> PyTree
 def _map_groups(function, w, group_shape, **parameters):
     """The same where a parameter has the shape `group_shape(leaf)`, not that of the leaf."""
     structure = jax.tree.structure(w)
-    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(w)]
+    leaves = [_inexact(leaf) for leaf in jax.tree.leaves(w)]
     columns = []
     for name, parameter in parameters.items():
         if jax.tree.structure(parameter) == structure:
@@ -78,8 +78,13 @@ def _map_groups(function, w, group_shape, **parameters):
 
 def _in_its_type(function, leaf, *parameters):
     """The value in the type of the leaf, computed in single precision at least."""
-    value = function(widened(leaf), *parameters)
-    return value.astype(leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.inexact) else value
+    return function(widened(leaf), *parameters).astype(leaf.dtype)
+
+
+def _inexact(w: Any) -> Array:
+    """The array, with whole numbers in floating point."""
+    w = jnp.asarray(w)
+    return w if jnp.issubdtype(w.dtype, jnp.inexact) else w.astype(jnp.result_type(float))
 
 
 def _ordered(w: PyTree, name: str) -> PyTree:
@@ -205,7 +210,7 @@ def nuclear_norm(w: Float[Array, "*b n m"], threshold: Any) -> Float[Array, "*b 
     operator).
     """
     _weight(threshold, "threshold")
-    w = jnp.asarray(w)
+    w = _inexact(w)
     if w.ndim < 2:
         raise InputError(f"the nuclear norm needs a matrix, but the shape is {w.shape}")
     require_number(threshold, "threshold")
@@ -258,7 +263,7 @@ def total_variation_1d(w: Float[Array, "*b n"], weight: Any) -> Float[Array, "*b
     Computed exactly by the direct algorithm of Condat (2013, IEEE Signal Process. Lett. 20).
     """
     _weight(weight, "weight")
-    w = jnp.asarray(w)
+    w = _inexact(w)
     if w.ndim < 1:
         raise InputError("total variation needs at least one axis, but the input is a number")
     _ordered(w, "total_variation_1d")

@@ -135,8 +135,8 @@ def von_mises(stress: NodeProduct, u: Float[Array, "n 2 N"]) -> Float[Array, "n 
     s = s.reshape(s.shape[0], -1, 3, s.shape[-1])
     xx, yy, xy = s[:, :, 0], s[:, :, 1], s[:, :, 2]
     square = xx**2 - xx * yy + yy**2 + 3 * xy**2
-    moved = square > 0  # at rest a square root has no derivative
-    return jnp.where(moved, jnp.sqrt(jnp.where(moved, square, 1.0)), 0.0)
+    rest = square <= 0  # a square root has no derivative there
+    return jnp.where(rest, 0.0, jnp.sqrt(jnp.where(rest, 1.0, square)))
 
 
 def wave_speed(young: float = 1.0, poisson: float = 0.3, density: float = 1.0) -> float:

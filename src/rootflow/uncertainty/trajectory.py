@@ -81,14 +81,14 @@ class Trajectory(eqx.Module):
         hair = jnp.maximum(_SNAP, 32 * jnp.finfo(position.dtype).eps * jnp.abs(position))
         position = jnp.where(jnp.abs(position - nearest) < hair, nearest, position)
         last = self.values.shape[0] - 1
-        k = jnp.clip(jnp.floor(position), 0, last).astype(int)
+        k = jnp.clip(jnp.floor(position), 0, last - 1).astype(int)
         s = position - k
         h = self.interval
-        u0, u1 = self.values[k], self.values[jnp.minimum(k + 1, last)]
-        m0, m1 = h * self.rates[k], h * self.rates[jnp.minimum(k + 1, last)]
+        u0, u1 = self.values[k], self.values[k + 1]
+        m0, m1 = h * self.rates[k], h * self.rates[k + 1]
         b, c = 3 * (u1 - u0) - 2 * m0 - m1, 2 * (u0 - u1) + m0 + m1
         return Motion(
-            jnp.where(s == 0, u0, u0 + s * (m0 + s * (b + s * c))),
+            jnp.where(s == 0, u0, jnp.where(s == 1, u1, u0 + s * (m0 + s * (b + s * c)))),
             (m0 + s * (2 * b + s * 3 * c)) / h,
             (2 * b + 6 * s * c) / h**2,
         )

@@ -5,6 +5,9 @@ from decimal import Decimal, getcontext
 
 import numpy as np
 import pytest
+from scipy.integrate import quad
+from scipy.optimize import brentq
+from scipy.special import gammaln, logsumexp
 from scipy.stats import norm
 
 from rootflow.errors import InputError
@@ -171,6 +174,67 @@ def test_renyi_divergences():
     z, q = 1.3, 0.05
     expected = math.log1p(q**2 * math.expm1(z**-2))
     np.testing.assert_allclose(p.rdp(p.subsampled(z, q), 2.0), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("z, q", [(1.0, 0.01), (0.5, 0.01), (0.3, 0.1), (10.0, 0.05), (1.0, 0.999)])
+def test_renyi_divergences_of_whole_orders_are_the_binomial_sums(z, q):
+    # Mironov, Talwar and Zhang (2019), section 3.3; orders beyond what the noise reaches included.
+    for order in (2, 16, 64, 256, 20_000):
+        k = np.arange(order + 1)
+        choices = gammaln(order + 1) - gammaln(k + 1) - gammaln(order - k + 1)
+        terms = choices + (order - k) * np.log1p(-q) + k * np.log(q) + k * (k - 1) / (2 * z**2)
+        exact = logsumexp(terms) / (order - 1)
+        np.testing.assert_allclose(p.rdp(p.subsampled(z, q), order), exact, rtol=1e-8)
+        mixed = p.rdp(3 * p.subsampled(z, q) + p.gaussian(0.7), order)
+        np.testing.assert_allclose(mixed, 3 * exact + order / (2 * 0.49), rtol=1e-8)
+
+
+def test_renyi_divergence_of_minibatches_of_fixed_size():
+    # Large losses and their inverses beyond x = 1/2, and none before it.
+    z, q, order = 1.0, 0.01, 1.1
+    ratio = lambda x: 1 - q + q * math.exp((2 * x - 1) / (2 * z**2))
+    beyond = lambda power: quad(
+        lambda x: norm.pdf(x, 0, z) * ratio(x) ** power, 0.5, 15.0, epsabs=1e-15, epsrel=1e-13
+    )[0]
+    none = (1 - q) * (norm.cdf(0.5 / z) - norm.cdf(-0.5 / z))
+    exact = math.log(beyond(order) + beyond(1 - order) + none) / (order - 1)
+    found = p.rdp(p.subsampled(z, q, sampling="fixed"), order)
+    np.testing.assert_allclose(found, exact, rtol=1e-7)
+
+
+def test_one_release_of_rare_records_has_the_closed_form():
+    z, q, delta = 0.5, 1e-6, 1e-8
+    mixed = lambda t: (1 - q) * norm.sf(t / z) + q * norm.sf((t - 1) / z)
+
+    def excess(epsilon):
+        x = z**2 * math.log((math.expm1(epsilon) + q) / q) + 0.5
+        return mixed(x) - math.exp(epsilon) * norm.sf(x / z) - delta
+
+    exact = brentq(excess, 1e-6, 1e-2, xtol=1e-12)
+    found = p.epsilon(p.subsampled(z, q), delta=delta)
+    assert exact * (1 - 1e-6) < found < exact * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("z, q, count, delta", [(1.0, 1e-4, 2000, 1e-9), (0.8, 1e-5, 1000, 1e-8)])
+def test_many_releases_of_rare_records_lie_between_losses_rounded_up_and_down(z, q, count, delta):
+    h, cells = 2e-7, 1 << 20
+    x, width = np.linspace(-12 * z, 1 + 12 * z, 1 << 19, retstep=True)
+    mass = ((1 - q) * norm.pdf(x, 0, z) + q * norm.pdf(x, 1, z)) * width
+    places = np.log1p(q * np.expm1((2 * x - 1) / (2 * z**2))) / h
+    event = count * p.subsampled(z, q)
+    found = p.epsilon(event, delta=delta)
+    bounds = []
+    for whole in (np.floor, np.ceil):
+        at = whole(places).astype(int)
+        inside = at < cells // 2
+        one = np.bincount(at[inside] % cells, mass[inside], cells)
+        masses = np.fft.irfft(np.fft.rfft(one) ** count, cells)[: cells // 2]
+        loss = h * np.arange(cells // 2)
+        above = loss > found
+        bounds.append(masses[above] @ -np.expm1(found - loss[above]))
+    bounds[1] += count * mass[~inside].sum()
+    assert bounds[0] < delta < bounds[1] < 1.25 * bounds[0]
+    np.testing.assert_allclose(p.delta(event, epsilon=found), delta, rtol=1e-3)
 
 
 def test_without_noise_nothing_is_private():

@@ -39,6 +39,12 @@ def test_cole_and_hopf_at_a_small_viscosity():
     viscous = transport(viscosity=nu, end=1.0)
     assert float(jnp.max(jnp.abs(pde.Eulerian().residuals(viscous, u, X, T)[0]))) < 1e-10
     np.testing.assert_allclose(u(X, 0.0), jnp.sin(X), atol=1e-14)
+    # At the beginning the equation has the derivatives: u_t = ν u'' - u u', u = c + sin x.
+    x, start = 0.7, pde.reference.burgers(lambda x: 0.5 + jnp.sin(x), viscosity=nu)
+    rate = -nu * np.sin(x) - (0.5 + np.sin(x)) * np.cos(x)
+    np.testing.assert_allclose(jax.grad(start, 1)(x, 0.0), rate, rtol=1e-12)
+    bend = jax.grad(jax.grad(start, 1), 1)
+    np.testing.assert_allclose(bend(x, 0.0), bend(x, 1e-4), rtol=1e-3)
     tiny = pde.reference.burgers(jnp.sin, viscosity=1e-4)(X, 2.0)
     assert np.isfinite(tiny).all() and np.abs(tiny).max() < 1
 
@@ -85,10 +91,18 @@ DOMAINS = {  # area, and the mean of the first coordinate
     "twice": (SQUARE - pde.Disk((0.0, 0.0), 0.5) - pde.Disk((1.0, 2.0), 0.5), 2 - np.pi / 8, 0.5),
     "flush": (SQUARE - pde.Box([(0.5, 1), (1, 2)]), 1.5, 5 / 12),
     "flush polygon": (SQUARE - pde.Polygon([(0.5, 1), (1, 1), (1, 2), (0.5, 2)]), 1.5, 5 / 12),
+    "ring": (pde.Polygon([(0, 0), (2, 0), (2, 2), (0, 0)]), 2.0, 4 / 3),
+    "later": (
+        pde.SpaceTime(SQUARE - pde.Disk((0.0, 0.0), 0.5), (0, 2))
+        - pde.SpaceTime(pde.Disk((1.0, 2.0), 0.5), (1, 2)),
+        4 - np.pi / 8 - np.pi / 16,
+        None,
+    ),
     "space-time": (pde.SpaceTime(pde.Disk(), (0, 3)), 3 * np.pi, 0.0),
 }
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", DOMAINS)
 def test_points_of_domains(name):
     domain, area, mean = DOMAINS[name]
@@ -107,6 +121,17 @@ def test_points_of_domains(name):
     assert not domain.contains(edge.x + 1e-6 * edge.normals).any()
     if isinstance(domain, pde.Polygon):
         assert domain.contains(edge.x).all()
+
+
+def test_a_boundary_of_several_parts_is_evenly_covered():
+    hole = pde.Disk((1.0, 0.5), 0.05)
+    x, _ = (pde.Box([(0, 2), (0, 1)]) - hole).boundary(1000)
+    around = np.sum(np.linalg.norm(x - hole.centre, axis=1) < 0.051)
+    np.testing.assert_allclose(around, 1000 * 0.1 * np.pi / (6 + 0.1 * np.pi), atol=2)
+    assert abs(len(x) - 1000) <= 2
+    # A hole of which most is outside leaves as many points as were asked for, or nearly so.
+    x, _ = (SQUARE - pde.Disk((-2.0, 0.0), 2.5)).boundary(1000)
+    assert 900 < len(x) < 1100
 
 
 def test_domains_without_points_are_refused():
@@ -169,6 +194,19 @@ def test_two_dimensions():
         problem, straight, lambda X, t: exact(straight(X, t), t), points, t
     )
     assert max(float(jnp.max(jnp.abs(part))) for part in r) < 1e-12
+
+
+def test_fast_waves_in_two_dimensions_are_seen():
+    problem = pde.Transport(
+        speed=lambda u: jnp.stack([u, u]), viscosity=0.0, length=(L, L), end=10.0,
+        initial=lambda x: 5 * jnp.sin(8 * x[0]) * jnp.sin(8 * x[1]),
+    )  # fmt: skip
+    np.testing.assert_allclose(problem.travelled(), 50 / L, rtol=2e-3)
+    squared = pde.Transport(
+        speed=lambda u: jnp.stack([u * u, u]), viscosity=0.0, length=(L, L), end=1.0,
+        initial=lambda x: jnp.sin(8 * x[0] + 8 * x[1]),
+    )  # fmt: skip
+    np.testing.assert_allclose(squared.mean_speed(), [0.5, 0.0], atol=1e-12)
 
 
 def test_names_and_numbers_that_are_not_right():

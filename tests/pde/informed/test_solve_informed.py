@@ -9,6 +9,7 @@ import pytest
 
 import rootflow as rf
 from rootflow import pde
+from rootflow.pde.informed.contradictions import check_conditions
 
 L = 2 * np.pi
 KEY = jax.random.key(0)
@@ -205,6 +206,20 @@ def first(u, x, p):
     return u(x) - 1.0
 
 
+def test_whole_numbers_say_where_a_condition_holds():
+    square = pde.Box([(0, 1), (0, 1)])
+    x, normals = pde.Soft(first, on=lambda x: jnp.where(x[0] > 0.999, 1, 0)).where(square, 0)
+    np.testing.assert_allclose(x[:, 0], 1.0)
+    np.testing.assert_allclose(normals, [[1.0, 0.0]] * len(x))
+    # In the search for contradictions, too: there is none, for the two hold on opposite sides.
+    conditions = (
+        pde.Soft(pde.Dirichlet(1.0), on=lambda x: x > 0.5),
+        pde.Soft(pde.Dirichlet(2.0), on=lambda x: jnp.where(x < 0.5, 1, 0)),
+    )
+    problem = poisson(conditions=conditions)
+    check_conditions(problem, [c.where(problem.domain, 0) for c in conditions])
+
+
 def test_conditions_that_contradict_each_other():
     hard = lambda x, v: x * (1 - x) * v
     ends = pde.Soft(first, name="ends")
@@ -264,5 +279,7 @@ def test_options_that_are_none(changes, message):
         pde.Soft(first, on="begin")
     with pytest.raises(rf.InputError, match="on='initial' needs a domain with times"):
         pde.solve_informed(poisson(conditions=pde.Soft(first, on="initial")), **SMALL)
+    with pytest.raises(rf.InputError, match="True or False at each point"):
+        pde.Soft(first, on=lambda x: x - 0.5).where(pde.Interval(0, 1), 0)
     with pytest.raises(rf.InputError, match="false at all 128 points"):
         pde.solve_informed(poisson(conditions=pde.Soft(first, on=lambda x: x > 2)), **SMALL)

@@ -56,7 +56,7 @@ def _common(problem, one, at_one, other, x_other):
     if isinstance(other.on, str) and other.on == one.on:
         keep = np.ones(len(x), bool)
     elif callable(other.on) and not (isinstance(one.on, str) and one.on in ("initial", "final")):
-        keep = np.asarray(jax.vmap(other.on)(jnp.asarray(x)))
+        keep = other.holds(x)
     elif isinstance(other.on, str) and other.on == "boundary" and (
         callable(one.on) or one.on == "boundary"
     ):  # fmt: skip

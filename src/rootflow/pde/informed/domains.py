@@ -64,6 +64,11 @@ class Domain(eqx.Module):
     def around(self, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """About n points of the boundary and their normals, each of shape (n, dim)."""
 
+    @property
+    def perimeter(self) -> float:
+        """The measure of the boundary; by default that of the smallest box."""
+        return Box(self.bounds).perimeter
+
     def _shaped(self, x: Any) -> Any:
         return x[:, 0] if self.dim == 1 else x
 
@@ -125,6 +130,11 @@ class Box(Domain):
     def bounds(self) -> tuple[tuple[float, float], ...]:
         return self.sides
 
+    @property
+    def perimeter(self) -> float:
+        lengths = np.array([high - low for low, high in self.sides])
+        return float(2 * np.sum(np.prod(lengths) / lengths))
+
     def place(self, z: Float[Array, "n cube"]) -> Float[Array, "n dim"]:
         low, high = np.array(self.sides).T
         return low.astype(z.dtype) + (high - low).astype(z.dtype) * z
@@ -182,6 +192,10 @@ class Disk(Domain):
         x, y = self.centre
         return (x - self.radius, x + self.radius), (y - self.radius, y + self.radius)
 
+    @property
+    def perimeter(self) -> float:
+        return 2 * math.pi * self.radius
+
     def place(self, z: Float[Array, "n cube"]) -> Float[Array, "n dim"]:
         r, angle = self.radius * jnp.sqrt(z[:, 0]), 2 * jnp.pi * z[:, 1]
         centre = jnp.asarray(self.centre, z.dtype)
@@ -200,7 +214,7 @@ class Polygon(Domain):
     """The inside of a closed line of straight edges that does not cross itself.
 
     Args:
-        vertices: shape (n, 2), in either sense.
+        vertices: shape (n, 2), in either sense; the first may be repeated at the end.
 
     Raises:
         InputError: fewer than three vertices, or no area, or edges that cross.
@@ -214,8 +228,9 @@ class Polygon(Domain):
             raise InputError(
                 f"vertices must be at least three finite points, shape (n, 2); got {v.shape}."
             )
+        v = v[np.any(v != np.roll(v, -1, 0), axis=1)]  # an edge of no length has no normal
         area = 0.5 * np.sum(v[:, 0] * np.roll(v[:, 1], -1) - v[:, 1] * np.roll(v[:, 0], -1))
-        if not abs(area) > 1e-14 * np.ptp(v, axis=0).max() ** 2:
+        if len(v) < 3 or not abs(area) > 1e-14 * np.ptp(v, axis=0).max() ** 2:
             raise InputError("the vertices lie on a line: the polygon holds no points.")
         v = v if area > 0 else v[::-1]
         self.vertices = tuple((float(x), float(y)) for x, y in v)
@@ -226,6 +241,11 @@ class Polygon(Domain):
         v = np.array(self.vertices)
         (x0, y0), (x1, y1) = v.min(0), v.max(0)
         return (float(x0), float(x1)), (float(y0), float(y1))
+
+    @property
+    def perimeter(self) -> float:
+        v = np.array(self.vertices)
+        return float(np.sum(np.linalg.norm(np.roll(v, -1, 0) - v, axis=1)))
 
     def place(self, z: Float[Array, "n cube"]) -> Float[Array, "n dim"]:
         corners = triangles(np.array(self.vertices))
@@ -279,12 +299,8 @@ class Difference(Domain):
             )
 
     def _kept(self, n, seed):
-        if isinstance(self.whole, Difference):
-            x = np.asarray(self.whole.sample(n, seed=seed)).reshape(n, -1)
-            return x[~self.hole.holds(x)]
         with jax.ensure_compile_time_eval():
-            z = jnp.asarray(low_discrepancy(self.whole.cube, n, seed))
-            x = np.asarray(self.whole.place(z))
+            x = np.asarray(self.whole.sample(n, seed=seed)).reshape(n, -1)
         return x[~self.hole.holds(x)]
 
     @property
@@ -309,9 +325,19 @@ class Difference(Domain):
         pool = jnp.asarray(self.sample(max(_POOL, n)))
         return jax.random.choice(key, pool, (n,), replace=False)
 
+    @property
+    def perimeter(self) -> float:
+        return self.whole.perimeter + self.hole.perimeter
+
     def around(self, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        outer, outward = self.whole.around(n, seed)
-        inner, inward = self.hole.around(n, seed + 1)
+        x, normals = self._edges(n, seed)
+        # Parts of both boundaries that are none of the difference are left out.
+        return self._edges(n * n // len(x), seed) if 0 < len(x) < n else (x, normals)
+
+    def _edges(self, n, seed):
+        of_hole = round(n * self.hole.perimeter / self.perimeter)
+        outer, outward = self.whole.around(max(1, n - of_hole), seed)
+        inner, inward = self.hole.around(max(1, of_hole), seed + 1)
         # Where a side of the hole lies on one of the whole neither is a boundary: a hair to the one
         # side of it is the hole, to the other the outside.
         hair = HAIR * max(high - low for low, high in self.bounds)
@@ -351,6 +377,10 @@ class SpaceTime(Domain):
     @property
     def cube(self) -> int:
         return self.space.cube + 1
+
+    @property
+    def perimeter(self) -> float:
+        return self.space.perimeter * (self.span[1] - self.span[0])
 
     def place(self, z: Float[Array, "n cube"]) -> Float[Array, "n dim"]:
         t = self.span[0] + (self.span[1] - self.span[0]) * z[:, -1:]

@@ -101,7 +101,7 @@ class Soft(eqx.Module):
         if isinstance(self.on, str) or callable(self.on):
             x, normals = domain.boundary(self.points, seed=seed)
             if callable(self.on):
-                keep = np.asarray(jax.vmap(self.on)(jnp.asarray(x)))
+                keep = self.holds(x)
                 x, normals = x[keep], normals[keep]
             if not len(x):
                 raise InputError(
@@ -120,6 +120,20 @@ class Soft(eqx.Module):
                 f"{x.shape}."
             )
         return x, np.zeros_like(x)
+
+    def holds(self, x: np.ndarray) -> np.ndarray:
+        """Where `on`, a function, says that the condition holds; booleans of shape (n,).
+
+        Raises:
+            InputError: it says something else than yes or no.
+        """
+        said = np.asarray(jax.vmap(lambda x: jnp.asarray(self.on(x)))(jnp.asarray(x)))
+        if said.shape != (len(x),) or not np.all((said == 0) | (said == 1)):
+            raise InputError(
+                f"on, a function, must return True or False at each point, for "
+                f"{self._called()}; got {said.dtype} of shape {said.shape[1:]}."
+            )
+        return said.astype(bool)
 
     def _called(self):
         return f"condition {self.name!r}" if self.name else "a condition"

@@ -126,8 +126,19 @@ class _Burgers(eqx.Module):
         eta = jnp.where(late, y - spread * self.z, y)
         exponent = -self.potential(eta) / (2 * self.viscosity) - self.z**2
         weights = jax.nn.softmax(exponent)
-        values = jax.vmap(self.initial)(jnp.mod(eta, self.length)) - self.mean
-        return jnp.where(late, jnp.sum(weights * values), values[0])
+        values = jax.vmap(self._first)(eta)
+        return jnp.where(late, jnp.sum(weights * values), self._begun(y, t))
+
+    def _first(self, y):
+        return jnp.asarray(self.initial(jnp.mod(y, self.length)), y.dtype) - self.mean
+
+    def _begun(self, y, t):
+        """Taylor's polynomial from t = 0, where the integral has no derivative by t."""
+        v, nu = self._first, self.viscosity
+        first = lambda y: nu * jax.grad(jax.grad(v))(y) - v(y) * jax.grad(v)(y)
+        carried = lambda y: v(y) * first(y)
+        second = lambda y: nu * jax.grad(jax.grad(first))(y) - jax.grad(carried)(y)
+        return v(y) + t * (first(y) + 0.5 * t * second(y))
 
 
 def burgers(initial: Initial, *, viscosity: float, length: float = 2 * math.pi) -> Solution:
@@ -135,7 +146,8 @@ def burgers(initial: Initial, *, viscosity: float, length: float = 2 * math.pi) 
 
     With c the mean, u = c + v(x - c t, t) and v(y, t) = ∫ v₀(η) w dz / ∫ w dz,
     w = exp(-∫₀^η v₀ / 2ν - z²), η = y - 2 √(ν t) z, by the trapezoidal rule with the largest
-    exponent taken off, so that nothing overflows at small ν (Hopf 1950; Cole 1951).
+    exponent taken off, so that nothing overflows at small ν (Hopf 1950; Cole 1951). At t = 0
+    derivatives by t, the first and the second, are those of the equation.
 
     Args:
         initial: u₀, a function of one place.

@@ -122,7 +122,8 @@ class Loss(eqx.Module):
 
 
 def _root(x):
-    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0.0)
+    none = x <= 0
+    return jnp.where(none, 0.0, jnp.sqrt(jnp.where(none, 1, x)))
 
 
 @eqx.filter_jit

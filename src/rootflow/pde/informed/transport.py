@@ -16,6 +16,10 @@ from ..variational.checks import not_negative, positive, scalar_of
 from .characteristics import first_crossing
 from .reference import steepest_descent
 
+#: Places along each of one, two and three axes, where means and extremes are looked for. An odd
+#: prime has no fast wave that is zero at all of them.
+_FINE = (4096, 67, 67)
+
 
 class ShockWarning(UserWarning):
     """Paths that cross: a moving frame has no solution from then on."""
@@ -121,9 +125,14 @@ class Transport(eqx.Module):
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, self.dim)
         return jnp.asarray(grid[:, 0] if self.place_shape == () else grid)
 
+    def fine_labels(self) -> Array:
+        """A grid fine enough for means and extremes of what waves on the box make."""
+        axes = min(self.dim, len(_FINE))
+        return self.labels(_FINE[axes - 1] ** axes)
+
     def mean_speed(self) -> Array:
         """The mean of a(u₀) over the box."""
-        return jnp.mean(jax.vmap(self.initial_speed)(self.labels()), axis=0)
+        return jnp.mean(jax.vmap(self.initial_speed)(self.fine_labels()), axis=0)
 
     def shock_time(self) -> float:
         """When paths of the equation without viscosity first cross; inf where they do not.
@@ -138,7 +147,7 @@ class Transport(eqx.Module):
             return first_crossing(self, self.labels(4096))
         if self.place_shape == ():
             return steepest_descent(self.initial_speed, self.lengths[0])
-        slopes = np.asarray(jax.vmap(jax.jacfwd(self.initial_speed))(self.labels(4096)))
+        slopes = np.asarray(jax.vmap(jax.jacfwd(self.initial_speed))(self.fine_labels()))
         values = np.linalg.eigvals(slopes)
         real = values.real[np.abs(values.imag) < 1e-9 * (1 + np.abs(values.real))]
         lowest = float(real.min(initial=0.0))
@@ -146,5 +155,6 @@ class Transport(eqx.Module):
 
     def travelled(self) -> float:
         """How far the fastest path goes, max |a(u₀)| T, in lengths of the box."""
-        speeds = np.asarray(jax.vmap(self.initial_speed)(self.labels())).reshape(-1, self.dim)
+        speeds = np.asarray(jax.vmap(self.initial_speed)(self.fine_labels()))
+        speeds = speeds.reshape(-1, self.dim)
         return float(np.max(np.abs(speeds) / np.array(self.lengths)) * self.end)

@@ -150,7 +150,7 @@ class _Moving(eqx.Module):
 def speeds(problem: Transport, frame: Lagrangian) -> tuple[Any, Any]:
     """ā, and s: the largest initial speed (less ā, for `"galilean"`), at least one."""
     mean = problem.mean_speed() if frame.map == "galilean" else jnp.zeros(problem.place_shape)
-    values = jax.vmap(problem.initial_speed)(problem.labels()) - mean
+    values = jax.vmap(problem.initial_speed)(problem.fine_labels()) - mean
     scale = jnp.maximum(1.0, jnp.max(jnp.abs(values)))
     known = not isinstance(scale, Tracer)
     return (np.asarray(mean), float(scale)) if known else (mean, scale)

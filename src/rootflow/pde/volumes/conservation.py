@@ -82,12 +82,7 @@ class ConservationLaw(eqx.Module):
         self.conditions = conditions(grid, boundary)
 
     def __call__(self, t: Any, u: Float[Array, "..."], args: Any = None) -> Float[Array, "..."]:
-        grid = self.grid
-        if jnp.shape(u) != grid.shape:
-            raise InputError(
-                f"u has shape {jnp.shape(u)}, but the grid has {grid.shape} cells: give one number "
-                "a cell."
-            )
+        grid, u = self.grid, self._checked(u)
         total = jnp.zeros_like(u)
         for axis in range(grid.ndim):
             total = total + self._leaving(t, u, args, axis)
@@ -99,7 +94,7 @@ class ConservationLaw(eqx.Module):
 
     def outflow(self, t: Any, u: Array, args: Any = None) -> dict[str, Float[Array, ""]]:
         """What leaves through each side per time, by name; periodic sides have none."""
-        found = {}
+        found, u = {}, self._checked(u)
         for axis in range(self.grid.ndim):
             faces = _Faces.along(self.grid, axis)
             for high, name in enumerate(_names(self.grid, axis)):
@@ -112,6 +107,15 @@ class ConservationLaw(eqx.Module):
         """Where the Jacobian may be different from zero, for `jac_sparsity` (scipy.sparse)."""
         along = tuple(axis for axis in range(self.grid.ndim) if self._periodic(axis))
         return self.grid.neighbours(along)
+
+    def _checked(self, u: Any) -> Array:
+        if jnp.shape(u) != self.grid.shape:
+            raise InputError(
+                f"u has shape {jnp.shape(u)}, but the grid has {self.grid.shape} cells: give one "
+                "number a cell."
+            )
+        # A flux of whole numbers is a fraction.
+        return jnp.asarray(u, jnp.result_type(float, u))
 
     def _periodic(self, axis: int) -> bool:
         name = _names(self.grid, axis)[1]
@@ -159,23 +163,36 @@ class ConservationLaw(eqx.Module):
         half = faces.half_high if high else faces.half_low
         weight = condition.b / half
         edge = (at(condition.g, t) + weight * cell) / (condition.a + weight)
+        # Diffusion between a cell and a value that is given is as on inner faces: D of the value
+        # itself may be zero. Where the slope is given, D is that of the edge.
+        given = _share_of_slope(condition.a, weight)
+        middle = edge + 0.5 * (1 - given) * (cell - edge)
         sign, which = (1, slice(-1, None)) if high else (-1, slice(0, 1))
+        slope = sign * (edge - cell) / half
         if self.flux is not None:
-            return sign * area * self.flux(edge, sign * (edge - cell) / half, axis)
-        D = self._diffusion(cell[None], edge[None], args, axis, which, at_edge=True)
+            # Odd in the slope is what diffuses, even what is carried over the edge.
+            odd = self.flux(middle, slope, axis) - self.flux(middle, -slope, axis)
+            even = self.flux(edge, slope, axis) + self.flux(edge, -slope, axis)
+            return sign * area * 0.5 * (odd + even)
+        D = self._side_diffusion(middle[None], args, axis, which)
         v = sign * self._velocity(axis, faces, which)
-        return area * _BETWEEN[self.convection](cell[None], edge[None], D, v, half)[0]
+        by_value = _BETWEEN[self.convection](cell[None], edge[None], D, v, half)
+        by_slope = _over_edge(cell[None], edge[None], D, v, half)
+        return area * jnp.where(condition.b == 0, by_value, by_slope)[0]
 
-    def _diffusion(self, here, there, args, axis: int, which: slice, at_edge: bool = False):
+    def _side_diffusion(self, value, args, axis: int, which: slice):
         if callable(self.diffusion):
-            # At the boundary the value is that of the edge itself.
-            return _called(self.diffusion, there if at_edge else 0.5 * (here + there), args)
+            return _called(self.diffusion, value, args)
+        D = self.diffusion
+        return D if D.ndim == 0 else jnp.moveaxis(D, axis, 0)[which]
+
+    def _diffusion(self, here, there, args, axis: int, which: slice):
+        if callable(self.diffusion):
+            return _called(self.diffusion, 0.5 * (here + there), args)
         D = self.diffusion
         if D.ndim == 0:
             return D
         D = jnp.moveaxis(D, axis, 0)
-        if at_edge:
-            return D[which]
         first, second = (D[-1:], D[:1]) if which == slice(0, 1) else (D[:-1], D[1:])
         total = first + second
         return jnp.where(total > 0, 2 * first * second / jnp.where(total > 0, total, 1), 0)
@@ -200,7 +217,7 @@ def fitted(here: Array, there: Array, D: Any, v: Any, gap: Any) -> Array:
     D, v = jnp.broadcast_arrays(jnp.asarray(D, here.dtype), jnp.asarray(v, here.dtype))
     # Where transport is that strong the flux is upwind to round-off.
     strong = (jnp.abs(v) * gap >= 60 * D) & (v != 0)
-    D = jnp.maximum(D, 0)
+    D = jnp.where(D < 0, 0, D)  # not a maximum: the derivative at D = 0 would be half
     # Not so small that its derivative, of size 1 / D², is infinite.
     safe = jnp.where(strong, 1, jnp.maximum(D, jnp.sqrt(jnp.finfo(D.dtype).tiny)))
     z = jnp.where(strong, 0, v * gap / safe)
@@ -217,6 +234,26 @@ def upwind(here: Array, there: Array, D: Any, v: Any, gap: Any) -> Array:
     """The flux that takes what is carried from where it comes, of first order."""
     carried = jnp.maximum(v, 0) * here + jnp.minimum(v, 0) * there
     return carried - D / gap * (there - here)
+
+
+def _over_edge(cell: Array, edge: Array, D: Any, v: Any, half: Any) -> Array:
+    """The flux outwards where the slope at the edge is given; second order, as `fitted` is.
+
+    What is carried in has the value at the edge; what is carried out has that of the cell where
+    diffusion is not resolved.
+    """
+    out = jnp.maximum(v, 0) * half
+    resolved = out <= 60 * D
+    z = jnp.where(resolved, out / jnp.where(D > 0, D, 1), 0)
+    carried = jnp.where(resolved, cell + (edge - cell) / (1 + z**2), cell)
+    return v * carried - D / half * (edge - cell)
+
+
+def _share_of_slope(a: Any, weight: Any) -> Any:
+    """How far a condition a u + b ∂u/∂n = g is one on the slope: 1 for a = 0, 0 for b = 0."""
+    size = abs(a) + abs(weight)
+    a, weight = a / size, weight / size
+    return weight**2 / (a**2 + weight**2)
 
 
 _BETWEEN = {"fitted": fitted, "centred": centred, "upwind": upwind}

@@ -143,8 +143,10 @@ class Affine(ArraySet):
 
     def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         a, residual = self._residual(x)
-        dual = jnp.linalg.solve(a @ a.T, residual[..., None])[..., 0]
-        return x - dual @ a
+        # Not by a @ a.T, whose condition is the square of that of a.
+        q, r = jnp.linalg.qr(a.T)
+        along = jax.scipy.linalg.solve_triangular(r, residual[..., None], trans="T")[..., 0]
+        return x - along @ q.T
 
     def _violation(self, x):
         return largest(jnp.abs(self._residual(x)[1]))

@@ -144,7 +144,8 @@ class BoxSection(ArraySet):
         low, high, weights, total = known
         least = np.sum(np.broadcast_to(weights * low, n))
         most = np.sum(np.broadcast_to(weights * high, n))
-        slack = 1e-6 * (1 + np.abs(total))
+        size = np.max([np.abs(v) for v in (least, most, total) if np.isfinite(v)])
+        slack = 1e-6 * size
         if np.any(total < least - slack) or np.any(total > most + slack):
             raise InputError(
                 f"BoxSection: the bounds allow a weighted sum from {least} to {most}, so "
@@ -187,15 +188,22 @@ def _section_excess(shift, x, low, high, w, total):
     return jnp.vdot(w, _section_point(shift, x, low, high, w)) - total
 
 
+def _section_noise(shift, x, low, high, w, total):
+    """What the round-off of the excess is proportional to: the sizes of its terms."""
+    moved = x + shift * w
+    at_bound = jnp.abs(_section_point(shift, x, low, high, w))
+    terms = jnp.where((moved > low) & (moved < high), jnp.abs(x) + jnp.abs(shift * w), at_bound)
+    return jnp.vdot(w, terms) + jnp.abs(total)
+
+
 @implicit(_section_excess, singular="minimum_norm", throw=False)
 def _section_shift(init, x, low, high, w, total):
     """The root of an increasing, piecewise linear function: Newton's method within a bracket."""
-    n = x.shape[0]
-    scale = jnp.max(jnp.abs(x)) + jnp.abs(total) + 1
+    n, eps = x.shape[0], jnp.finfo(x.dtype).eps
 
     def proceed(carry):
-        _, left, right, gap, k = carry
-        small = 4 * jnp.finfo(x.dtype).eps * n * scale
+        shift, left, right, gap, k = carry
+        small = 4 * eps * n**0.5 * _section_noise(shift, x, low, high, w, total)
         return (jnp.abs(gap) > small) & (right > left) & (k < 200)
 
     def step(carry):
@@ -222,5 +230,6 @@ def _section_shift(init, x, low, high, w, total):
     start = (init, -infinite, infinite, _section_excess(init, x, low, high, w, total), 0)
     shift, *_, gap, _ = while_loop(proceed, step, start)
     # Bounds that are known to leave no point are refused; traced ones can only give NaN.
-    empty = jnp.abs(gap) > jnp.finfo(x.dtype).eps ** 0.5 * n * scale
+    noise = _section_noise(shift, x, low, high, w, total) + jnp.vdot(w, jnp.abs(x))
+    empty = jnp.abs(gap) > eps**0.5 * noise
     return jnp.where(empty, jnp.nan, shift)

@@ -40,6 +40,10 @@ def _nearest(init, x, matrix, offset, eq_matrix, eq_offset):
     done = solution.converged | _is_nearest(proof, x, matrix, offset, eq_matrix, eq_offset)
     pick = lambda new, old: jnp.where(done, new, old)
     found = pick(polished, z), pick(dual.nu, state.nu), pick(dual.lam, state.lam)
+    # A point of the set is its own projection, however small the set is in these units.
+    inside = jnp.all(matrix @ x <= offset) & jnp.all(eq_matrix @ x == eq_offset)
+    own = x, jnp.zeros_like(dual.nu), jnp.zeros_like(dual.lam)
+    found, done = jax.tree.map(lambda a, b: jnp.where(inside, a, b), own, found), done | inside
     messages = [
         "the projection on a Polyhedron did not converge; most likely the inequalities and "
         "equations contradict each other, so that the set is empty",
@@ -63,6 +67,19 @@ def _is_nearest(unknown, x, matrix, offset, eq_matrix, eq_offset):
     fine &= jnp.max(above, initial=0.0) <= tol * terms
     fine &= size(held) <= tol * terms
     return fine & jnp.all(lam >= 0) & (size(lam * above) <= tol * terms * size(lam))
+
+
+def _unit(*values):
+    """The largest finite size among numbers, as a constant; 1 where all are zero."""
+    sizes = jnp.abs(jnp.concatenate([v.ravel() for v in values]))
+    top = jnp.max(jnp.where(jnp.isfinite(sizes), sizes, 0), initial=0.0)
+    return jax.lax.stop_gradient(jnp.where(top > 0, top, 1))
+
+
+def _in_units_of_rows(matrix, offset):
+    """The same system, with rows whose largest coefficient is 1."""
+    units = jax.vmap(_unit)(matrix)
+    return matrix / units[:, None], offset / units
 
 
 class Polyhedron(ArraySet):
@@ -109,13 +126,18 @@ class Polyhedron(ArraySet):
 
     def _project(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         matrix, offset = jnp.asarray(self.matrix, x.dtype), jnp.asarray(self.offset, x.dtype)
-        nothing = offset >= NO_LIMIT
-        matrix = jnp.where(nothing[:, None], 0, matrix)
-        offset = jnp.where(nothing, 1, offset)
-        equations = self._equations(x.dtype)
+        matrix, offset = _in_units_of_rows(matrix, jnp.where(offset >= NO_LIMIT, jnp.inf, offset))
+        eq_matrix, eq_offset = _in_units_of_rows(*self._equations(x.dtype))
 
         def one(v):
-            return _nearest(None, v, matrix, offset, *equations)[0]
+            # In units of the point and of how far it is outside: what is solved has no size then.
+            bounded = jnp.where(offset[:, None] == jnp.inf, 0, matrix)
+            above, off = bounded @ v - offset, eq_matrix @ v - eq_offset
+            unit = _unit(v, jnp.where(above > 0, above, 0), off)
+            right = offset / unit
+            nothing = right >= NO_LIMIT
+            system = jnp.where(nothing[:, None], 0, bounded), jnp.where(nothing, 1, right)
+            return unit * _nearest(None, v / unit, *system, eq_matrix, eq_offset / unit)[0]
 
         return over_leading(one, x)
 
@@ -152,9 +174,8 @@ def _minimise_dual(potential, start, x, rows, columns):
         u, v = z[:n], z[n:]
         return jnp.sum(potential((u, v), x)) - jnp.vdot(rows, u) - jnp.vdot(columns, v)
 
-    # Nothing to transport is as good as a unit of it: the gradient vanishes far out.
-    unit = jnp.where(jnp.max(rows) > 0, jnp.max(rows), 1)
-    method = Newton(tolerance(x.dtype, None, None), singular=unit)
+    # Sums are at most 1. Where all are 0, nothing is as good as 1: the gradient vanishes far out.
+    method = Newton(tolerance(x.dtype, None, None), singular=1.0)
     z, _, solution = iterate(method, dual, jnp.concatenate(start), max_steps=200)
     message = (
         "the projection on a transport polytope did not converge; check that the sums of rows and "
@@ -180,7 +201,47 @@ def _kl_duals(init, log_x, rows, columns):
     for _ in range(2):
         u = log_rows - jax.nn.logsumexp(log_x + v[None, :], axis=1)
         v = log_columns - jax.nn.logsumexp(log_x + u[:, None], axis=0)
-    return _minimise_dual(_kl_plan, (u, v), log_x, rows, columns)
+    return _balanced(_minimise_dual(_kl_plan, (u, v), log_x, rows, columns), log_x, rows, columns)
+
+
+def _balanced(duals, log_x, rows, columns):
+    """The duals of which every positive sum is right in proportion, however small it is.
+
+    The gradient of the dual measures all sums by the largest; these are Newton's steps for the
+    logarithms of the sums, or sweeps of Sinkhorn's where a step does not improve on them.
+    """
+    n = rows.shape[0]
+    positive = jnp.concatenate([rows, columns]) > 0
+    log_sums = jnp.log(jnp.where(positive, jnp.concatenate([rows, columns]), 1))
+    flat = jnp.concatenate([jnp.ones_like(rows), -jnp.ones_like(columns)])
+
+    def off(z):
+        log_plan = log_x + z[:n, None] + z[None, n:]
+        both = [jax.nn.logsumexp(log_plan, axis=axis) for axis in (1, 0)]
+        return jnp.where(positive, jnp.concatenate(both) - log_sums, 0)
+
+    def sweep(z):
+        z = z.at[:n].add(-off(z)[:n])
+        return z.at[n:].add(-off(z)[n:])
+
+    def worst(z):
+        size = jnp.max(jnp.abs(off(z)))
+        return jnp.where(jnp.isnan(size), jnp.inf, size)
+
+    def better(_, z):
+        log_plan = log_x + z[:n, None] + z[None, n:]
+        along, across = (jax.nn.softmax(log_plan, axis=axis) for axis in (1, 0))
+        one = jnp.eye(z.size, dtype=z.dtype)
+        slopes = jnp.where(
+            positive[:, None], one.at[:n, n:].set(along).at[n:, :n].set(across.T), one
+        )
+        # The plan does not change along one direction, in which no step is taken.
+        step = jnp.linalg.solve(slopes + jnp.outer(flat, flat) / z.size, off(z))
+        tried = jnp.stack([z, sweep(z), sweep(z - step)])
+        return tried[jnp.argmin(jax.vmap(worst)(tried))]
+
+    z = jax.lax.fori_loop(0, 5, better, jnp.concatenate(duals))
+    return z[:n], z[n:]
 
 
 def _transport(duals, plan, x, rows, columns):
@@ -232,12 +293,24 @@ class TransportPolytope(ArraySet):
             )
         return jnp.asarray(self.rows, x.dtype), jnp.asarray(self.columns, x.dtype)
 
+    def _in_units(self, x):
+        """The largest sum, as a constant, and the sums in units of it."""
+        rows, columns = self._sums(x)
+        unit = _unit(rows, columns)
+        return unit, rows / unit, columns / unit
+
     def _project(self, x: Float[Array, "*b n m"]) -> Float[Array, "*b n m"]:
-        return _transport(_l2_duals, _l2_plan, x, *self._sums(x))
+        unit, rows, columns = self._in_units(x)
+        return unit * _transport(_l2_duals, _l2_plan, x / unit, rows, columns)
 
     def project_kl(self, log_x: Float[Array, "*b n m"]) -> Float[Array, "*b n m"]:
         """The nearest matrix in Kullback-Leibler divergence to exp(log_x): entropic transport."""
-        plan = lambda log_x: _transport(_kl_duals, _kl_plan, log_x, *self._sums(log_x))
+
+        def plan(log_x):
+            # The duals take up the unit, as they do any factor of exp(log_x).
+            unit, rows, columns = self._in_units(log_x)
+            return unit * _transport(_kl_duals, _kl_plan, log_x, rows, columns)
+
         return self._through(plan, log_x)
 
     def _violation(self, x):
