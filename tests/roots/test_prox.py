@@ -126,3 +126,25 @@ def test_whole_numbers_are_taken_as_real_ones():
     np.testing.assert_allclose(step, [0.5, 0.5, 3.5, 3.5])
     np.testing.assert_allclose(prox.nuclear_norm(jnp.diag(jnp.array([3, 1])), 2), np.diag([1.0, 0]))
     assert prox.soft_threshold(jnp.array([True, False]), 0.5).tolist() == [0.5, 0.0]
+
+
+def test_second_derivatives_are_right_or_not_numbers_where_singular_values_agree():
+    """Where all eigenvalues are above the threshold the operator takes it off the diagonal."""
+    weights, way = jnp.array([[1.0, 2], [3, 4]]), jnp.array([[1.0, 2], [2, -1]])
+
+    def curvature(function, gap):
+        near = jnp.eye(2) + gap * jnp.array([[0, 0.3], [0.3, 0.7]])
+        along = lambda t: jnp.sum(jnp.sin(function(near + t * way)) * weights)
+        return [jax.grad(jax.grad(along))(0.0), jax.jvp(jax.grad(along), (0.0,), (1.0,))[1]]
+
+    for gap in (0.0, 1e-7, 1e-3, 0.1):
+        exact = curvature(lambda x: x - 0.3 * jnp.eye(2), gap)
+        for function in (
+            lambda x: rf.prox.nuclear_norm(x, 0.3),
+            lambda x: rf.sets.PositiveSemidefinite().project(x) - 0.3 * jnp.eye(2),
+        ):
+            found = curvature(function, gap)
+            if gap < 1e-5:
+                assert np.all(np.isnan(found))
+            else:
+                np.testing.assert_allclose(found, exact, rtol=1e-7)

@@ -207,7 +207,7 @@ def nuclear_norm(w: Float[Array, "*b n m"], threshold: Any) -> Float[Array, "*b 
     """g = threshold * sum of the singular values: soft-thresholds them.
 
     The derivative exists also where singular values repeat (Cai, Candes and Shen 2010 for the
-    operator).
+    operator); second derivatives are NaN where two of them agree to some digits.
     """
     _weight(threshold, "threshold")
     w = _inexact(w)

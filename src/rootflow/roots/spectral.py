@@ -2,7 +2,8 @@
 
 The derivative of V diag(g(w)) V^T is V (G * (V^T dX V)) V^T with the divided differences
 G_ij = (g_i - g_j) / (w_i - w_j) (Daleckii and Krein 1965), in which equal eigenvalues, where the
-eigenvectors themselves have no derivative, do no harm.
+eigenvectors themselves have no derivative, do no harm. Second derivatives go through the vectors:
+where values are equal, or so close that round-off would decide, they are not numbers.
 """
 
 import functools
@@ -30,6 +31,22 @@ def _divided_differences(values, image, slope):
     return jnp.where(close, tangent, rise / jnp.where(close, 1, gap))
 
 
+@custom_jvp
+def _apart(vectors, values):
+    """The vectors of these values, without a derivative where two of the values nearly agree."""
+    del values
+    return vectors
+
+
+@_apart.defjvp
+def _apart_jvp(primals, tangents):
+    vectors, values = primals
+    ordered = jnp.sort(values, axis=-1)
+    near = jnp.finfo(values.dtype).eps ** (1 / 3) * jnp.max(jnp.abs(values), axis=-1, keepdims=True)
+    lost = jnp.any(jnp.diff(ordered, axis=-1) <= near, axis=-1)[..., None, None]
+    return vectors, jnp.where(lost, jnp.nan, 1) * tangents[0]
+
+
 @functools.partial(custom_jvp, nondiff_argnums=(0,))
 def of_symmetric(
     g: ScalarFunction, x: Float[Array, "*b n n"], parameter: Float[Array, ""]
@@ -44,6 +61,7 @@ def _of_symmetric_jvp(g, primals, tangents):
     x, parameter = primals
     dot, parameter_dot = tangents
     values, vectors = jnp.linalg.eigh(0.5 * (x + _transpose(x)), symmetrize_input=False)
+    vectors = _apart(vectors, values)
     image, slope, by_parameter = g(values, parameter)
     inner = _transpose(vectors) @ (0.5 * (dot + _transpose(dot))) @ vectors
     inner = _divided_differences(values, image, slope) * inner
@@ -66,7 +84,8 @@ def _of_singular_jvp(g, primals, tangents):
     x, parameter = primals
     dot, parameter_dot = tangents
     u, values, vt = jnp.linalg.svd(x, full_matrices=False)
-    v = _transpose(vt)
+    u, v = _apart(u, values), _apart(_transpose(vt), values)
+    vt = _transpose(v)
     image, slope, by_parameter = g(values, parameter)
     inner = _transpose(u) @ dot @ v
     even, odd = 0.5 * (inner + _transpose(inner)), 0.5 * (inner - _transpose(inner))

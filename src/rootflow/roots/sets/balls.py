@@ -121,7 +121,8 @@ def _positive_part(values, parameter):
 class PositiveSemidefinite(ArraySet):
     """Symmetric matrices without negative eigenvalues, in the last two axes.
 
-    The projection takes the symmetric part first; its derivative exists at repeated eigenvalues.
+    The projection takes the symmetric part first; its derivative exists at repeated eigenvalues,
+    and its second derivatives are NaN where two of them agree to some digits.
     """
 
     axes: ClassVar[int] = 2
