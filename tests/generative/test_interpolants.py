@@ -192,6 +192,9 @@ def test_a_two_sided_path_from_normal_noise_is_a_diffusion():
     np.testing.assert_allclose(found, law.log_density(exact, 0.999), atol=1e-4)
     with pytest.raises(rf.InputError, match="normal_base=True"):
         law.fields().denoiser()
+    each = ip.gaussian_bridge(0.5, jnp.ones(2), jnp.array([0.25, 4.0]))
+    with pytest.raises(rf.InputError, match="differ from axis to axis"):
+        ip.Fields(lambda x, t: x, each, "b").denoiser(normal_base=True)
 
 
 class Constant(ip.Gamma):

@@ -370,3 +370,15 @@ def test_a_transport_that_is_not_solved_is_named():
     message = r"transport by the flow from t = 0 to t = 1 was not solved"
     with pytest.raises(rf.SolveError, match=message):
         ip.transport(fields, jnp.ones((2, 1)), max_steps=1)
+
+
+def test_reflow_keeps_conditions_and_makes_pairs():
+    by = ip.Fields(lambda x, t, c: c[:, None] * jnp.ones_like(x), ip.Linear(), "b")
+    classes = jnp.array([1.0, 2.0, 3.0])
+    pairs = ip.reflow(by, jnp.zeros((3, 1)), classes)
+    np.testing.assert_allclose(pairs.x1[:, 0], classes, rtol=1e-6)
+    np.testing.assert_array_equal(pairs.condition, classes)
+    np.testing.assert_allclose(ip.straightness(by, pairs, jax.random.key(0)), 0.0, atol=1e-9)
+    for option in ({"backward": True}, {"saveat": jnp.array([0.5, 1.0])}):
+        with pytest.raises(rf.InputError, match="leads to no pairs"):
+            ip.reflow(by, jnp.zeros((3, 1)), classes, **option)

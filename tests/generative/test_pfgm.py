@@ -471,3 +471,11 @@ def test_errors():
         pfgm.poisson_loss(noise)(lambda x, t: x, jnp.arange(3), KEY)
     with pytest.raises(rf.InputError, match=r"one array of shape \(3, 1\)"):
         pfgm.poisson_loss(noise, weight="data")(lambda x, t: x[:, 0], jnp.asarray(POINTS), KEY)
+
+
+def test_the_mean_over_a_batch_knows_no_conditions():
+    data = jnp.ones((4, 1))
+    loss = pfgm.PoissonLoss(gen.EDM(), "data", law=pfgm.PoissonNoise(64.0), stable=True)
+    assert np.isfinite(loss(lambda x, t: x, data, jax.random.key(0)))
+    with pytest.raises(rf.InputError, match="whatever their condition"):
+        loss(lambda x, t, c: x, (data, jnp.zeros(4, int)), jax.random.key(0))

@@ -199,3 +199,26 @@ def test_refused():
         model_of(horizon=-1)
     with pytest.raises(rf.InputError, match=r"spread of X\(0\)"):
         model_of().elbo(jax.random.key(0), TS, YS, 0.2, steps=8, start=(jnp.zeros(2), jnp.ones(2)))
+
+
+def test_observations_and_errors_meet_number_by_number():
+    """The same data in other shapes, and a density by hand."""
+    model = FractionalSDE(
+        lambda t, y, a: -y, lambda t, y, a: jnp.ones_like(y),
+        ObservationControl(jax.random.key(1), terms=5), start=np.zeros(1), hurst=0.6,
+    )  # fmt: skip
+    ts, key = np.linspace(0.1, 1.0, 5), jax.random.key(0)
+    bound = lambda ys, error: model.elbo(key, ts, ys, error, steps=20)
+    series = np.sin(ts)
+    value = bound(series[:, None], 0.2)
+    for ys, error in (
+        (series, 0.2), (series[:, None], np.full(5, 0.2)), (series, np.full((5, 1), 0.2))
+    ):  # fmt: skip
+        np.testing.assert_allclose(bound(ys, error), value, rtol=1e-12)
+    with pytest.raises(rf.InputError, match=r"ys must have shape \(5, 1\)"):
+        bound(np.ones((5, 2)), 0.2)
+    each = -0.5 * 4.0**2 - np.log(0.5) - 0.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(log_normal(np.ones(3), -np.ones(3), 0.5), 3 * each)
+    for shapes in (((3,), (3, 1), ()), ((3, 1), (3, 1), (3,)), ((1,), (3,), ())):
+        with pytest.raises(rf.InputError, match="must have one shape"):
+            log_normal(*(np.ones(shape) for shape in shapes))

@@ -168,3 +168,16 @@ def test_bad_input(generator, critic):
         CDECritic(1, 2, field_scale=-1, solver=SOLVER, key=KEY)
     with pytest.raises(InputError, match="factor must be positive; got nan"):
         scale_initial(np.nan)
+
+
+def test_the_energy_score_has_no_unit():
+    fake = jax.random.normal(jax.random.key(0), (16, 10, 1))
+    real = 1.5 * jax.random.normal(jax.random.key(1), (16, 10, 1)) + 0.3
+    score = jax.jit(jax.value_and_grad(energy_score))
+    value, slope = score(fake, real)
+    for unit in (1e-8, 1e-4, 1e6):
+        scaled, slopes = score(unit * fake, unit * real)
+        np.testing.assert_allclose(scaled, value, rtol=1e-9)
+        np.testing.assert_allclose(unit * slopes, slope, rtol=1e-6, atol=1e-12)
+    far = [jnp.asarray(x + 1e4, jnp.float32) for x in (fake, real)]
+    np.testing.assert_allclose(score(*far)[0], value, rtol=1e-2)

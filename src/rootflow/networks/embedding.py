@@ -5,9 +5,11 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from ..errors import InputError
+from ..ground.tracing import is_traced
 
 
 class Embedding(eqx.Module):
@@ -15,7 +17,7 @@ class Embedding(eqx.Module):
 
     A condition is a class 0 ... classes - 1, -1 for none, shape () or (batch,); or, of
     floating-point numbers, the row itself, shape (width,) or (batch, width), for a class that is
-    not in the table.
+    not in the table. Other classes are refused; inside `jit` what comes of them is not a number.
     """
 
     rates: Float[Array, " half"]
@@ -76,5 +78,16 @@ class Embedding(eqx.Module):
                 f"A condition must be one class, or one for each of the {n} samples; got shape "
                 f"{condition.shape}."
             )
+        if not is_traced(condition):
+            known = np.ravel(np.asarray(condition)).astype(int)
+            outside = known[(known < -1) | (known >= self.classes)]
+            if outside.size:
+                raise InputError(
+                    f"A class is a number from 0 to {self.classes - 1}, or -1 for none; got "
+                    f"{outside[0]}."
+                )
+        condition = condition.astype(int)  # a mask would choose rows
+        wrong = (condition < -1) | (condition >= self.classes)
         # The last row, which -1 finds, stands for none.
-        return table[condition]
+        rows = table[jnp.where(wrong, -1, condition)]
+        return jnp.where(wrong[..., None], jnp.nan, rows)

@@ -183,9 +183,18 @@ def log_normal(observed: ArrayLike, mean: ArrayLike, error: ArrayLike) -> Float[
     Args:
         observed: the observations.
         mean: what is expected, of the same shape.
-        error: their standard deviation.
+        error: their standard deviation, of this shape or one that broadcasts to it.
+
+    Raises:
+        InputError: shapes that do not fit.
     """
     observed, mean, error = jnp.asarray(observed), jnp.asarray(mean), jnp.asarray(error)
+    shapes = observed.shape, mean.shape, error.shape
+    if not observed.size == mean.size == np.prod(np.broadcast_shapes(*shapes)):
+        raise InputError(
+            f"observations, what is expected and the error must have one shape; got {shapes[0]}, "
+            f"{shapes[1]} and {shapes[2]}."
+        )
     there = ~jnp.isnan(observed)
     e = (jnp.where(there, observed, 0.0) - jnp.where(there, mean, 0.0)) / error
     each = -0.5 * e**2 - jnp.log(error) - 0.5 * np.log(2 * np.pi)
@@ -454,14 +463,21 @@ class FractionalSDE(eqx.Module):
         Args:
             key: of the path.
             ts: times of the observations, within the horizon, increasing.
-            ys: X at these times with an error; NaN: missing.
-            error: standard deviation of the error.
+            ys: X at these times with an error, shape (n,) with that of X(0); NaN: missing.
+            error: standard deviation of the error: one, one for each time, or one for each number.
             steps: steps of the solve.
             context: what the control is given; default: the observations.
             start: mean and standard deviation of X(0) given the data, where X(0) is random.
             method: as in `rf.solve_sde`.
             adjoint: likewise.
         """
+        ys, error = jnp.asarray(ys), jnp.asarray(error)
+        n, shape = len(ys), self.start.shape
+        if ys.size != n * self.start.size:
+            raise InputError(f"ys must have shape {(n, *shape)} with this model; got {ys.shape}.")
+        ys = ys.reshape(n, *shape)
+        if error.shape == (n,):
+            error = error.reshape(n, *(1 for _ in shape))
         if context is None:
             context = in_order(ts, ys)
         first, second = jax.random.split(key)

@@ -304,18 +304,21 @@ def energy_score(fake: Float[Any, "m n c"], real: Float[Any, "k n c"]) -> Float[
     m = fake.shape[0]
     for x, y in zip(features(fake), features(real)):
         x, y = x.reshape(m, -1), y.reshape(y.shape[0], -1)
-        size = jnp.sqrt(jnp.mean(jnp.sum((y - y.mean(0)) ** 2, axis=1)))
+        mean = y.mean(0)
+        size = jnp.sqrt(jnp.mean(jnp.sum((y - mean) ** 2, axis=1)))
         size = jnp.where(size > 0, size, 1.0)
+        x, y = (x - mean) / size, (y - mean) / size
         cross = jnp.mean(_distances(x, y))
         own = jnp.sum(_distances(x, x)) / (m * (m - 1))
-        total = total + (2 * cross - own) / size
+        total = total + (2 * cross - own)
     return total
 
 
 def _distances(x, y):
-    square = jnp.sum(x**2, 1)[:, None] + jnp.sum(y**2, 1) - 2 * x @ y.T
+    sizes = jnp.sum(x**2, 1)[:, None] + jnp.sum(y**2, 1)
+    square = sizes - 2 * x @ y.T
     # The root has no derivative at 0, which is where a series meets itself.
-    safe = square > 1e-12
+    safe = square > 8 * jnp.finfo(square.dtype).eps * sizes
     return jnp.where(safe, jnp.sqrt(jnp.where(safe, square, 1.0)), 0.0)
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ..._typing import PyTree
 from ...errors import InputError
 from ...ground.tracing import is_traced
 from ..couplings import Coupling, ExactOT, Sinkhorn
@@ -54,15 +55,24 @@ def schrodinger_matching(
     return Regression(Linear(Brownian(sigma**2)), predicts, coupling=coupling, **options)
 
 
-def reflow(fields: Fields, x0: Float[Array, "batch ..."], **options: Any) -> Pairs:
+def reflow(
+    fields: Fields, x0: Float[Array, "batch ..."], condition: PyTree = None, **options: Any
+) -> Pairs:
     """Pairs of samples and where the flow takes them, to train the next rectified flow on.
 
     Args:
         fields: a trained flow.
         x0: samples of the base.
-        **options: as of `transport`.
+        condition: what the fields are given; part of the pairs.
+        **options: as of `transport`, but for `backward` and `saveat`.
+
+    Raises:
+        InputError: an option that leads to no pairs.
     """
-    return Pairs(jnp.asarray(x0), transport(fields, x0, **options))
+    for name in ("backward", "saveat"):
+        if options.get(name) is not None and options[name] is not False:
+            raise InputError(f"{name}= leads to no pairs of base and target: use transport.")
+    return Pairs(jnp.asarray(x0), transport(fields, x0, condition, **options), condition)
 
 
 def straightness(

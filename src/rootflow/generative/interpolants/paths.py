@@ -122,12 +122,18 @@ class Path(eqx.Module):
         """The noise schedule of this path from a standard normal base, in the time 1 - t.
 
         Raises:
-            InputError: a mirror path, which does not begin in noise.
+            InputError: a mirror path, which does not begin in noise; weights that differ from axis
+                to axis.
         """
         if self.sides == "mirror" or not self.linear:
             raise InputError(
                 f"{type(self).__name__} does not lead from noise to data with fixed weights: it "
                 "has no noise schedule. Use transport."
+            )
+        if any(jnp.ndim(weight) for weight in self.coefficients(jnp.asarray(0.5))):
+            raise InputError(
+                "The weights of this path differ from axis to axis, and a noise schedule has one "
+                "for all. Use transport."
             )
         return PathSchedule(self)
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import equinox as eqx
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...errors import InputError
 from ..losses import DiffusionLoss, EDMWeight, LogNormal
@@ -26,7 +26,7 @@ class PoissonLoss(DiffusionLoss):
         law: the noise law.
         stable: regress on the mean of the data given x, over the batch, and not on the sample that
             x was made of: less noisy, with a bias that falls with the batch size (Xu et al. 2023b,
-            arXiv 2302.00670).
+            arXiv 2302.00670). For batches without conditions.
 
     The other arguments are those of `DiffusionLoss`.
     """
@@ -42,6 +42,14 @@ class PoissonLoss(DiffusionLoss):
                 'stable=True averages over the batch, which predicts="score" cannot be read off: '
                 'use predicts="data" or "noise".'
             )
+
+    def __call__(self, model: Any, batch: Any, key: PRNGKeyArray) -> Float[Array, ""]:
+        if self.stable and isinstance(batch, tuple):
+            raise InputError(
+                "stable=True takes the mean over all data of the batch, whatever their condition: "
+                "a model would learn to ignore it. Leave stable out, or give data alone."
+            )
+        return super().__call__(model, batch, key)
 
     def draw_noise(self, key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
         """The noise of a batch, by the law."""
