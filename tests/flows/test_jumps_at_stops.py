@@ -229,3 +229,18 @@ def test_derivatives_in_a_span_of_no_length():
     np.testing.assert_allclose(jax.jacfwd(massive)(0.0, [2.0, 4.0]), [-1.0, 0.0])
     # (Of what is algebraic it would take a derivative of the equations by the time.)
     np.testing.assert_allclose(jax.jacfwd(massive)(0.0, [1.0, 0.0]), [-2.0, np.nan])
+
+
+def test_an_event_after_a_stop_moves_with_it():
+    """y' = 1 before s and 3 after it reaches 2 at s + (2 - s) / 3."""
+    field = lambda t, y, s: jnp.where(t < s, 1.0, 3.0) + 0 * y
+    for adjoint in (rf.DiscreteAdjoint(), rf.InterpolatingAdjoint(), rf.BacksolveAdjoint()):
+
+        def when(s, adjoint=adjoint):
+            return rf.solve_ode(
+                field, 0.0, (0.0, 5.0), s, stops=jnp.array([s, 4.0]), adjoint=adjoint,
+                event=rf.Event(lambda t, y, p: y - 2.0),
+            ).ts[-1]  # fmt: skip
+
+        slopes = jax.jit(jax.vmap(jax.grad(when)))(jnp.array([0.4, 0.5]))
+        np.testing.assert_allclose(slopes, 2 / 3, rtol=1e-6)

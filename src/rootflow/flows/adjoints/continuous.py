@@ -192,7 +192,8 @@ class ContinuousAdjoint(Adjoint):
             rows = jnp.concatenate([rows, jnp.where(reached[:, None], states, y1)])
         stops_bar = None if x.stops is None else jnp.zeros_like(x.stops)
         if at_stops is not None:
-            at, _ = _inside(x, out.t)
+            at, inside = _inside(x, out.t)
+            at_stops = jnp.where(inside[:, None], at_stops, y1)
             times, rows = jnp.append(times, at), jnp.concatenate([rows, at_stops])
             bars = jnp.concatenate([bars, jnp.zeros_like(at_stops)])
         order = jnp.argsort(-direction_of(x) * times, stable=True)
